@@ -1,0 +1,91 @@
+"""Desired, actual and the difference, under the kernel's own key. One class for all effectors; no I/O."""
+
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Delta(Generic[K, V]):
+    """Two maps and the keys on which they differ, kept up to date so that an apply costs what changed.
+
+    `want`/`unwant` change the desired side, `saw`/`gone` what is known of the actual side. `missing` yields what
+    must be written, `stale` what must be removed.
+    """
+
+    def __init__(self) -> None:
+        self._desired: dict[K, V] = {}
+        self._actual: dict[K, V] = {}
+        self._dirty: set[K] = set()
+
+    @property
+    def desired(self) -> Mapping[K, V]:
+        return self._desired
+
+    @property
+    def actual(self) -> Mapping[K, V]:
+        return self._actual
+
+    def want(self, key: K, value: V) -> None:
+        self._desired[key] = value
+        self._note(key)
+
+    def unwant(self, key: K) -> None:
+        self._desired.pop(key, None)
+        self._note(key)
+
+    def want_all(self, desired: Mapping[K, V]) -> None:
+        """Replace the whole desired side."""
+        for key in self._desired.keys() - desired.keys():
+            self.unwant(key)
+        for key, value in desired.items():
+            if self._desired.get(key) != value:
+                self.want(key, value)
+
+    def saw(self, key: K, value: V) -> None:
+        """Note that the kernel now has `value` at `key`."""
+        self._actual[key] = value
+        self._note(key)
+
+    def gone(self, key: K) -> None:
+        """Note that the kernel has nothing of ours at `key`."""
+        self._actual.pop(key, None)
+        self._note(key)
+
+    def saw_all(self, actual: Mapping[K, V]) -> None:
+        """Replace what is known of the actual side by a full read."""
+        self._actual = dict(actual)
+        self._dirty = {
+            key for key in self._actual.keys() | self._desired.keys() if not self._settled(key)
+        }
+
+    def missing(self) -> Iterator[tuple[K, V]]:
+        """Yield what is desired and not there (or there with another value), in a stable order."""
+        for key in self._ordered():
+            if key in self._desired:
+                yield key, self._desired[key]
+
+    def stale(self) -> Iterator[K]:
+        """Yield keys that are there and not desired, in a stable order."""
+        for key in self._ordered():
+            if key not in self._desired and key in self._actual:
+                yield key
+
+    def __bool__(self) -> bool:
+        """True if anything is to be written or removed."""
+        return bool(self._dirty)
+
+    def _ordered(self) -> list[K]:
+        return sorted(self._dirty, key=str)
+
+    def _settled(self, key: K) -> bool:
+        if key not in self._desired:
+            return key not in self._actual
+        return key in self._actual and self._actual[key] == self._desired[key]
+
+    def _note(self, key: K) -> None:
+        if self._settled(key):
+            self._dirty.discard(key)
+        else:
+            self._dirty.add(key)

@@ -1,0 +1,35 @@
+"""structlog, set up once per process: one line per event on stderr, ``noun.verb`` in the past, facts as keys.
+
+Only entry points of daemons call `configure`; importing configures nothing. calicoctl does not import this module.
+"""
+
+import logging
+import sys
+
+import structlog
+
+LEVELS = {
+    "trace": logging.DEBUG,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "fatal": logging.CRITICAL,
+}
+
+
+def configure(component: str, level: str = "info") -> None:
+    """Send events of `level` (a Calico level name, any case) and above to stderr, as key=value lines."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "component", "event"]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS.get(level.lower(), logging.INFO)),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    structlog.contextvars.bind_contextvars(component=component)
