@@ -1,0 +1,74 @@
+"""What the calculation hands to the effectors: keyed pieces of desired state, no I/O, no order inside.
+
+`felix.calc` and `felix.render` produce an `Update` per flush; `felix.dataplane` folds it into its deltas. An update
+names only what changed, so its cost follows the change; folding all updates gives the whole desired state.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from resources.names import IfName, IPNetwork
+
+TABLES = ("raw", "mangle", "nat", "filter")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ChainKey:
+    """One chain of one table of one address family (4 or 6)."""
+
+    version: int
+    table: str
+    chain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A chain of ours, rendered: `rules` are what follows ``-A <chain>``, hash comment included; `tags` the
+    16-character hash of each rule, in order (reference felix.md 3.3)."""
+
+    rules: tuple[str, ...]
+    tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KernelChain:
+    """Our rules in a chain of the kernel's (FORWARD ...): first in the chain, or last, as ``-I``/``-A`` bodies."""
+
+    inserts: Chain = Chain((), ())
+    appends: Chain = Chain((), ())
+
+
+@dataclass(frozen=True, slots=True)
+class IPSet:
+    """A set by its kernel name: type (``hash:net``, ``hash:ip,port``), version 4 or 6, and members in ipset's text."""
+
+    type: str
+    version: int
+    members: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SetChange:
+    """Members that came and went of a set that stays."""
+
+    added: frozenset[str]
+    removed: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalInterface:
+    """The host side of an active endpoint: addresses to route to it, and the container's MAC for static ARP."""
+
+    addresses: frozenset[IPNetwork]
+    mac: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """What changed since the last update. None as a value means: no longer wanted."""
+
+    sets: Mapping[str, IPSet | SetChange | None] = field(default_factory=lambda: MappingProxyType({}))
+    chains: Mapping[ChainKey, Chain | None] = field(default_factory=lambda: MappingProxyType({}))
+    kernel_chains: Mapping[ChainKey, KernelChain | None] = field(default_factory=lambda: MappingProxyType({}))
+    interfaces: Mapping[IfName, LocalInterface | None] = field(default_factory=lambda: MappingProxyType({}))
