@@ -1,0 +1,43 @@
+"""Tables as the reference prints them (resources.md 5.8, 5.9), and values as YAML and JSON.
+
+The only module that imports prettytable, and that only for the boxed tables.
+"""
+
+import json
+from collections.abc import Sequence
+
+
+def plain_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a `get` table with a blank line at its end.
+
+    Columns are as wide as their longest cell plus three blanks, five at least; the last one is padded too.
+    """
+    table = [list(headings), *(list(row) for row in rows)]
+    widths = [max(5, *(len(row[column]) + 3 for row in table)) for column in range(len(headings))]
+    lines = ["".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table]
+    return "\n".join(lines) + "\n\n"
+
+
+def boxed_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> str:
+    """Return a table in a ``+---+`` box: headings centred and upper-case, cells left but for the `right` columns."""
+    from prettytable import PrettyTable
+
+    table = PrettyTable([heading.upper() for heading in headings])
+    table.align = "l"
+    for heading in right:
+        table.align[heading.upper()] = "r"
+    for row in rows:
+        table.add_row(list(row))
+    return _centre_headings(table.get_string())
+
+
+def _centre_headings(text: str) -> str:
+    lines = text.split("\n")
+    cells = lines[1].strip("|").split("|")
+    lines[1] = "|" + "|".join(cell.strip().center(len(cell)) if cell.strip() else cell for cell in cells) + "|"
+    return "\n".join(lines)
+
+
+def as_json(value: object) -> str:
+    """Return indented JSON, two blanks a level."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
