@@ -1,0 +1,126 @@
+"""A cluster: several hosts and an etcd on one fabric, and whatever is to run on each host."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from bed.etcd import Etcd
+from bed.fabric import Fabric
+from bed.host import Firewall, Host
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostPlan:
+    """What one host of a cluster is to be; see Host."""
+
+    name: str
+    hostname: str | None = None
+    node: str | None = None
+    firewall: Firewall | None = None
+
+
+Start = Callable[["Cluster", Host], None]
+"""Starts something on a host and waits until it is ready."""
+
+
+class Cluster:
+    """Hosts node1, node2, ... with an etcd; ``cluster["node1"]`` is a Host.
+
+    `start` is called for each host, for all at once, when hosts and etcd are up: the daemons are its business. Every
+    command on a host has ETCD_ENDPOINTS, NODENAME and IP in its environment.
+
+    Args:
+        hosts: how many, or plans for each.
+        etcd: members of etcd; 0 leaves it out.
+        id: of the fabric; drawn by default.
+    """
+
+    def __init__(
+        self,
+        hosts: int | Sequence[HostPlan] = 3,
+        *,
+        etcd: int = 1,
+        start: Start | None = None,
+        id: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.plans = (
+            [HostPlan(name=f"node{number}") for number in range(1, hosts + 1)] if isinstance(hosts, int) else hosts
+        )
+        self._members, self._start, self._env = etcd, start, dict(env or {})
+        self.fabric = Fabric(id)
+        self.hosts: list[Host] = []
+        self.etcd: Etcd | None = None
+        self.took: dict[str, float] = {}
+        """Seconds by step of `up()`."""
+
+    def up(self) -> "Cluster":
+        """Make everything, in parallel where nothing waits; on failure nothing is left."""
+        try:
+            began = time.monotonic()
+            addresses = [self.fabric.next_address() for _ in self.plans]
+            with ThreadPoolExecutor(len(self.plans) + 1) as pool:
+                etcd = pool.submit(Etcd, self.fabric, members=self._members) if self._members else None
+                made = [
+                    pool.submit(
+                        Host,
+                        self.fabric,
+                        plan.name,
+                        hostname=plan.hostname,
+                        node=plan.node,
+                        address=address,
+                        firewall=plan.firewall,
+                        env={"IP": str(address), **self._env},
+                    )
+                    for plan, address in zip(self.plans, addresses, strict=True)
+                ]
+                self.hosts = [future.result() for future in made]
+                self.took["hosts"] = time.monotonic() - began
+                self.etcd = etcd.result() if etcd else None
+            self.took["etcd"] = time.monotonic() - began
+            for host in self.hosts:
+                if self.etcd:
+                    host.env["ETCD_ENDPOINTS"] = self.etcd.endpoints
+            if start := self._start:
+                self.on_each(lambda host: start(self, host))
+            self.took["started"] = time.monotonic() - began
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def on_each(self, work: Callable[[Host], T]) -> list[T]:
+        """Call `work` for every host at once and return the results in the order of the hosts.
+
+        Every call ends before the first error is raised.
+        """
+        with ThreadPoolExecutor(len(self.hosts)) as pool:
+            started = [pool.submit(work, host) for host in self.hosts]
+        return [future.result() for future in started]
+
+    @property
+    def store(self) -> Etcd:
+        """The etcd, for callers that know there is one."""
+        if self.etcd is None:
+            raise LookupError("this cluster was made without etcd")
+        return self.etcd
+
+    def __getitem__(self, name: str) -> Host:
+        return next(host for host in self.hosts if host.name == name)
+
+    def keep(self) -> None:
+        """Leave the cluster up when this process ends."""
+        self.fabric.keep()
+
+    def close(self) -> None:
+        self.fabric.close()
+
+    def __enter__(self) -> "Cluster":
+        return self.up()
+
+    def __exit__(self, *_: object) -> None:
+        self.fabric.__exit__()
