@@ -34,8 +34,13 @@ def boxed_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right
 def _centre_headings(text: str) -> str:
     lines = text.split("\n")
     cells = lines[1].strip("|").split("|")
-    lines[1] = "|" + "|".join(cell.strip().center(len(cell)) if cell.strip() else cell for cell in cells) + "|"
+    lines[1] = "|" + "|".join(_centre(cell.strip(), len(cell)) for cell in cells) + "|"
     return "\n".join(lines)
+
+
+def _centre(text: str, width: int) -> str:
+    left = (width - len(text)) // 2
+    return " " * left + text + " " * (width - len(text) - left)
 
 
 def as_json(value: object) -> str:

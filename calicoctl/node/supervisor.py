@@ -63,8 +63,8 @@ def programs(*, driver: bool, bgp: bool) -> tuple[Program, ...]:
     return tuple(wanted)
 
 
-def configuration(wanted: Sequence[Program], environment: Mapping[str, str]) -> str:
-    """Return supervisord's configuration file. Pure."""
+def configuration(wanted: Sequence[Program]) -> str:
+    """Return supervisord's configuration file. Pure. The daemons inherit supervisord's own environment."""
     lines = [
         "[supervisord]",
         "user=root",
@@ -87,13 +87,11 @@ def configuration(wanted: Sequence[Program], environment: Mapping[str, str]) -> 
         "[rpcinterface:supervisor]",
         "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
     ]
-    variables = ",".join(f'{key}="{_escaped(value)}"' for key, value in sorted(environment.items()))
     for program in wanted:
         lines += [
             "",
             f"[program:{program.name}]",
             f"command={' '.join(program.command).replace('%', '%%')}",
-            f"environment={variables}",
             "autostart=true",
             "autorestart=true",
             "startsecs=1",
@@ -111,10 +109,6 @@ def configuration(wanted: Sequence[Program], environment: Mapping[str, str]) -> 
     return "\n".join(lines) + "\n"
 
 
-def _escaped(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("\n", " ")
-
-
 def pid() -> int | None:
     """Return the process id of the supervisor that runs on this host, or None."""
     try:
@@ -125,14 +119,14 @@ def pid() -> int | None:
     return number if b"supervisord" in command else None
 
 
-def write(wanted: Sequence[Program], environment: Mapping[str, str]) -> None:
+def write(wanted: Sequence[Program]) -> None:
     """Write the configuration and make the folders it names."""
     for folder in (paths.RUN, paths.LOG, *(program.log.parent for program in wanted)):
         folder.mkdir(parents=True, exist_ok=True)
     temporary = CONFIGURATION.with_suffix(".new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
-        file.write(configuration(wanted, environment))
+        file.write(configuration(wanted))
     temporary.rename(CONFIGURATION)
 
 
@@ -142,10 +136,11 @@ def start_background(wanted: Sequence[Program], environment: Mapping[str, str]) 
     Raises:
         DaemonFailed: supervisord itself does not start.
     """
-    write(wanted, environment)
+    write(wanted)
     answer = subprocess.run(
         [script("supervisord"), "-c", str(CONFIGURATION)],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=START_SECONDS, check=False,
+        env=dict(environment),
     )
     if answer.returncode != 0:
         raise DaemonFailed(f"supervisord did not start: {(answer.stdout + answer.stderr).strip()}")
@@ -153,9 +148,9 @@ def start_background(wanted: Sequence[Program], environment: Mapping[str, str]) 
 
 def exec_foreground(wanted: Sequence[Program], environment: Mapping[str, str]) -> None:
     """Become supervisord; does not return."""
-    write(wanted, environment)
+    write(wanted)
     program = script("supervisord")
-    os.execv(program, [program, "-n", "-c", str(CONFIGURATION)])
+    os.execve(program, [program, "-n", "-c", str(CONFIGURATION)], dict(environment))
 
 
 def wait_ready(
