@@ -25,12 +25,14 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class InSync:
-    """Every prefix has been read completely for the first time, or again after a loss."""
+    """The first: every prefix has been read completely. After an OutOfSync: the store answers again, and what was
+    missed follows at once."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutOfSync:
-    """The store does not answer; what was said before may age. An InSync follows when it is back."""
+    """The store does not answer (also said before the first InSync); what was said before may age. An InSync follows
+    when it is back."""
 
     reason: str
 
