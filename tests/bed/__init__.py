@@ -26,6 +26,12 @@
         cluster["node1"].run("calicoctl node status")
         cluster.on_each(lambda host: host.run("ip route"))
 
+        daemons = cluster.on_each(lambda host: Dockerd(host, cluster.store))    # with --cluster-store
+        daemons[0].docker("network", "create", "--driver", "calico", "--ipam-driver", "calico-ipam", "calico-net1")
+        test1 = daemons[0].run("test1", "--net", "calico-net1")                 # a Container; image bb:1 is busybox
+        test1.run("ip addr").stdout                     # docker exec; test1.ping(...) and matrix([test1], ...) work too
+        daemons[0].kill()                               # kill -9; .start() again, .stop() as systemctl does
+
 A **host** is a network, mount, UTS and PID namespace: /run, /sys, /proc, /var/log, /etc/calico, /etc/docker,
 /etc/hosts, /etc/resolv.conf (empty), /var/lib/calico and /var/lib/docker are its own, all other files are the
 machine's.
@@ -47,6 +53,7 @@ Only the standard library is used here, and Debian's packages: iproute2, util-li
 from bed.claim import down
 from bed.cluster import Cluster, HostPlan
 from bed.command import CommandFailed, Done, Process, Timeout, wait_until
+from bed.dockerd import Container, Dockerd
 from bed.etcd import Etcd
 from bed.fabric import Fabric
 from bed.grid import Grid, matrix
@@ -58,6 +65,8 @@ from bed.workload import Workload
 __all__ = [
     "Cluster",
     "CommandFailed",
+    "Container",
+    "Dockerd",
     "Done",
     "Etcd",
     "Fabric",

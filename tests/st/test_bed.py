@@ -10,7 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from bed import Cluster, CommandFailed, Etcd, Fabric, Firewall, Host, HostPlan, Workload, down, matrix, wait_until
+from bed import (
+    Cluster,
+    CommandFailed,
+    Dockerd,
+    Etcd,
+    Fabric,
+    Firewall,
+    Host,
+    HostPlan,
+    Workload,
+    down,
+    matrix,
+    wait_until,
+)
 from bed.claim import CGROUPS, FOLDER, claims
 from bed.namespaces import names, processes
 
@@ -284,3 +297,33 @@ def test_a_kept_bed_stays_until_it_is_taken_down_by_name() -> None:
 def test_an_id_is_given_once() -> None:
     with Fabric() as fabric, pytest.raises(FileExistsError, match="is up already"):
         Fabric(fabric.id)
+
+
+def test_docker_runs_containers_on_two_hosts_that_share_a_network() -> None:
+    with Cluster(2) as cluster:
+        one, two = cluster.on_each(lambda host: Dockerd(host, cluster.store))
+        one.docker("network", "create", "--driver", "overlay", "--subnet", "10.99.0.0/24", "shared")
+        wait_until("the network on node2", lambda: "shared" in two.docker("network", "ls").stdout)
+        left, right = one.run("left", "--net", "shared"), two.run("right", "--net", "shared")
+        grid = matrix([left, right], [left, right])
+        assert grid["left", "right"].ok, grid
+        assert left.run("ping -c 1 -W 2 right").ok
+        with right.tcp_listen(80):
+            assert left.tcp_connect(right.address, 80).seen_as == str(left.address)
+        one.kill()
+        assert not one.answers()
+        assert left.host.run(["pgrep", "-f", "sleep 100000"]).ok  # the container goes on
+        one.start()  # ends the containers it finds running, as Docker does without live restore
+        one.docker("start", "left")
+        wait_until("the overlay to know it again", lambda: left.ping(right.address).ok)
+        one.stop()
+        assert not left.host.run(["pgrep", "containerd"], check=False).ok
+    assert_nothing_is_left(cluster.fabric)
+
+
+def test_a_container_tells_its_client_apart(fabric: Fabric) -> None:
+    docker = Dockerd(Host(fabric, "node1"))
+    server = docker.run("server", command=["httpd", "-f", "-p", "0.0.0.0:80", "-h", "/www"])
+    client = docker.run("client")
+    seen = client.run(f"timeout 2 wget -qO- http://{server.address}/cgi-bin/client").stdout.strip()
+    assert seen == str(client.address)
