@@ -1,0 +1,59 @@
+"""Running the programs that have no better door than their command line: ipset, iptables, conntrack."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kernel.errors import ToolFailed, ToolMissing, ToolTimedOut
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PACKAGES = {"ipset": "ipset", "conntrack": "conntrack", "unshare": "util-linux", "ip": "iproute2"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a program ended."""
+
+    command: tuple[str, ...]
+    status: int
+    output: str
+    complaint: str
+    """What it wrote to its standard error."""
+
+    def failure(self, what: str) -> ToolFailed:
+        """Return the error for this outcome; its text is `what`, the program, and the first line of its complaint."""
+        lines = [line.strip() for line in self.complaint.splitlines() if line.strip()]
+        reason = lines[0] if lines else f"exit status {self.status}"
+        return ToolFailed(f"{what}: {reason}", command=" ".join(self.command), status=self.status)
+
+
+def run(command: Sequence[str], *, feed: str = "", timeout: float = 60.0) -> Outcome:
+    """Run a program to its end, with `feed` on its standard input, in English.
+
+    Raises:
+        ToolMissing: it is not installed.
+        ToolTimedOut: it was killed after `timeout` seconds.
+    """
+    name = command[0]
+    environment = {**os.environ, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:{_PATH}".lstrip(":")}
+    try:
+        done = subprocess.run(
+            list(command),
+            input=feed,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=timeout,
+            env=environment,
+            check=False,
+        )
+    except FileNotFoundError as exc:
+        package = _PACKAGES.get(name, "iptables" if "tables" in name else name)
+        text = f"the program {name} is not installed"
+        raise ToolMissing(text, errno=exc.errno, hint=f"apt-get install {package}") from exc
+    except OSError as exc:
+        raise ToolFailed(f"cannot run {name}: {exc.strerror}", errno=exc.errno) from exc
+    except subprocess.TimeoutExpired as exc:
+        raise ToolTimedOut(f"{name} did not end within {timeout:g} s", command=" ".join(command)) from exc
+    return Outcome(command=tuple(command), status=done.returncode, output=done.stdout, complaint=done.stderr)
