@@ -128,6 +128,11 @@ class TableRefused(DataplaneError, Transient):
 
     reference = "table-refused"
 
+    def __init__(self, message: str, *, chain: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint, chain=chain)
+        self.chain = chain
+        """The chain of the rule that was refused, if the program told."""
+
 
 class TableIncompatible(DataplaneError, Rejected):
     """The rule table holds native nftables objects, so that iptables cannot read it."""

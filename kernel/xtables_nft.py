@@ -1,0 +1,93 @@
+"""Rule tables by iptables-nft: what Docker uses on a current Debian, and the default (reference felix.md 7.7).
+
+Every write is one ``iptables-nft-restore --noflush``, which costs what the change costs, not what the table holds
+(reference felix.md 7.4). No lock is needed: the kernel refuses a transaction made on an older generation and the
+program starts it again.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from kernel.errors import DataplaneError, TableRefused
+from kernel.nfgen import Generation
+from kernel.programs import Outcome, run
+from kernel.xtables import TableChange, TableKey, TableState, compose, compose_removal, parse_save
+
+_TIMEOUT_SECONDS: Final = 60.0
+_PREAMBLE = re.compile(r"^ip6?tables-nft-restore(?: v[^:]*)?: |^line \d+: |: line \d+ failed(?=:)|line \d+ failed: ")
+_GUILTY_LINE = re.compile(r"(?:Error occurred at line: |^line |: line )(\d+)", re.MULTILINE)
+
+
+class NftTables:
+    """TableKernel on iptables-nft-save and -restore, in the network namespace of the calling thread.
+
+    One object serves all tables of both families: all of them share one generation number.
+    """
+
+    def __init__(self) -> None:
+        """Raises NotSupported on a kernel without nftables."""
+        self._generation = Generation()
+        self._expected = self._generation.now()
+
+    def close(self) -> None:
+        self._generation.close()
+
+    def read(self, key: TableKey) -> TableState:
+        outcome = run((_program(key, "save"), "-t", key.table), timeout=_TIMEOUT_SECONDS)
+        if outcome.status:
+            raise outcome.failure(f"cannot read table {key}")
+        return parse_save(outcome.output, key)
+
+    def write(self, key: TableKey, change: TableChange) -> dict[str, DataplaneError]:
+        if not change:
+            return {}
+        self._restore(key, compose(key, change))
+        return self._remove(key, sorted(change.remove_chains))
+
+    def changed_elsewhere(self) -> bool:
+        now = self._generation.now()
+        changed = now != self._expected
+        self._expected = now
+        return changed
+
+    def _remove(self, key: TableKey, chains: Sequence[str]) -> dict[str, DataplaneError]:
+        """Delete emptied chains, all at once, or one by one if that is refused."""
+        if not chains:
+            return {}
+        try:
+            self._restore(key, compose_removal(key, chains))
+        except TableRefused as exc:
+            if len(chains) == 1:
+                return {chains[0]: exc}
+            failed: dict[str, DataplaneError] = {}
+            for chain in chains:
+                failed |= self._remove(key, [chain])
+            return failed
+        return {}
+
+    def _restore(self, key: TableKey, lines: Sequence[str]) -> None:
+        before = self._generation.now()
+        outcome = run((_program(key, "restore"), "--noflush"), feed="\n".join(lines) + "\n", timeout=_TIMEOUT_SECONDS)
+        if outcome.status:
+            raise _refusal(key, lines, outcome)
+        if self._generation.now() != before:
+            # one commit of ours; a second step would be somebody else's and must stay visible
+            self._expected = (self._expected + 1) & 0xFFFFFFFF
+
+
+def _program(key: TableKey, verb: str) -> str:
+    return f"{'ip6tables' if key.version == 6 else 'iptables'}-nft-{verb}"
+
+
+def _refusal(key: TableKey, lines: Sequence[str], outcome: Outcome) -> TableRefused:
+    found = _GUILTY_LINE.search(outcome.complaint)
+    line = lines[int(found[1]) - 1] if found and 0 < int(found[1]) <= len(lines) else "COMMIT"
+    # "iptables-nft-restore v1.8.9 (nf_tables): " may be all of the first line
+    reasons = [_PREAMBLE.sub("", text).strip(" .") for text in outcome.complaint.splitlines()]
+    reason = next((text for text in reasons if text), f"exit status {outcome.status}")
+    if line == "COMMIT":  # noticed only then: the rule is not known
+        return TableRefused(f"cannot write table {key}: {reason}")
+    verb, *words = line.split()
+    chain = words[0] if verb.startswith("-") and words else None
+    return TableRefused(f"cannot write table {key}: {reason}, in {line!r}", chain=chain)
