@@ -85,6 +85,7 @@ class Cluster:
             for host in self.hosts:
                 if self.etcd:
                     host.env["ETCD_ENDPOINTS"] = self.etcd.endpoints
+                    host.save_env()
             if start := self._start:
                 self.on_each(lambda host: start(self, host))
             self.took["started"] = time.monotonic() - began

@@ -1,6 +1,7 @@
 """Hosts: machines in all but the kernel, made of namespaces (reference libnetwork.md 10, start.md 4.1)."""
 
 import contextlib
+import json
 import os
 import shlex
 import shutil
@@ -103,6 +104,7 @@ class Host(Prober):
         self._firewall = firewall
         self._processes: list[Process] = []
         self._make_folders()
+        self.save_env()
         self._boot()
         fabric.add(self)
 
@@ -231,6 +233,10 @@ class Host(Prober):
         """Let traffic in: ``host.open_port("-p tcp --dport 179")``."""
         for match in matches:
             self.run(["iptables", "-A", "INPUT", *match.split(), "-j", "ACCEPT"])
+
+    def save_env(self) -> None:
+        """Note `env`, so that `python -m bed shell` has the same."""
+        (self.folder / "env").write_text(json.dumps(self.env))
 
     # -- its life
 

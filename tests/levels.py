@@ -1,0 +1,173 @@
+"""Run levels of checks one after the other, all of them even when one fails, and sum up.
+
+    python tests/levels.py lint types unit fv st
+
+Each level shows its own output as it goes; at the end there is one line per level, the slowest tests, and a last line
+``N passed, N failed``. The exit code is 0 only if nothing failed.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SLOWEST = 12
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What one level came to."""
+
+    level: str
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    note: str = ""
+    tests: list[tuple[float, str]] = field(default_factory=list)
+    """Seconds and name of each test."""
+
+
+def main(levels: list[str]) -> int:
+    """Run the levels and return the exit code."""
+    os.chdir(ROOT)
+    unknown = [level for level in levels if level not in LEVELS]
+    if unknown or not levels:
+        print(f"levels are: {', '.join(LEVELS)}", file=sys.stderr)
+        return 2
+    outcomes = []
+    for level in levels:
+        print(f"\n=== {level} " + "=" * (74 - len(level)), flush=True)
+        began = time.monotonic()
+        outcome = LEVELS[level]()
+        outcome.seconds = time.monotonic() - began
+        outcomes.append(outcome)
+    if {"fv", "st"} & set(levels):
+        sweep()
+    print(summary(outcomes), flush=True)
+    return 1 if any(outcome.failed for outcome in outcomes) else 0
+
+
+def lint() -> Outcome:
+    exit, text = shown([tool("ruff"), "check", "."], limit_seconds=120)
+    findings = re.search(r"Found (\d+) error", text)
+    return counted("lint", exit, int(findings[1]) if findings else 0, "ruff")
+
+
+def types() -> Outcome:
+    exit, text = shown([tool("mypy")], limit_seconds=600)
+    findings = re.search(r"Found (\d+) error", text)
+    return counted("types", exit, int(findings[1]) if findings else 0, "mypy")
+
+
+def counted(level: str, exit: int, findings: int, name: str) -> Outcome:
+    """Count a checker as one check that passed, or as many failures as it found."""
+    if exit == 0:
+        return Outcome(level=level, passed=1, note=name)
+    return Outcome(level=level, failed=max(1, findings), note=name)
+
+
+def unit() -> Outcome:
+    return pytest("unit", limit_seconds=300)
+
+
+def fv() -> Outcome:
+    return pytest("fv", limit_seconds=600)
+
+
+def st() -> Outcome:
+    return pytest("st", limit_seconds=1200)
+
+
+LEVELS: dict[str, Callable[[], Outcome]] = {"lint": lint, "types": types, "unit": unit, "fv": fv, "st": st}
+
+
+def pytest(level: str, *, limit_seconds: int) -> Outcome:
+    """Run the tests below tests/LEVEL and count them."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.xml")
+        command = [sys.executable, "-m", "pytest", "-q", f"tests/{level}", f"--junitxml={report}"]
+        exit, _ = shown(command, limit_seconds=limit_seconds)
+        try:
+            outcome = read_report(level, ElementTree.parse(report).getroot())
+        except (OSError, ElementTree.ParseError):
+            outcome = Outcome(level=level, note="ended without a report")
+    if exit != 0 and not outcome.failed:  # nothing collected, killed, or an error outside any test
+        outcome.failed = 1
+        outcome.note = outcome.note or f"pytest ended with {exit}"
+    return outcome
+
+
+def read_report(level: str, root: ElementTree.Element) -> Outcome:
+    """Count the cases of a JUnit report; an error in a fixture is a failure of its test."""
+    outcome = Outcome(level=level)
+    for case in root.iter("testcase"):
+        kinds = {child.tag for child in case}
+        if kinds & {"failure", "error"}:
+            outcome.failed += 1
+        elif "skipped" in kinds:
+            outcome.skipped += 1
+        else:
+            outcome.passed += 1
+        name = f"{case.get('classname', '')}.{case.get('name', '')}".removeprefix("tests.")
+        outcome.tests.append((float(case.get("time", "0")), name))
+    return outcome
+
+
+def shown(command: list[str], *, limit_seconds: int) -> tuple[int, str]:
+    """Run a command, show its output as it comes, and return its exit code with the output."""
+    lines = []
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as child:
+        previous = signal.signal(signal.SIGALRM, lambda *_: child.send_signal(signal.SIGINT))
+        signal.alarm(limit_seconds)  # pytest then ends its fixtures and reports what it has
+        try:
+            assert child.stdout is not None
+            for line in child.stdout:
+                print(line, end="", flush=True)
+                lines.append(line)
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, previous)
+    return child.returncode, "".join(lines)
+
+
+def tool(name: str) -> str:
+    return str(Path(sys.executable).parent / name)
+
+
+def sweep() -> None:
+    """Remove beds whose test process was killed."""
+    from bed.claim import down
+
+    for id in down():
+        print(f"removed the bed {id}, which a killed test had left")
+
+
+def summary(outcomes: list[Outcome]) -> str:
+    """Return one line per level, the slowest tests and the sum."""
+    lines = ["", "level    passed  failed  seconds"]
+    for outcome in outcomes:
+        extra = [f"{outcome.skipped} skipped"] if outcome.skipped else []
+        note = ", ".join([*extra, *([outcome.note] if outcome.note else [])])
+        lines.append(
+            f"{outcome.level:7}  {outcome.passed:6}  {outcome.failed:6}  {outcome.seconds:7.1f}  {note}".rstrip()
+        )
+    slowest = sorted((test for outcome in outcomes for test in outcome.tests), reverse=True)[:SLOWEST]
+    if slowest:
+        lines += ["", "slowest tests", *(f"{seconds:6.1f} s  {name}" for seconds, name in slowest)]
+    passed, failed = sum(outcome.passed for outcome in outcomes), sum(outcome.failed for outcome in outcomes)
+    return "\n".join([*lines, "", f"{passed} passed, {failed} failed"])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
