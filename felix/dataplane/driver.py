@@ -1,0 +1,164 @@
+"""The order of an apply, and what is left pending after it (reference felix.md 1.5; design: sets, tables, then routes).
+
+Additions go sets, tables, interfaces, routes; removals the other way round. So a packet meets an endpoint's chains
+before it can reach the endpoint, and a rule never names a set that is not there.
+"""
+
+import ipaddress
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from felix.dataplane.interfaces import InterfaceEffector
+from felix.dataplane.routes import RouteEffector
+from felix.dataplane.sets import SetEffector
+from felix.dataplane.tables import TableEffector
+from felix.desired import TABLES, Update
+from kernel.errors import DataplaneError
+from kernel.link import Link
+from kernel.route import PROTOCOL_FELIX, Route, RouteKey
+from kernel.routes import RouteKernel
+from kernel.sysctl import Sysctls
+from kernel.xtables import TableKernel, TableKey
+from resources.names import GATEWAY, IfName, IPAddress
+
+IP_FORWARD = "net/ipv4/ip_forward"
+IP6_FORWARD = "net/ipv6/conf/all/forwarding"
+K = TypeVar("K")
+PROXY_ROUTE = RouteKey(ipaddress.IPv4Network(f"{GATEWAY}/32"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What an apply did not manage, by what it is about. Empty: the kernel is as wanted."""
+
+    failed: Mapping[str, DataplaneError] = field(default_factory=dict)
+    unswept: int = 0
+    """Sets that wait to be destroyed in a later round."""
+
+    @property
+    def is_clean(self) -> bool:
+        return not self.failed and not self.unswept
+
+
+class Dataplane:
+    """All effectors of one host."""
+
+    def __init__(
+        self,
+        *,
+        sets: SetEffector,
+        tables: Iterable[TableEffector],
+        table_kernel: TableKernel,
+        interfaces: InterfaceEffector,
+        routes: RouteEffector,
+        route_kernel: RouteKernel,
+        sysctls: Sysctls,
+        forward_v4: bool,
+        forward_v6: bool,
+    ) -> None:
+        self._sets = sets
+        self._tables = {table.key: table for table in tables}
+        self._table_kernel = table_kernel
+        self._interfaces = interfaces
+        self._routes = routes
+        self._route_kernel = route_kernel
+        self._sysctls = sysctls
+        self._forwarding = [path for path, wanted in ((IP_FORWARD, forward_v4), (IP6_FORWARD, forward_v6)) if wanted]
+        self._links: dict[IfName, Link] = {}
+
+    def want(self, update: Update) -> None:
+        """Take what the calculation changed. No kernel I/O."""
+        self._sets.want(update.sets)
+        for chain_key, chain in update.chains.items():
+            self._tables[TableKey(chain_key.version, chain_key.table)].want(chain_key.chain, chain)
+        for chain_key, rules in update.kernel_chains.items():
+            self._tables[TableKey(chain_key.version, chain_key.table)].want_in_kernel_chain(chain_key.chain, rules)
+        for name, interface in update.interfaces.items():
+            self._interfaces.want(name, interface)
+            self._routes.want(name, interface)
+
+    def links_changed(self, links: Mapping[IfName, Link]) -> None:
+        """Take the interfaces as a whole; only those that differ from before cost anything."""
+        changed = [n for n in links.keys() | self._links.keys() if links.get(n) != self._links.get(n)]
+        self._links = dict(links)
+        self._interfaces.links_changed(self._links, changed)
+        self._routes.links_changed(self._links, changed)
+
+    def link_changed(self, name: IfName, link: Link | None) -> None:
+        """Take one interface as it is now; None: it is gone."""
+        if link is None:
+            self._links.pop(name, None)
+        else:
+            self._links[name] = link
+        self._interfaces.links_changed(self._links, (name,))
+        self._routes.links_changed(self._links, (name,))
+
+    def flows_deleted(self, address: IPAddress) -> None:
+        self._routes.flows_deleted(address)
+
+    def resync_sets(self) -> None:
+        self._sets.resync()
+
+    def resync_tables(self) -> None:
+        for table in self._tables.values():
+            table.resync()
+
+    def resync_routes(self) -> None:
+        self._routes.resync()
+        self._interfaces.resync()
+
+    def notice_foreign_changes(self) -> bool:
+        """Read the tables back before the next apply if somebody else changed rules; cheap. Returns whether so."""
+        if not self._table_kernel.changed_elsewhere():
+            return False
+        self.resync_tables()
+        return True
+
+    def is_programmed(self, interface: IfName) -> bool:
+        """Return whether everything for the endpoint behind `interface` is in the kernel."""
+        return self._routes.is_written(interface)
+
+    def apply(self) -> Report:
+        """Make the kernel as wanted. What fails stays pending and is in the report; the rest goes on."""
+        failed: dict[str, DataplaneError] = {}
+        self._step(failed, "route", self._routes.remove)
+        self._step(failed, "set", self._sets.apply)
+        tables_written = True
+        for key in sorted(self._tables, key=lambda key: (key.version, TABLES.index(key.table))):
+            tables_written &= self._step(failed, f"table {key}", self._tables[key].apply)
+        self._step(failed, "setting", self._forward)
+        self._step(failed, "interface", self._interfaces.apply)
+        self._step(failed, "route", self._answer_for_the_gateway)
+        if tables_written:
+            # while a table could not be written at all, no address becomes reachable
+            self._step(failed, "route", self._routes.add)
+            self._step(failed, "set", self._sets.sweep)
+        return Report(failed=failed, unswept=self._sets.unswept)
+
+    def _step(
+        self, failed: dict[str, DataplaneError], kind: str, action: Callable[[], Mapping[K, DataplaneError]]
+    ) -> bool:
+        """Run one effector; return False if it could do nothing at all."""
+        try:
+            failed.update((f"{kind} {key}", error) for key, error in action().items())
+        except DataplaneError as error:
+            failed[kind] = error
+            return False
+        return True
+
+    def _forward(self) -> Mapping[str, DataplaneError]:
+        failed: dict[str, DataplaneError] = {}
+        for path in self._forwarding:
+            try:
+                if self._sysctls.read(path) != "1":
+                    self._sysctls.write(path, "1")
+            except DataplaneError as error:
+                failed[path] = error
+        return failed
+
+    def _answer_for_the_gateway(self) -> Mapping[str, DataplaneError]:
+        """Proxy ARP answers only if the host has a unicast route for 169.254.1.1 elsewhere (felix.md 2.2)."""
+        if self._route_kernel.lookup(GATEWAY) is None:
+            self._routes.want_extra(PROXY_ROUTE, Route.on(IfName("lo"), protocol=PROTOCOL_FELIX))
+        return {}

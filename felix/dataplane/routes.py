@@ -1,0 +1,187 @@
+"""Effector for the /32 (and /128) routes to local containers (reference felix.md 2.4, 2.5).
+
+A route is written only if its interface is there and up; else it stays wanted under the interface's name. An address
+that two interfaces want belongs to the newest one. A route of somebody else at the same place is left alone and
+reported.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+from felix.desired import LocalInterface
+from kernel.errors import AlreadyThere, DataplaneError, DeviceDown, NoSuchDevice
+from kernel.link import Link
+from kernel.route import PROTOCOL_FELIX, PROTOCOL_KERNEL, Route, RouteKey, RouteKind
+from kernel.routes import RouteKernel
+from resources.names import IfName, IPAddress, IPNetwork
+from resources.runtime.delta import Delta
+
+
+def owns(prefixes: Collection[str], *, remove_external: bool) -> Callable[[RouteKey, Route], bool]:
+    """Return the answer to "is this route felix's?": by protocol 80, or by a workload interface (felix.md 2.5)."""
+
+    def answer(key: RouteKey, route: Route) -> bool:
+        if route.protocol == PROTOCOL_FELIX:
+            return True
+        if not remove_external or route.kind is not RouteKind.UNICAST or route.protocol == PROTOCOL_KERNEL:
+            return False
+        if key.destination.version == 6 and (key.destination.is_link_local or key.destination.is_multicast):
+            return False
+        return bool(route.devices) and all(device.startswith(tuple(prefixes)) for device in route.devices)
+
+    return answer
+
+
+class RouteEffector:
+    """Makes the routes of local workloads equal to the wanted ones."""
+
+    def __init__(
+        self,
+        kernel: RouteKernel,
+        *,
+        owns: Callable[[RouteKey, Route], bool],
+        flows_of: Callable[[IPAddress], None],
+        source: IPAddress | None = None,
+    ) -> None:
+        """`flows_of` is called for each address whose flows are to be deleted; `flows_deleted` answers it."""
+        self._kernel = kernel
+        self._owns = owns
+        self._flows_of = flows_of
+        self._source = source
+        self._interfaces: dict[IfName, LocalInterface] = {}
+        self._claims: dict[IPNetwork, set[IfName]] = {}
+        self._extra: dict[RouteKey, Route] = {}
+        self._links: Mapping[IfName, Link] = {}
+        self._delta: Delta[RouteKey, Route] = Delta()
+        self._foreign: Mapping[RouteKey, tuple[Route, ...]] = {}
+        self._cleaning: set[IPAddress] = set()
+        self._resync_due = True
+
+    def resync(self) -> None:
+        """Read the routing table back before the next apply."""
+        self._resync_due = True
+
+    def want(self, interface: IfName, wanted: LocalInterface | None) -> None:
+        """Set what an interface's addresses are; None: the interface is nobody's any more."""
+        before = self._interfaces.pop(interface, None)
+        if wanted is not None:
+            self._interfaces[interface] = wanted
+        old = before.addresses if before else frozenset[IPNetwork]()
+        new = wanted.addresses if wanted else frozenset[IPNetwork]()
+        for address in old - new:
+            self._claims[address].discard(interface)
+        for address in new - old:
+            self._claims.setdefault(address, set()).add(interface)
+        self._choose(old ^ new)
+
+    def want_extra(self, key: RouteKey, route: Route | None) -> None:
+        """Want a route of ours that is no container's (the one that makes proxy ARP answer)."""
+        if route is None:
+            self._extra.pop(key, None)
+            self._delta.unwant(key)
+        else:
+            self._extra[key] = route
+            self._delta.want(key, route)
+
+    def links_changed(self, links: Mapping[IfName, Link], changed: Iterable[IfName]) -> None:
+        """Take the interfaces as they are now. The kernel dropped the routes of one that went down or away."""
+        self._links = links
+        for name in changed:
+            link = links.get(name)
+            if link is None or not link.up:
+                for key in [k for k, route in self._delta.actual.items() if name in route.devices]:
+                    self._delta.gone(key)
+                    self._clean(key)
+            if wanted := self._interfaces.get(name):
+                self._choose(wanted.addresses)
+
+    def flows_deleted(self, address: IPAddress) -> None:
+        """Note that the flows of `address` are gone: its routes may be written."""
+        self._cleaning.discard(address)
+
+    def is_written(self, interface: IfName) -> bool:
+        """Return whether every route that is due on `interface` is in the kernel."""
+        wanted = self._interfaces.get(interface)
+        if wanted is None:
+            return False
+        return all(
+            self._delta.actual.get(RouteKey(address)) is not None
+            and interface in self._delta.actual[RouteKey(address)].devices
+            for address in wanted.addresses
+        )
+
+    def remove(self) -> dict[RouteKey, DataplaneError]:
+        """Delete what is there and not wanted, or there on another interface; return what failed.
+
+        Raises:
+            DataplaneError: the table cannot be read.
+        """
+        if self._resync_due:
+            found = self._kernel.read(self._owns)
+            self._foreign = found.foreign
+            self._delta.saw_all(found.ours)
+            self._resync_due = False
+        going = {key: self._delta.actual[key] for key in self._delta.stale()}
+        for key, route in self._delta.missing():
+            there = self._delta.actual.get(key)
+            if there is not None and there.devices != route.devices:
+                going[key] = there  # a move: the flows must go before the new route comes
+        if not going:
+            return {}
+        failed = self._kernel.delete(going)
+        for key in going.keys() - failed.keys():
+            self._delta.gone(key)
+            self._clean(key)
+        self._resync_due |= bool(failed)
+        return failed
+
+    def add(self) -> dict[RouteKey, DataplaneError]:
+        """Write what is missing; return what failed. Addresses whose flows are still being deleted wait."""
+        missing = {
+            key: route
+            for key, route in self._delta.missing()
+            if key.destination.network_address not in self._cleaning
+        }
+        if not missing:
+            return {}
+        ours = {key: route for key, route in missing.items() if key in self._delta.actual}
+        failed = self._kernel.replace(ours) if ours else {}
+        fresh = {key: route for key, route in missing.items() if key not in ours}
+        failed |= self._kernel.add(fresh) if fresh else {}
+        for key in missing.keys() - failed.keys():
+            self._delta.saw(key, missing[key])
+        for key in [k for k, error in failed.items() if isinstance(error, (NoSuchDevice, DeviceDown))]:
+            del failed[key]  # the interface's own event brings it back
+        self._resync_due |= any(not isinstance(error, AlreadyThere) for error in failed.values())
+        return failed
+
+    @property
+    def pending(self) -> bool:
+        """Whether anything is still to be written."""
+        return bool(self._delta)
+
+    def _choose(self, addresses: Iterable[IPNetwork]) -> None:
+        for address in addresses:
+            key = RouteKey(address)
+            names = self._claims.get(address, set())
+            claimants = [self._links[name] for name in names if name in self._links and self._links[name].up]
+            if not claimants:
+                self._delta.unwant(key)
+                if not names:
+                    self._claims.pop(address, None)
+                continue
+            newest = max(claimants, key=lambda link: link.index)
+            self._delta.want(key, self._route(newest.name, address))
+
+    def _route(self, interface: IfName, address: IPNetwork) -> Route:
+        source = self._source if self._source and self._source.version == address.version else None
+        return Route.on(interface, protocol=PROTOCOL_FELIX, source=source)
+
+    def _clean(self, key: RouteKey) -> None:
+        if key.destination.prefixlen != key.destination.max_prefixlen or key in self._extra:
+            return
+        address = key.destination.network_address
+        if address not in self._cleaning:
+            self._cleaning.add(address)
+            self._flows_of(address)
+
+

@@ -1,0 +1,144 @@
+"""Effector for IP sets: filled before the rules that ask for them, destroyed after (reference felix.md 1.5, 4.5)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from felix.desired import IPSet, SetChange
+from kernel.errors import DataplaneError
+from kernel.sets import TEMPORARY_PREFIXES, KernelSet, SetDelta, SetKernel, SetSpec
+
+PREFIXES = ("cali40", "cali60", *TEMPORARY_PREFIXES)
+"""Sets whose names begin so are ours."""
+
+DESTROYED_PER_ROUND = 50
+"""One ``ipset restore`` of fifty destroys takes 3 ms (felix.md 4.5); the rest waits for the next apply."""
+
+
+@dataclass(slots=True)
+class _Set:
+    spec: SetSpec
+    members: set[str] = field(default_factory=set)
+
+
+class SetEffector:
+    """Makes the kernel's sets equal to the wanted ones, at the cost of the members that changed."""
+
+    def __init__(self, kernel: SetKernel, *, maxelem: int) -> None:
+        self._kernel = kernel
+        self._maxelem = maxelem
+        self._desired: dict[str, _Set] = {}
+        self._actual: dict[str, _Set] = {}
+        self._touched: dict[str, set[str] | None] = {}  # None: compare the whole set
+        self._resync_due = True
+
+    def resync(self) -> None:
+        """Read all sets back before the next apply."""
+        self._resync_due = True
+
+    def want(self, changes: Mapping[str, IPSet | SetChange | None]) -> None:
+        for name, change in changes.items():
+            match change:
+                case None:
+                    self._desired.pop(name, None)
+                    self._touched[name] = None
+                case IPSet():
+                    spec = SetSpec(name=name, type=change.type, version=change.version, maxelem=self._maxelem)
+                    self._desired[name] = _Set(spec, {_canonical(member) for member in change.members})
+                    self._touched[name] = None
+                case SetChange():
+                    self._change(name, change)
+
+    def _change(self, name: str, change: SetChange) -> None:
+        wanted = self._desired[name]
+        added = {_canonical(member) for member in change.added}
+        removed = {_canonical(member) for member in change.removed}
+        wanted.members -= removed
+        wanted.members |= added
+        touched = self._touched.setdefault(name, set())
+        if touched is not None:
+            touched |= added | removed
+
+    def apply(self) -> dict[str, DataplaneError]:
+        """Make missing sets and bring members up to date; return what failed, by set. Destroys nothing.
+
+        Raises:
+            DataplaneError: the sets cannot be read.
+        """
+        if self._resync_due:
+            self._read()
+        deltas: list[SetDelta] = []
+        rewrites: list[KernelSet] = []
+        for name in sorted(self._touched):
+            if (wanted := self._desired.get(name)) is None:
+                continue
+            there = self._actual.get(name)
+            if there is not None and there.spec != wanted.spec:
+                rewrites.append(KernelSet(spec=wanted.spec, members=frozenset(wanted.members)))
+                continue
+            add, remove = self._difference(wanted, there, self._touched[name])
+            if there is None or add or remove:
+                deltas.append(SetDelta(spec=wanted.spec, add=add, remove=remove))
+        failed = self._kernel.apply(deltas) if deltas else {}
+        if rewrites:
+            failed |= self._kernel.rewrite(rewrites)
+        self._settle(deltas, rewrites, failed)
+        return failed
+
+    def sweep(self) -> dict[str, DataplaneError]:
+        """Destroy sets of ours that are not wanted; to be called when no rule names them any more."""
+        names = [name for name in self._actual if name not in self._desired]
+        if not names:
+            return {}
+        # temporary sets first: they hold nothing that a rule may name
+        names.sort(key=lambda name: (not name.startswith(TEMPORARY_PREFIXES), name))
+        names = names[:DESTROYED_PER_ROUND]
+        failed = self._kernel.destroy(names)
+        for name in names:
+            if name not in failed:
+                del self._actual[name]
+                self._touched.pop(name, None)
+        return failed
+
+    @property
+    def unswept(self) -> int:
+        """How many sets of ours are there and not wanted."""
+        return sum(1 for name in self._actual if name not in self._desired)
+
+    def _read(self) -> None:
+        found = self._kernel.read(PREFIXES)
+        self._actual = {name: _Set(held.spec, {_canonical(m) for m in held.members}) for name, held in found.items()}
+        self._touched = dict.fromkeys([*self._desired, *self._actual])
+        self._resync_due = False
+
+    def _difference(
+        self, wanted: _Set, there: _Set | None, touched: set[str] | None
+    ) -> tuple[frozenset[str], frozenset[str]]:
+        if there is None:
+            return frozenset(wanted.members), frozenset()
+        if touched is None:
+            return frozenset(wanted.members - there.members), frozenset(there.members - wanted.members)
+        add = frozenset(m for m in touched if m in wanted.members and m not in there.members)
+        remove = frozenset(m for m in touched if m not in wanted.members and m in there.members)
+        return add, remove
+
+    def _settle(
+        self, deltas: list[SetDelta], rewrites: list[KernelSet], failed: Mapping[str, DataplaneError]
+    ) -> None:
+        for delta in deltas:
+            if delta.spec.name not in failed:
+                held = self._actual.setdefault(delta.spec.name, _Set(delta.spec))
+                held.members -= delta.remove
+                held.members |= delta.add
+        for rewritten in rewrites:
+            if rewritten.spec.name not in failed:
+                self._actual[rewritten.spec.name] = _Set(rewritten.spec, set(rewritten.members))
+        self._touched = dict.fromkeys(failed)
+        self._resync_due = bool(failed)
+
+
+def _canonical(member: str) -> str:
+    """Return a member as ipset prints it: a single address has no length."""
+    if "," in member:
+        return member
+    address, _, length = member.partition("/")
+    return address if length == ("128" if ":" in address else "32") else member

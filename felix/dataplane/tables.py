@@ -1,0 +1,159 @@
+"""Effector for the chains of one rule table (reference felix.md 3.10).
+
+Chains are compared by the hash tags of their rules, position by position, and rewritten whole where they differ.
+Rules of ours in kernel chains are kept first (or last); the rules of others are neither moved nor read. The table is
+read back at the start, when somebody else changed rules, after a refusal and at the refresh interval; not before each
+write.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from felix.desired import Chain, KernelChain
+from kernel.errors import DataplaneError, TableRefused
+from kernel.xtables import OutsideRule, TableChange, TableKernel, TableKey
+
+CONDEMNED = Chain(("-m comment --comment \"cali:condemned0000000\" -j DROP",), ("condemned0000000",))
+"""What stands in for a chain that the kernel refuses: nothing passes, and the rest of the table still gets written."""
+
+TRIES = 10
+
+
+class TableEffector:
+    """Makes one table's chains of ours equal to the wanted ones."""
+
+    def __init__(self, kernel: TableKernel, key: TableKey) -> None:
+        self.key = key
+        self._kernel = kernel
+        self._desired: dict[str, Chain] = {}
+        self._kernel_chains: dict[str, KernelChain] = {}
+        self._actual: dict[str, tuple[str, ...]] = {}
+        self._outside: Mapping[str, Sequence[OutsideRule]] = {}
+        self._dirty: set[str] = set()
+        self._condemned: dict[str, DataplaneError] = {}
+        self._resync_due = True
+
+    def resync(self) -> None:
+        """Read the table back before the next apply, and try chains again that were refused."""
+        self._resync_due = True
+        self._condemned.clear()
+
+    def want(self, chain: str, rules: Chain | None) -> None:
+        if rules is None:
+            self._desired.pop(chain, None)
+        else:
+            self._desired[chain] = rules
+        self._condemned.pop(chain, None)
+        self._dirty.add(chain)
+
+    def want_in_kernel_chain(self, chain: str, rules: KernelChain | None) -> None:
+        if rules is None:
+            self._kernel_chains.pop(chain, None)
+        else:
+            self._kernel_chains[chain] = rules
+        self._resync_due = True
+
+    def apply(self) -> dict[str, DataplaneError]:
+        """Write the difference as one transaction; return the chains that failed.
+
+        A chain whose rules the kernel refuses is replaced by a DROP, so that it harms nobody else and lets nothing
+        pass.
+
+        Raises:
+            DataplaneError: the table cannot be read or written; it is to be tried again.
+        """
+        last: TableRefused | None = None
+        for _ in range(TRIES):
+            if self._resync_due:
+                self._read()
+            change = self._change()
+            if not change:
+                return dict(self._condemned)
+            try:
+                stuck = self._kernel.write(self.key, change)
+            except TableRefused as refusal:
+                self._resync_due, last = True, refusal
+                self._condemn(refusal)
+                continue
+            except DataplaneError:
+                self._resync_due = True
+                raise
+            self._settle(change, stuck)
+            return self._condemned | stuck
+        assert last is not None
+        raise last
+
+    def _read(self) -> None:
+        state = self._kernel.read(self.key)
+        self._actual = dict(state.chains)
+        self._outside = state.outside
+        self._dirty = {
+            chain
+            for chain in self._desired.keys() | self._actual.keys()
+            if chain not in self._desired or self._actual.get(chain) != self._wanted(chain).tags
+        }
+        self._resync_due = False
+
+    def _wanted(self, chain: str) -> Chain:
+        return CONDEMNED if chain in self._condemned else self._desired[chain]
+
+    def _change(self) -> TableChange:
+        delete: list[tuple[str, str]] = []
+        insert: dict[str, Sequence[str]] = {}
+        append: dict[str, Sequence[str]] = {}
+        for chain in sorted(self._outside.keys() | self._kernel_chains.keys()):
+            wanted = self._kernel_chains.get(chain, KernelChain())
+            rules = self._outside.get(chain, ())
+            if _in_place(rules, wanted):
+                continue
+            delete += ((chain, rule.text) for rule in rules if rule.text is not None)
+            if wanted.inserts.rules:
+                insert[chain] = wanted.inserts.rules
+            if wanted.appends.rules:
+                append[chain] = wanted.appends.rules
+        return TableChange(
+            chains={
+                chain: self._wanted(chain).rules
+                for chain in sorted(self._dirty)
+                if chain in self._desired and self._actual.get(chain) != self._wanted(chain).tags
+            },
+            delete=delete,
+            insert=insert,
+            append=append,
+            remove_chains=frozenset(c for c in self._dirty if c not in self._desired and c in self._actual),
+        )
+
+    def _condemn(self, refusal: TableRefused) -> None:
+        chain = refusal.context.get("chain")
+        if isinstance(chain, str) and chain in self._desired:
+            self._condemned[chain] = refusal
+
+    def _settle(self, change: TableChange, stuck: Mapping[str, DataplaneError]) -> None:
+        for chain in change.chains:
+            self._actual[chain] = self._wanted(chain).tags
+        for chain in change.remove_chains - stuck.keys():
+            self._actual.pop(chain, None)
+        if change.delete or change.insert or change.append:
+            self._outside = {
+                chain: _ours(wanted) for chain, wanted in self._kernel_chains.items()
+            }  # ours are first and last now; what lies between is nobody's business until the next read
+        self._dirty = set(stuck)
+
+
+def _ours(wanted: KernelChain) -> tuple[OutsideRule, ...]:
+    pairs = zip(
+        (*wanted.inserts.tags, *wanted.appends.tags), (*wanted.inserts.rules, *wanted.appends.rules), strict=True
+    )
+    return tuple(OutsideRule(tag, rule) for tag, rule in pairs)
+
+
+def _in_place(rules: Sequence[OutsideRule], wanted: KernelChain) -> bool:
+    """Return whether ours are the first and the last ones of the chain, once each, and nowhere else."""
+    first, last = wanted.inserts.tags, wanted.appends.tags
+    ours = [rule.tag for rule in rules if rule.is_ours]
+    if ours != [*first, *last]:
+        return False
+    head = [rule.tag for rule in rules[: len(first)]]
+    tail = [rule.tag for rule in rules[len(rules) - len(last) :]]
+    return head == list(first) and tail == list(last)
+
+
