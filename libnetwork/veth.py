@@ -11,7 +11,6 @@ from typing import Protocol
 
 from kernel.errors import AlreadyThere
 from kernel.links import LinkAddress, link_local
-
 from libnetwork.deadline import Deadline
 from resources.errors import Transient
 from resources.names import IfName
