@@ -1,4 +1,4 @@
-"""Commands for people, called by the Makefile: ``python -m bed down|shell|list``."""
+"""Commands for people, called by the Makefile: ``python -m bed demo|down|shell|list``."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ import sys
 
 from bed.claim import FOLDER, claims, down
 from bed.command import clean_environment
+from bed.demo.play import main as play
 from bed.host import enter_words
 
 
@@ -20,11 +21,15 @@ def main(arguments: list[str]) -> int:
     shell.add_argument("host")
     shell.add_argument("argv", nargs=argparse.REMAINDER, help="a command instead of the shell")
     commands.add_parser("list", help="the beds and their hosts")
+    demo = commands.add_parser("demo", help="the deployment record, on three hosts")
+    demo.add_argument("--keep", action="store_true", help="leave the hosts up")
     chosen = parser.parse_args(arguments)
     if chosen.command == "down":
         return _down(chosen.id)
     if chosen.command == "shell":
         return _shell(chosen.id, chosen.host, chosen.argv)
+    if chosen.command == "demo":
+        return play(keep=chosen.keep)
     return _list()
 
 
