@@ -21,13 +21,18 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IPInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-NAME_PATTERN = rf"^{_LABEL}(\.{_LABEL})*$"
-NAME_REGEX = re.compile(NAME_PATTERN.replace("$", r"\Z"))
+NAME_PATTERN = rf"{_LABEL}(\.{_LABEL})*"
+NAME_REGEX = re.compile(rf"{NAME_PATTERN}\Z")
 NAME_MAX = 253
-CONTAINER_ID_REGEX = re.compile(r"^[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?\Z")
-INTERFACE_REGEX = re.compile(r"^[a-zA-Z0-9_.-]{1,15}\Z")
-LABEL_NAME_REGEX = re.compile(r"^([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]\Z")
-LABEL_VALUE_REGEX = re.compile(r"^(([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9])?\Z")
+DNS_LABEL_PATTERN = _LABEL
+DNS_LABEL_REGEX = re.compile(rf"{_LABEL}\Z")
+DNS_LABEL_MAX = 63
+CONTAINER_ID_REGEX = re.compile(r"[a-zA-Z0-9]([-a-zA-Z0-9]*[a-zA-Z0-9])?\Z")
+INTERFACE_REGEX = re.compile(r"[a-zA-Z0-9_.-]{1,15}\Z")
+LABEL_NAME_REGEX = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9]\Z")
+LABEL_VALUE_REGEX = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9])?\Z")
+_ADDRESS_TEXT = re.compile(r"[0-9a-fA-F:.]+\Z")
+_NETWORK_TEXT = re.compile(r"[0-9a-fA-F:.]+(/[0-9]{1,3})?\Z")
 
 GATEWAY = ipaddress.IPv4Address("169.254.1.1")
 """Next hop of every container; the host answers for it by proxy ARP (reference felix.md 2.2)."""
@@ -63,19 +68,33 @@ def parse_network(text: str) -> IPNetwork:
     """Parse a strictly masked CIDR; a bare address means /32 or /128.
 
     Raises:
-        ValueError: not an address, host bits set, or an IPv4-mapped IPv6 address.
+        ValueError: not an address, host bits set, a netmask instead of a length, or an IPv4-mapped IPv6 address.
     """
+    if not _NETWORK_TEXT.match(text):
+        raise ValueError(f"{text!r} is no network: write address/length")
     network = ipaddress.ip_network(text)
-    if isinstance(network, ipaddress.IPv6Network) and network.network_address.ipv4_mapped is not None:
-        raise ValueError(f"{text} is an IPv4-mapped IPv6 address")
+    _refuse_mapped(network.network_address, text)
     return network
 
 
 def parse_interface(text: str) -> IPInterface:
-    """Parse ``address/length`` whose host bits are kept; a bare address means /32 or /128."""
-    return ipaddress.ip_interface(text)
+    """Parse ``address/length`` whose host bits are kept; a bare address means /32 or /128. Raises ValueError."""
+    if not _NETWORK_TEXT.match(text):
+        raise ValueError(f"{text!r} is no address: write address/length")
+    interface = ipaddress.ip_interface(text)
+    _refuse_mapped(interface.ip, text)
+    return interface
 
 
 def parse_address(text: str) -> IPAddress:
-    """Parse one bare address."""
-    return ipaddress.ip_address(text)
+    """Parse one bare address. Raises ValueError."""
+    if not _ADDRESS_TEXT.match(text):
+        raise ValueError(f"{text!r} is no IP address")
+    address = ipaddress.ip_address(text)
+    _refuse_mapped(address, text)
+    return address
+
+
+def _refuse_mapped(address: IPAddress, text: str) -> None:
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        raise ValueError(f"{text} is an IPv4-mapped IPv6 address: write {address.ipv4_mapped}")

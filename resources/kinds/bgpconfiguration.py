@@ -1,10 +1,20 @@
 """BGPConfiguration: the mesh, the AS number, the listening port (reference resources.md 2.2)."""
 
+import re
+from collections.abc import Iterable, Iterator
+
 import msgspec
 
-from resources.kinds.base import Kind, Metadata
+from resources.durations import canonical_or_same
+from resources.kinds import fields
+from resources.kinds.base import ASN, Column, GoDuration, Kind, Metadata, Problem, Uint16, name_cell, wire, yes_no
 
 DEFAULT_AS_NUMBER = 64512
+NODE_PREFIX = "node."
+"""The name of one node's object is this and the node's name."""
+
+_INTERFACE = re.compile(r"[a-zA-Z0-9_.*-]{1,15}\Z")
+_COMMUNITY = re.compile(r"([0-9]+):([0-9]+)(?::([0-9]+))?\Z")
 
 
 class CidrEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -35,24 +45,16 @@ class BGPConfigurationSpec(
     frozen=True,
     kw_only=True,
     omit_defaults=True,
-    rename={
-        "log_severity_screen": "logSeverityScreen", "node_to_node_mesh_enabled": "nodeToNodeMeshEnabled",
-        "as_number": "asNumber", "service_load_balancer_ips": "serviceLoadBalancerIPs",
-        "service_external_ips": "serviceExternalIPs", "service_cluster_ips": "serviceClusterIPs",
-        "service_load_balancer_aggregation": "serviceLoadBalancerAggregation",
-        "prefix_advertisements": "prefixAdvertisements", "listen_port": "listenPort",
-        "node_mesh_password": "nodeMeshPassword", "node_mesh_max_restart_time": "nodeMeshMaxRestartTime",
-        "bind_mode": "bindMode", "ignored_interfaces": "ignoredInterfaces",
-        "local_workload_peering_ipv4": "localWorkloadPeeringIPV4",
-        "local_workload_peering_ipv6": "localWorkloadPeeringIPV6", "program_cluster_routes": "programClusterRoutes",
-        "ipv4_normal_route_priority": "ipv4NormalRoutePriority",
-        "ipv6_normal_route_priority": "ipv6NormalRoutePriority",
-    },
+    rename=wire(
+        service_load_balancer_ips="serviceLoadBalancerIPs", service_external_ips="serviceExternalIPs",
+        service_cluster_ips="serviceClusterIPs", local_workload_peering_ipv4="localWorkloadPeeringIPV4",
+        local_workload_peering_ipv6="localWorkloadPeeringIPV6",
+    ),
 ):
     log_severity_screen: str = ""
     node_to_node_mesh_enabled: bool | None = None
     """None means true."""
-    as_number: int | None = None
+    as_number: ASN | None = None
     """None means 64512."""
     service_load_balancer_ips: list[CidrEntry] = []
     service_external_ips: list[CidrEntry] = []
@@ -60,9 +62,9 @@ class BGPConfigurationSpec(
     service_load_balancer_aggregation: str = ""
     communities: list[Community] = []
     prefix_advertisements: list[PrefixAdvertisement] = []
-    listen_port: int | None = None
+    listen_port: Uint16 | None = None
     node_mesh_password: BGPPassword | None = None
-    node_mesh_max_restart_time: str = ""
+    node_mesh_max_restart_time: GoDuration = ""
     """A Go duration; empty means 120 s."""
     bind_mode: str = ""
     ignored_interfaces: list[str] = []
@@ -78,5 +80,134 @@ class BGPConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     spec: BGPConfigurationSpec = BGPConfigurationSpec()
 
 
-KIND = Kind(name="BGPConfiguration", plural="bgpconfigurations", type=BGPConfiguration,
-            aliases=("bgpconfiguration", "bgpconfigurations", "bgpconfig", "bgpconfigs"))
+def _complete(config: BGPConfiguration) -> BGPConfiguration:
+    spec = config.spec
+    return BGPConfiguration(
+        metadata=config.metadata,
+        spec=msgspec.structs.replace(
+            spec,
+            log_severity_screen=spec.log_severity_screen or "Info",
+            service_load_balancer_aggregation=spec.service_load_balancer_aggregation or "Enabled",
+            node_mesh_max_restart_time=canonical_or_same(spec.node_mesh_max_restart_time),
+        ),
+    )
+
+
+def _check(config: BGPConfiguration) -> Iterable[Problem]:
+    spec = config.spec
+    if config.metadata.name != "default":
+        yield from _not_default_problems(config)
+    yield from fields.one_of(("spec", "logSeverityScreen"), spec.log_severity_screen, fields.LOG_LEVELS)
+    for name, value, allowed in (
+        ("bindMode", spec.bind_mode, ("None", "NodeIP")),
+        ("serviceLoadBalancerAggregation", spec.service_load_balancer_aggregation, ("Enabled", "Disabled")),
+        ("programClusterRoutes", spec.program_cluster_routes, ("Enabled", "Disabled")),
+    ):
+        yield from fields.one_of(("spec", name), value, allowed)
+    for name, entries in (
+        ("serviceLoadBalancerIPs", spec.service_load_balancer_ips),
+        ("serviceExternalIPs", spec.service_external_ips),
+        ("serviceClusterIPs", spec.service_cluster_ips),
+    ):
+        for index, entry in enumerate(entries):
+            yield from fields.network(
+                ("spec", name, index, "cidr"), entry.cidr, bare=name == "serviceExternalIPs"
+            )
+    yield from _community_problems(spec)
+    yield from fields.between(("spec", "listenPort"), spec.listen_port, 1, 65535)
+    yield from fields.duration(("spec", "nodeMeshMaxRestartTime"), spec.node_mesh_max_restart_time)
+    if spec.node_to_node_mesh_enabled is False:
+        for name, given in (
+            ("NodeMeshPassword", spec.node_mesh_password is not None),
+            ("NodeMeshMaxRestartTime", bool(spec.node_mesh_max_restart_time)),
+        ):
+            if given:
+                reason = f"spec.{name} cannot be set if spec.NodeToNodeMesh is disabled"
+                yield Problem(("spec", name[0].lower() + name[1:]), "", reason)
+    for index, interface in enumerate(spec.ignored_interfaces):
+        if interface == "*" or not _INTERFACE.match(interface):
+            reason = "an interface name, with * for any text, but not only *"
+            yield Problem(("spec", "ignoredInterfaces", index), interface, reason)
+    yield from fields.address(("spec", "localWorkloadPeeringIPV4"), spec.local_workload_peering_ipv4, 4)
+    yield from fields.address(("spec", "localWorkloadPeeringIPV6"), spec.local_workload_peering_ipv6, 6)
+    yield from fields.between(("spec", "ipv4NormalRoutePriority"), spec.ipv4_normal_route_priority, 1, 2147483646)
+    yield from fields.between(("spec", "ipv6NormalRoutePriority"), spec.ipv6_normal_route_priority, 1, 2147483646)
+
+
+def _not_default_problems(config: BGPConfiguration) -> Iterator[Problem]:
+    spec = config.spec
+    if not config.metadata.name.startswith(NODE_PREFIX):
+        reason = f"nothing reads this object: the names are 'default' and '{NODE_PREFIX}<node>'"
+        yield Problem(("metadata", "name"), config.metadata.name, reason, warning=True)
+    for field, name, given in (
+        ("nodeToNodeMeshEnabled", "nodeToNodeMeshEnabled", spec.node_to_node_mesh_enabled is not None),
+        ("asNumber", "ASNumber", spec.as_number is not None),
+        ("serviceLoadBalancerIPs", "serviceLoadBalancerIPs", bool(spec.service_load_balancer_ips)),
+        ("serviceExternalIPs", "serviceExternalIPs", bool(spec.service_external_ips)),
+        ("serviceClusterIPs", "serviceClusterIPs", bool(spec.service_cluster_ips)),
+        ("nodeMeshPassword", "nodeMeshPassword", spec.node_mesh_password is not None),
+        ("nodeMeshMaxRestartTime", "nodeMeshMaxRestartTime", bool(spec.node_mesh_max_restart_time)),
+    ):
+        if given:
+            yield Problem(("spec", field), "", f"Cannot set {name} on a non default BGP Configuration.")
+
+
+def _community_problems(spec: BGPConfigurationSpec) -> Iterator[Problem]:
+    for index, community in enumerate(spec.communities):
+        at = ("spec", "communities", index)
+        if not community.name:
+            yield Problem((*at, "name"), "", "must be set")
+        fault = _community_fault(community.value)
+        if fault:
+            yield Problem((*at, "value"), community.value, fault)
+    if spec.communities and not spec.prefix_advertisements:
+        reason = "communities are defined but not used in Spec.PrefixAdvertisement[]."
+        yield Problem(("spec", "communities"), "", reason)
+    defined = {community.name for community in spec.communities}
+    for index, advertisement in enumerate(spec.prefix_advertisements):
+        place = ("spec", "prefixAdvertisements", index)
+        if not advertisement.cidr:
+            yield Problem((*place, "cidr"), "", "invalid CIDR value.")
+        yield from fields.network((*place, "cidr"), advertisement.cidr, bare=False)
+        if not advertisement.communities:
+            yield Problem((*place, "communities"), "", "at least one community is needed")
+        for number, value in enumerate(advertisement.communities):
+            fault = _community_fault(value)
+            if fault and value not in defined:
+                if not _COMMUNITY.match(value):
+                    fault = "community used is invalid or not defined."
+                yield Problem((*place, "communities", number), value, fault)
+
+
+def _community_fault(value: str) -> str | None:
+    match = _COMMUNITY.match(value)
+    if match is None:
+        return "invalid community value or format used."
+    bits = 16 if match[3] is None else 32
+    if any(len(part) > 10 or int(part) >> bits for part in match.groups() if part is not None):
+        return f"invalid community value, expected {bits} bit value"
+    return None
+
+
+_COLUMNS: tuple[Column[BGPConfiguration], ...] = (
+    Column("NAME", name_cell),
+    Column("LOGSEVERITY", lambda config, _: config.spec.log_severity_screen or "-"),
+    Column(
+        "MESHENABLED",
+        lambda config, _: "-"
+        if config.spec.node_to_node_mesh_enabled is None
+        else yes_no(config.spec.node_to_node_mesh_enabled),
+    ),
+    Column("ASNUMBER", lambda config, _: "-" if config.spec.as_number is None else str(config.spec.as_number)),
+)
+
+KIND: Kind[BGPConfiguration] = Kind(
+    name="BGPConfiguration",
+    plural="bgpconfigurations",
+    type=BGPConfiguration,
+    aliases=("bgpconfiguration", "bgpconfigurations", "bgpconfig", "bgpconfigs"),
+    complete=_complete,
+    check=_check,
+    columns=_COLUMNS,
+    wide=_COLUMNS,
+)

@@ -2,18 +2,13 @@
 
 import msgspec
 
-from resources.kinds.base import Kind, Metadata
+from resources.kinds.base import Column, Kind, Metadata, name_cell, wire, yes_no
+
+NAME = "default"
 
 
 class ClusterInformationSpec(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    omit_defaults=True,
-    rename={
-        "cluster_guid": "clusterGUID", "cluster_type": "clusterType", "calico_version": "calicoVersion",
-        "datastore_ready": "datastoreReady",
-    },
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire(cluster_guid="clusterGUID")
 ):
     cluster_guid: str = ""
     cluster_type: str = ""
@@ -27,6 +22,34 @@ class ClusterInformation(msgspec.Struct, frozen=True, kw_only=True):
     metadata: Metadata = Metadata()
     spec: ClusterInformationSpec = ClusterInformationSpec()
 
+    @property
+    def ready(self) -> bool:
+        """Whether daemons may act; only an explicit true is (reference resources.md 1.7)."""
+        return self.spec.datastore_ready is True
 
-KIND = Kind(name="ClusterInformation", plural="clusterinformations", type=ClusterInformation,
-            aliases=("clusterinformation", "clusterinformations", "clusterinfo", "clusterinfos"), read_only=True)
+
+def _name_fault(name: str) -> str | None:
+    return None if name == NAME else f"the only name is '{NAME}'"
+
+
+_COLUMNS: tuple[Column[ClusterInformation], ...] = (
+    Column("NAME", name_cell),
+    Column("CLUSTERGUID", lambda info, _: info.spec.cluster_guid),
+    Column("CLUSTERTYPE", lambda info, _: info.spec.cluster_type),
+    Column("CALICOVERSION", lambda info, _: info.spec.calico_version),
+    Column(
+        "DATASTOREREADY",
+        lambda info, _: "<nil>" if info.spec.datastore_ready is None else yes_no(info.spec.datastore_ready),
+    ),
+)
+
+KIND: Kind[ClusterInformation] = Kind(
+    name="ClusterInformation",
+    plural="clusterinformations",
+    type=ClusterInformation,
+    aliases=("clusterinformation", "clusterinformations", "clusterinfo", "clusterinfos"),
+    read_only=True,
+    name_fault=_name_fault,
+    columns=_COLUMNS,
+    wide=_COLUMNS,
+)

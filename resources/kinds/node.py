@@ -1,14 +1,20 @@
 """Node: a host, its addresses, its AS number (reference resources.md 2.5)."""
 
+import base64
+import binascii
 import ipaddress
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from resources.kinds.base import Kind, Metadata
+from resources.kinds import fields
+from resources.kinds.base import ASN, Column, Kind, Metadata, Path, Problem, View, name_cell, wire
 from resources.names import IPInterface, NodeName
 
 NODE_ID_ANNOTATION = "calico-docker.org/node-id"
 """The random id of the host that registered the Node: two hosts must not share a name (design section 9)."""
+
+ADDRESS_TYPES = ("CalicoNodeIP", "InternalIP", "ExternalIP")
 
 
 class NodeBGPSpec(
@@ -16,12 +22,11 @@ class NodeBGPSpec(
     frozen=True,
     kw_only=True,
     omit_defaults=True,
-    rename={
-        "as_number": "asNumber", "ipv4_address": "ipv4Address", "ipv6_address": "ipv6Address",
-        "ipv4_ipip_tunnel_addr": "ipv4IPIPTunnelAddr", "route_reflector_cluster_id": "routeReflectorClusterID",
-    },
+    rename=wire(
+        ipv4_ipip_tunnel_addr="ipv4IPIPTunnelAddr", route_reflector_cluster_id="routeReflectorClusterID"
+    ),
 ):
-    as_number: int | None = None
+    as_number: ASN | None = None
     ipv4_address: str = ""
     """``address/length`` with host bits; a bare address means /32."""
     ipv6_address: str = ""
@@ -29,7 +34,7 @@ class NodeBGPSpec(
     route_reflector_cluster_id: str = ""
 
 
-class OrchRef(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class OrchRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
     node_name: str = ""
     orchestrator: str
 
@@ -49,7 +54,7 @@ class NodeWireguard(
     frozen=True,
     kw_only=True,
     omit_defaults=True,
-    rename={"interface_ipv4_address": "interfaceIPv4Address", "interface_ipv6_address": "interfaceIPv6Address"},
+    rename=wire(interface_ipv4_address="interfaceIPv4Address", interface_ipv6_address="interfaceIPv6Address"),
 ):
     interface_ipv4_address: str = ""
     interface_ipv6_address: str = ""
@@ -60,11 +65,10 @@ class NodeSpec(
     frozen=True,
     kw_only=True,
     omit_defaults=True,
-    rename={
-        "ipv4_vxlan_tunnel_addr": "ipv4VXLANTunnelAddr", "vxlan_tunnel_mac_addr": "vxlanTunnelMACAddr",
-        "ipv6_vxlan_tunnel_addr": "ipv6VXLANTunnelAddr", "vxlan_tunnel_mac_addr_v6": "vxlanTunnelMACAddrV6",
-        "orch_refs": "orchRefs",
-    },
+    rename=wire(
+        ipv4_vxlan_tunnel_addr="ipv4VXLANTunnelAddr", vxlan_tunnel_mac_addr="vxlanTunnelMACAddr",
+        ipv6_vxlan_tunnel_addr="ipv6VXLANTunnelAddr", vxlan_tunnel_mac_addr_v6="vxlanTunnelMACAddrV6",
+    ),
 ):
     bgp: NodeBGPSpec | None = None
     ipv4_vxlan_tunnel_addr: str = ""
@@ -82,10 +86,7 @@ class NodeStatus(
     frozen=True,
     kw_only=True,
     omit_defaults=True,
-    rename={
-        "wireguard_public_key": "wireguardPublicKey", "wireguard_public_key_v6": "wireguardPublicKeyV6",
-        "pod_cidrs": "podCIDRs",
-    },
+    rename=wire(pod_cidrs="podCIDRs"),
 ):
     wireguard_public_key: str = ""
     wireguard_public_key_v6: str = ""
@@ -105,7 +106,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     def ipv4(self) -> ipaddress.IPv4Interface | None:
         """The node's IPv4 address with its subnet, or None."""
         text = self.spec.bgp.ipv4_address if self.spec.bgp else ""
-        return ipaddress.IPv4Interface(text) if text else None
+        return _ipv4(text) if text else None
 
     @property
     def ipv6(self) -> ipaddress.IPv6Interface | None:
@@ -116,4 +117,104 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
         return self.ipv4 if version == 4 else self.ipv6
 
 
-KIND = Kind(name="Node", plural="nodes", type=Node, aliases=("node", "nodes", "no", "nos"))
+def _ipv4(text: str) -> ipaddress.IPv4Interface:
+    """Parse an IPv4 address, also one that was stored as IPv4-mapped IPv6 (reference resources.md 9)."""
+    if ":" not in text:
+        return ipaddress.IPv4Interface(text)
+    mapped = ipaddress.IPv6Interface(text)
+    if mapped.ip.ipv4_mapped is None or mapped.network.prefixlen < 96:
+        raise ValueError(f"{text} is no IPv4 address")
+    return ipaddress.IPv4Interface(f"{mapped.ip.ipv4_mapped}/{mapped.network.prefixlen - 96}")
+
+
+def _check(node: Node) -> Iterable[Problem]:
+    spec = node.spec
+    if spec.bgp is not None:
+        yield from _bgp_problems(("spec", "bgp"), spec.bgp)
+    yield from fields.address(("spec", "ipv4VXLANTunnelAddr"), spec.ipv4_vxlan_tunnel_addr, 4)
+    yield from fields.address(("spec", "ipv6VXLANTunnelAddr"), spec.ipv6_vxlan_tunnel_addr, 6)
+    yield from fields.mac(("spec", "vxlanTunnelMACAddr"), spec.vxlan_tunnel_mac_addr)
+    yield from fields.mac(("spec", "vxlanTunnelMACAddrV6"), spec.vxlan_tunnel_mac_addr_v6)
+    for index, ref in enumerate(spec.orch_refs):
+        if not ref.orchestrator:
+            yield Problem(("spec", "orchRefs", index, "orchestrator"), "", "must be set")
+    if spec.wireguard is not None:
+        at: Path = ("spec", "wireguard")
+        yield from fields.address((*at, "interfaceIPv4Address"), spec.wireguard.interface_ipv4_address, 4)
+        yield from fields.address((*at, "interfaceIPv6Address"), spec.wireguard.interface_ipv6_address, 6)
+    for index, address in enumerate(spec.addresses):
+        at = ("spec", "addresses", index)
+        yield from _required((*at, "address"), address.address)
+        yield from fields.cidr((*at, "address"), address.address)
+        yield from fields.one_of((*at, "type"), address.type, ADDRESS_TYPES)
+    for index, interface in enumerate(spec.interfaces):
+        at = ("spec", "interfaces", index)
+        yield from fields.interface((*at, "name"), interface.name)
+        for place, text in enumerate(interface.addresses):
+            yield from _required((*at, "addresses", place), text)
+            yield from fields.cidr((*at, "addresses", place), text)
+    yield from _status_problems(node.status)
+
+
+def _required(path: Path, text: str) -> Iterator[Problem]:
+    if not text:
+        yield Problem(path, "", "must be an IP address/length")
+
+
+def _bgp_problems(path: Path, bgp: NodeBGPSpec) -> Iterator[Problem]:
+    if bgp == NodeBGPSpec():
+        yield Problem(path, "", "Spec.BGP should not be empty", "leave 'bgp' out, or give it an ipv4Address")
+    yield from fields.cidr((*path, "ipv4Address"), bgp.ipv4_address, 4)
+    yield from fields.cidr((*path, "ipv6Address"), bgp.ipv6_address, 6)
+    yield from fields.address((*path, "ipv4IPIPTunnelAddr"), bgp.ipv4_ipip_tunnel_addr, 4)
+    yield from fields.address((*path, "routeReflectorClusterID"), bgp.route_reflector_cluster_id, 4)
+
+
+def _status_problems(status: NodeStatus) -> Iterator[Problem]:
+    for name, key in (
+        ("wireguardPublicKey", status.wireguard_public_key),
+        ("wireguardPublicKeyV6", status.wireguard_public_key_v6),
+    ):
+        try:
+            valid = not key or len(base64.b64decode(key, validate=True)) == 32
+        except (binascii.Error, ValueError):
+            valid = False
+        if not valid:
+            yield Problem(("status", name), key, "must be a WireGuard key: 32 bytes in base64")
+    for index, text in enumerate(status.pod_cidrs):
+        yield from fields.cidr(("status", "podCIDRs", index), text)
+
+
+def _needs(node: Node) -> Iterable[Problem]:
+    bgp = node.spec.bgp
+    if bgp is None:
+        return
+    for name, text in (("ipv4Address", bgp.ipv4_address), ("ipv6Address", bgp.ipv6_address)):
+        try:
+            _ = node.ipv4 if name == "ipv4Address" else node.ipv6
+        except ValueError:
+            yield Problem(("spec", "bgp", name), text, f"must be an {name[:4].replace('ip', 'IP')} address/length")
+    yield from fields.address(("spec", "bgp", "ipv4IPIPTunnelAddr"), bgp.ipv4_ipip_tunnel_addr, 4)
+
+
+def _as_number_cell(node: Node, view: View) -> str:
+    if node.spec.bgp is None:
+        return ""
+    return f"({view.as_number})" if node.spec.bgp.as_number is None else str(node.spec.bgp.as_number)
+
+
+KIND: Kind[Node] = Kind(
+    name="Node",
+    plural="nodes",
+    type=Node,
+    aliases=("node", "nodes", "no", "nos"),
+    check=_check,
+    needs=_needs,
+    columns=(Column("NAME", name_cell),),
+    wide=(
+        Column("NAME", name_cell),
+        Column("ASN", _as_number_cell),
+        Column("IPV4", lambda node, _: node.spec.bgp.ipv4_address if node.spec.bgp else ""),
+        Column("IPV6", lambda node, _: node.spec.bgp.ipv6_address if node.spec.bgp else ""),
+    ),
+)

@@ -1,13 +1,20 @@
 """Rules, as policies and profiles carry them (reference resources.md 2.9). Not a kind by itself."""
 
+from collections.abc import Iterator, Sequence
+from typing import Annotated
+
 import msgspec
+
+from resources.kinds import fields
+from resources.kinds.base import Path, Problem, wire
+from resources.names import IPNetwork, parse_network
 
 PROTOCOLS = ("TCP", "UDP", "ICMP", "ICMPv6", "SCTP", "UDPLite")
 ACTIONS = ("Allow", "Deny", "Log", "Pass")
 
-Protocol = int | str
+Protocol = Annotated[int | str, msgspec.Meta(extra={"form": "protocol"})]
 """A number 1 to 255, or one of PROTOCOLS."""
-Port = int | str
+Port = Annotated[int | str, msgspec.Meta(extra={"form": "port"})]
 """A number, a range ``"8080:8090"``, or the name of a port."""
 
 
@@ -54,13 +61,7 @@ class RuleMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     annotations: dict[str, str] = {}
 
 
-class Rule(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    omit_defaults=True,
-    rename={"ip_version": "ipVersion", "not_protocol": "notProtocol", "not_icmp": "notICMP"},
-):
+class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire(not_icmp="notICMP")):
     action: str
     ip_version: int | None = None
     protocol: Protocol | None = None
@@ -71,3 +72,174 @@ class Rule(
     destination: EntityRule = EntityRule()
     http: HTTPMatch | None = None
     metadata: RuleMetadata | None = None
+
+
+def rules_problems(path: Path, rules: Sequence[Rule]) -> Iterator[Problem]:
+    """Check a list of rules wherever it stands; which way the traffic goes is `direction_problems`."""
+    for index, rule in enumerate(rules):
+        yield from _rule_problems((*path, index), rule)
+
+
+def direction_problems(path: Path, rules: Sequence[Rule], *, ingress: bool) -> Iterator[Problem]:
+    """Check what a policy's rules may have only one way: services and HTTP matches."""
+    far, near = ("source", "destination") if ingress else ("destination", "source")
+    for index, rule in enumerate(rules):
+        at = (*path, index)
+        if (rule.destination if ingress else rule.source).services is not None:
+            way = "ingress" if ingress else "egress"
+            yield Problem((*at, near, "services"), "", f"not allowed in {way} rule {near}")
+        services = (rule.source if ingress else rule.destination).services
+        if services is not None and not services.namespace:
+            yield Problem((*at, far, "services", "namespace"), "", "must specify a namespace")
+        if rule.http is not None and not ingress:
+            yield Problem((*at, "http"), "", "not allowed in egress rules")
+
+
+def _rule_problems(path: Path, rule: Rule) -> Iterator[Problem]:
+    if not rule.action:
+        yield Problem((*path, "action"), "", f"an action is needed: {', '.join(ACTIONS)}")
+    yield from fields.one_of((*path, "action"), rule.action, ACTIONS)
+    if rule.ip_version not in (None, 4, 6):
+        yield Problem((*path, "ipVersion"), str(rule.ip_version), "must be 4 or 6")
+    yield from _protocol((*path, "protocol"), rule.protocol)
+    yield from _protocol((*path, "notProtocol"), rule.not_protocol)
+    yield from _icmp_problems(path, rule)
+    yield from _ports_problems(path, rule)
+    yield from _nets_problems(path, rule)
+    for name, side in (("source", rule.source), ("destination", rule.destination)):
+        yield from _side_problems((*path, name), side)
+    yield from _http_problems(path, rule)
+    if rule.metadata is not None:
+        yield from fields.annotations((*path, "metadata", "annotations"), rule.metadata.annotations)
+
+
+def _protocol(path: Path, protocol: Protocol | None) -> Iterator[Problem]:
+    if isinstance(protocol, int):
+        if not 1 <= protocol <= 255:
+            yield Problem(path, str(protocol), "protocol number invalid: it is 1 to 255")
+    elif protocol is not None and protocol not in PROTOCOLS:
+        same = next((name for name in PROTOCOLS if name.lower() == protocol.lower()), None)
+        hint = f"did you mean '{same}'?" if same else None
+        yield Problem(path, protocol, f"protocol name invalid: names are {', '.join(PROTOCOLS)}", hint)
+
+
+def _icmp_problems(path: Path, rule: Rule) -> Iterator[Problem]:
+    for name, icmp in (("icmp", rule.icmp), ("notICMP", rule.not_icmp)):
+        if icmp is None:
+            continue
+        yield from fields.between((*path, name, "type"), icmp.type, 0, 254)
+        yield from fields.between((*path, name, "code"), icmp.code, 0, 255)
+        if icmp.code is not None and icmp.type is None:
+            yield Problem((*path, name, "code"), str(icmp.code), "ICMP code specified without an ICMP type")
+    if rule.icmp is not None and rule.protocol not in ("ICMP", "ICMPv6"):
+        shown = "" if rule.protocol is None else str(rule.protocol)
+        reason = "rules that specify ICMP fields must set protocol to ICMP"
+        yield Problem((*path, "protocol"), shown, reason, "or to ICMPv6")
+    for name, version in (("ICMP", 4), ("ICMPv6", 6)):
+        if name in (rule.protocol, rule.not_protocol) and rule.ip_version not in (None, version):
+            reason = f"must set ipversion to '{version}' with protocol {name.lower()}"
+            yield Problem((*path, "ipVersion"), str(rule.ip_version), reason)
+
+
+def _ports_problems(path: Path, rule: Rule) -> Iterator[Problem]:
+    for side_name, side in (("source", rule.source), ("destination", rule.destination)):
+        for name, ports in (("ports", side.ports), ("notPorts", side.not_ports)):
+            at = (*path, side_name, name)
+            for index, port in enumerate(ports):
+                yield from fields.port((*at, index), port)
+            if not ports or fields.carries_ports(rule.protocol):
+                continue
+            shown = ", ".join(map(str, ports))
+            if rule.protocol is not None:
+                yield Problem(at, shown, "rules that specify ports must set protocol to TCP or UDP or SCTP")
+            elif any(_is_numeric(port) for port in ports):
+                yield Problem(
+                    at, shown, "rules with numeric port or port range must set protocol to TCP or UDP or SCTP"
+                )
+
+
+def _is_numeric(port: Port) -> bool:
+    try:
+        return fields.port_range(port) is not None
+    except ValueError:
+        return False
+
+
+def _nets_problems(path: Path, rule: Rule) -> Iterator[Problem]:
+    versions: set[int] = set()
+    for side_name, side in (("source", rule.source), ("destination", rule.destination)):
+        for name, nets in (("nets", side.nets), ("notNets", side.not_nets)):
+            at = (*path, side_name, name)
+            found = set()
+            for index, text in enumerate(nets):
+                if not text:
+                    yield Problem((*at, index), "", "invalid CIDR")
+                yield from fields.network((*at, index), text, bare=False)
+                network = _parsed(text)
+                if network is None:
+                    continue
+                found.add(network.version)
+                if name == "notNets" and network.prefixlen == 0:
+                    reason = "catch-all CIDR in negation creates logical contradiction (matches no traffic)"
+                    yield Problem((*at, index), text, reason)
+            if rule.ip_version is not None and found - {rule.ip_version}:
+                yield Problem(at, ", ".join(nets), "rule IP version doesn't match CIDR version")
+            if len(versions | found) > 1 and found:
+                yield Problem(at, ", ".join(nets), "rule contains both IPv4 and IPv6 CIDRs")
+            versions |= found
+    for protocol, version in (("ICMP", 6), ("ICMPv6", 4)):
+        if rule.protocol == protocol and versions == {version}:
+            reason = f"never matches: {protocol} with IPv{version} nets"
+            yield Problem((*path, "protocol"), protocol, reason, warning=True)
+
+
+def _parsed(text: str) -> IPNetwork | None:
+    try:
+        return parse_network(text) if "/" in text else None
+    except ValueError:
+        return None
+
+
+def _side_problems(path: Path, side: EntityRule) -> Iterator[Problem]:
+    yield from fields.selector((*path, "selector"), side.selector)
+    yield from fields.selector((*path, "notSelector"), side.not_selector)
+    yield from fields.selector((*path, "namespaceSelector"), side.namespace_selector, global_allowed=True)
+    if side.service_accounts is not None:
+        yield from fields.selector((*path, "serviceAccounts", "selector"), side.service_accounts.selector)
+    if side.services is None:
+        return
+    at = (*path, "services")
+    if not side.services.name:
+        yield Problem((*at, "name"), "", "must specify a service name")
+    excluded = (
+        ("NamespaceSelector", side.namespace_selector),
+        ("Selector/NotSelector", side.selector or side.not_selector),
+        ("ServiceAccounts", side.service_accounts),
+        ("Nets/NotNets", side.nets or side.not_nets),
+    )
+    for what, given in excluded:
+        if given:
+            yield Problem(at, side.services.name, f"cannot specify {what} and Services on the same rule")
+    if path[-1] == "destination" and (side.ports or side.not_ports):
+        field = "ports" if side.ports else "notPorts"
+        yield Problem((*path, field), "", f"cannot specify {field.lower()} with a service selector")
+
+
+def _http_problems(path: Path, rule: Rule) -> Iterator[Problem]:
+    http = rule.http
+    if http is None:
+        return
+    if rule.protocol not in (None, "TCP"):
+        reason = "rules that specify HTTP fields must set protocol to TCP or empty"
+        yield Problem((*path, "protocol"), str(rule.protocol), reason)
+    if rule.action != "Allow":
+        yield Problem((*path, "http"), "", "only valid for Allow rules")
+    if len(set(http.methods)) < len(http.methods):
+        yield Problem((*path, "http", "methods"), ", ".join(http.methods), "a method occurs more than once")
+    for index, match in enumerate(http.paths):
+        at = (*path, "http", "paths", index)
+        text = match.exact or match.prefix
+        if bool(match.exact) == bool(match.prefix):
+            yield Problem(at, text, "exactly one of 'exact' and 'prefix' must be set")
+        elif not text.startswith("/") or any(character in text for character in "? #"):
+            yield Problem(at, text, "must start with '/' and not contain '?', '#' or a blank")

@@ -1,26 +1,36 @@
 """WorkloadEndpoint: one container interface, on whichever node it lives (reference resources.md 2.6)."""
 
 import ipaddress
+import re
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from resources.kinds.base import Kind, Metadata
-from resources.names import IfName, IPNetwork, NodeName
+from resources.kinds import fields
+from resources.kinds.base import Column, Kind, Metadata, Path, Problem, Uint16, View, name_cell, wire
+from resources.kinds.rule import Protocol
+from resources.names import CONTAINER_ID_REGEX, IfName, IPAddress, IPNetwork, NodeName, parse_address, parse_network
 
 DOCKER_NAMESPACE = "libnetwork"
+NAMESPACE_LABEL = "projectcalico.org/namespace"
+ORCHESTRATOR_LABEL = "projectcalico.org/orchestrator"
+
+_PORT_NAME = re.compile(r"(?!-)(?!.*--)(?=.*[a-z])[a-z0-9-]{1,15}(?<!-)\Z")
+_DSCP_NAMES = frozenset(
+    ("DF", "EF", "LE", "VA", *(f"CS{n}" for n in range(8)), *(f"AF{c}{d}" for c in range(1, 5) for d in range(1, 4)))
+)
 
 
-class IPNAT(msgspec.Struct, frozen=True, kw_only=True,
-            rename={"internal_ip": "internalIP", "external_ip": "externalIP"}):
+class IPNAT(msgspec.Struct, frozen=True, kw_only=True, rename=wire(internal_ip="internalIP", external_ip="externalIP")):
     internal_ip: str
     external_ip: str
 
 
-class EndpointPort(msgspec.Struct, frozen=True, kw_only=True, rename={"host_port": "hostPort", "host_ip": "hostIP"}):
+class EndpointPort(msgspec.Struct, frozen=True, kw_only=True, rename=wire(host_ip="hostIP")):
     name: str = ""
-    protocol: int | str
-    port: int
-    host_port: int = 0
+    protocol: Protocol
+    port: Uint16
+    host_port: Uint16 = 0
     host_ip: str = ""
 
 
@@ -47,12 +57,7 @@ class WorkloadEndpointSpec(
     frozen=True,
     kw_only=True,
     omit_defaults=True,
-    rename={
-        "container_id": "containerID", "ip_networks": "ipNetworks", "ip_nats": "ipNATs",
-        "ipv4_gateway": "ipv4Gateway", "ipv6_gateway": "ipv6Gateway", "interface_name": "interfaceName",
-        "allow_spoofed_source_prefixes": "allowSpoofedSourcePrefixes", "service_account_name": "serviceAccountName",
-        "qos_controls": "qosControls",
-    },
+    rename=wire(container_id="containerID", ip_nats="ipNATs"),
 ):
     orchestrator: str = ""
     workload: str = ""
@@ -92,20 +97,241 @@ class WorkloadEndpoint(msgspec.Struct, frozen=True, kw_only=True):
         """The endpoint's addresses as /32 and /128 networks."""
         return tuple(ipaddress.ip_network(text) for text in self.spec.ip_networks)
 
+    @property
+    def addresses(self) -> tuple[IPAddress, ...]:
+        return tuple(network.network_address for network in self.networks)
+
+
+def identifiers(spec: WorkloadEndpointSpec) -> tuple[tuple[str, str], ...]:
+    """Return the four segments of the endpoint's name, each with the field it comes from."""
+    match spec.orchestrator:
+        case "k8s":
+            middle = (("orchestrator", "k8s"), ("pod", spec.pod))
+        case "cni":
+            middle = (("orchestrator", "cni"), ("containerID", spec.container_id))
+        case "libnetwork":
+            middle = (("orchestrator", "libnetwork"), ("orchestrator", "libnetwork"))
+        case _:
+            middle = (("orchestrator", spec.orchestrator), ("workload", spec.workload))
+    return (("node", spec.node), *middle, ("endpoint", spec.endpoint))
+
 
 def endpoint_name(spec: WorkloadEndpointSpec) -> str:
     """Return the name that the endpoint's identifiers make: four segments, each dash in them doubled."""
-    match spec.orchestrator:
-        case "k8s":
-            segments = (spec.node, "k8s", spec.pod, spec.endpoint)
-        case "cni":
-            segments = (spec.node, "cni", spec.container_id, spec.endpoint)
-        case "libnetwork":
-            segments = (spec.node, "libnetwork", "libnetwork", spec.endpoint)
-        case _:
-            segments = (spec.node, spec.orchestrator, spec.workload, spec.endpoint)
-    return "-".join(segment.replace("-", "--") for segment in segments)
+    return "-".join(segment.replace("-", "--") for _, segment in identifiers(spec))
 
 
-KIND = Kind(name="WorkloadEndpoint", plural="workloadendpoints", type=WorkloadEndpoint, namespaced=True,
-            aliases=("workloadendpoint", "workloadendpoints", "wep", "weps"))
+def node_prefix(node: str) -> str:
+    """Return what the names of a node's endpoints begin with. Others' may too: check `node` (resources.md 2.6)."""
+    return node.replace("-", "--") + "-"
+
+
+def parse_endpoint_name(name: str) -> tuple[str, ...]:
+    """Return the segments of an endpoint's name."""
+    segments, at, start = [], 1, 0
+    while at < len(name):
+        if name[at] != "-":
+            at += 1
+        elif name[at : at + 2] == "--":
+            at += 2
+        else:
+            segments.append(name[start:at].replace("--", "-"))
+            start = at + 1
+            at = start + 1
+    segments.append(name[start:].replace("--", "-"))
+    return tuple(segments)
+
+
+def _segment_fault(segment: str) -> str | None:
+    if not segment:
+        return "field should be assigned"
+    if segment.startswith("-"):
+        return "field must not begin with a '-'"
+    return "field must not end with a '-'" if segment.endswith("-") else None
+
+
+def _complete(endpoint: WorkloadEndpoint) -> WorkloadEndpoint:
+    metadata, spec = endpoint.metadata, endpoint.spec
+    forced = {}
+    if metadata.namespace:
+        forced[NAMESPACE_LABEL] = metadata.namespace
+    if spec.orchestrator:
+        forced[ORCHESTRATOR_LABEL] = spec.orchestrator
+    name = metadata.name
+    if not name and not any(_segment_fault(segment) for _, segment in identifiers(spec)):
+        name = endpoint_name(spec)
+    if name == metadata.name and forced.items() <= metadata.labels.items():
+        return endpoint
+    return WorkloadEndpoint(
+        metadata=msgspec.structs.replace(metadata, name=name, labels=metadata.labels | forced), spec=spec
+    )
+
+
+def _check(endpoint: WorkloadEndpoint) -> Iterable[Problem]:
+    spec = endpoint.spec
+    yield from _name_problems(endpoint)
+    for field, name in (
+        ("orchestrator", spec.orchestrator), ("workload", spec.workload), ("node", spec.node), ("pod", spec.pod),
+        ("endpoint", spec.endpoint), ("serviceAccountName", spec.service_account_name),
+    ):
+        yield from fields.name(("spec", field), name)
+    what = "a container ID has letters, digits and '-', and no '-' at its ends"
+    yield from fields.pattern(("spec", "containerID"), spec.container_id, CONTAINER_ID_REGEX, what)
+    if not spec.interface_name:
+        yield Problem(("spec", "interfaceName"), "", "must be set: the host side of the veth pair")
+    yield from fields.interface(("spec", "interfaceName"), spec.interface_name)
+    yield from fields.mac(("spec", "mac"), spec.mac)
+    yield from _address_problems(spec)
+    for index, profile in enumerate(spec.profiles):
+        if not profile:
+            yield Problem(("spec", "profiles", index), "", "must be the name of a profile")
+        yield from fields.name(("spec", "profiles", index), profile)
+    for index, prefix in enumerate(spec.allow_spoofed_source_prefixes):
+        yield from fields.cidr(("spec", "allowSpoofedSourcePrefixes", index), prefix)
+    yield from _port_problems(spec.ports)
+    if spec.qos_controls is not None:
+        yield from _qos_problems(("spec", "qosControls"), spec.qos_controls)
+
+
+def _name_problems(endpoint: WorkloadEndpoint) -> Iterator[Problem]:
+    faulty = {}
+    for field, segment in identifiers(endpoint.spec):
+        if (fault := _segment_fault(segment)) and field not in faulty:
+            faulty[field] = Problem(("spec", field), segment, fault)
+    yield from faulty.values()
+    expected = endpoint_name(endpoint.spec)
+    if not faulty and endpoint.metadata.name != expected:
+        yield Problem(
+            ("metadata", "name"),
+            endpoint.metadata.name,
+            "the WorkloadEndpoint name does not match the primary identifiers assigned in the Spec: "
+            f"expected name {expected}",
+        )
+
+
+def _networks_problems(networks: Iterable[str]) -> Iterator[Problem]:
+    for index, text in enumerate(networks):
+        at = ("spec", "ipNetworks", index)
+        try:
+            network = parse_network(text)
+        except ValueError:
+            many = bool(text and fields.masked_hint(text))
+        else:
+            many = network.num_addresses > 1
+            if not many:
+                continue
+        reason = "IP network contains multiple addresses" if many else "must be an IP address"
+        yield Problem(at, text, reason, "write one address: /32, /128 or bare")
+
+
+def _address_problems(spec: WorkloadEndpointSpec) -> Iterator[Problem]:
+    yield from _networks_problems(spec.ip_networks)
+    for name, gateway, version in (("ipv4Gateway", spec.ipv4_gateway, 4), ("ipv6Gateway", spec.ipv6_gateway, 6)):
+        if gateway and any(True for _ in fields.address((), gateway, version)):
+            yield Problem(("spec", name), gateway, f"invalid IPv{version} gateway address specified")
+    own = {network.network_address for network in map(_network, spec.ip_networks) if network is not None}
+    for index, nat in enumerate(spec.ip_nats):
+        at: Path = ("spec", "ipNATs", index)
+        inside, outside = _address(nat.internal_ip), _address(nat.external_ip)
+        for field, text, parsed in (
+            ("internalIP", nat.internal_ip, inside),
+            ("externalIP", nat.external_ip, outside),
+        ):
+            if parsed is None:
+                yield Problem((*at, field), text, "invalid IP address")
+        if inside is not None and outside is not None and inside.version != outside.version:
+            yield Problem((*at, "externalIP"), nat.external_ip, "mismatched IP versions")
+        if inside is not None and inside not in own:
+            yield Problem((*at, "internalIP"), nat.internal_ip, "NAT is not in the endpoint networks")
+
+
+def _network(text: str) -> IPNetwork | None:
+    try:
+        return parse_network(text)
+    except ValueError:
+        return None
+
+
+def _address(text: str) -> IPAddress | None:
+    try:
+        return parse_address(text.removesuffix("/32").removesuffix("/128"))
+    except ValueError:
+        return None
+
+
+def _port_problems(ports: Iterable[EndpointPort]) -> Iterator[Problem]:
+    seen: set[tuple[str, int | str, int]] = set()
+    for index, port in enumerate(ports):
+        at: Path = ("spec", "ports", index)
+        if not fields.carries_ports(port.protocol):
+            reason = "WorkloadEndpointPort protocol does not support ports."
+            yield Problem((*at, "protocol"), str(port.protocol), reason, "allowed are TCP, UDP, SCTP")
+        if port.port == 0:
+            yield Problem((*at, "port"), "0", "must be between 1 and 65535")
+        if not port.name and not port.host_port:
+            reason = "WorkloadEndpointPort name must not be empty if no HostPort is specified"
+            yield Problem((*at, "name"), "", reason)
+        what = "a port name has at most 15 of a-z, 0-9 and '-', a letter, and no '-' at its ends or twice"
+        yield from fields.pattern((*at, "name"), port.name, _PORT_NAME, what)
+        yield from fields.address((*at, "hostIP"), port.host_ip)
+        same = (port.name, port.protocol, port.port)
+        if same in seen:
+            yield Problem(at, port.name or str(port.port), "this port is listed twice")
+        seen.add(same)
+
+
+def _qos_problems(path: Path, qos: QoSControls) -> Iterator[Problem]:
+    for field, name in zip(qos.__struct_fields__, qos.__struct_encode_fields__, strict=True):
+        value = getattr(qos, field)
+        if isinstance(value, int) and value < 0:
+            yield Problem((*path, name), str(value), "must not be negative")
+    if isinstance(qos.dscp, int):
+        yield from fields.between((*path, "dscp"), qos.dscp, 0, 63)
+    elif qos.dscp is not None and qos.dscp not in _DSCP_NAMES:
+        yield Problem((*path, "dscp"), qos.dscp, "must be 0 to 63 or a name such as EF, AF11 or CS1")
+
+
+def _needs(endpoint: WorkloadEndpoint) -> Iterable[Problem]:
+    spec = endpoint.spec
+    yield from _networks_problems(spec.ip_networks)
+    if not spec.interface_name:
+        yield Problem(("spec", "interfaceName"), "", "must be set")
+    yield from fields.interface(("spec", "interfaceName"), spec.interface_name)
+    if not spec.node:
+        yield Problem(("spec", "node"), "", "must be set")
+
+
+def _joined(values: Iterable[str]) -> str:
+    return ",".join(values)
+
+
+def _nats_cell(endpoint: WorkloadEndpoint, _: View) -> str:
+    return _joined(f"{nat.internal_ip}/{nat.external_ip}" for nat in endpoint.spec.ip_nats)
+
+
+_NAME: Column[WorkloadEndpoint] = Column("NAME", name_cell)
+_COMMON: tuple[Column[WorkloadEndpoint], ...] = (
+    Column("WORKLOAD", lambda endpoint, _: endpoint.spec.workload or endpoint.spec.pod),
+    Column("NODE", lambda endpoint, _: endpoint.spec.node),
+    Column("NETWORKS", lambda endpoint, _: _joined(endpoint.spec.ip_networks)),
+    Column("INTERFACE", lambda endpoint, _: endpoint.spec.interface_name),
+)
+
+KIND: Kind[WorkloadEndpoint] = Kind(
+    name="WorkloadEndpoint",
+    plural="workloadendpoints",
+    type=WorkloadEndpoint,
+    namespaced=True,
+    aliases=("workloadendpoint", "workloadendpoints", "wep", "weps"),
+    complete=_complete,
+    check=_check,
+    needs=_needs,
+    columns=_COMMON,
+    wide=(
+        _NAME,
+        *_COMMON,
+        Column("PROFILES", lambda endpoint, _: _joined(endpoint.spec.profiles)),
+        Column("NATS", _nats_cell),
+    ),
+    custom=(Column("ORCHESTRATOR", lambda endpoint, _: endpoint.spec.orchestrator),),
+)
