@@ -6,7 +6,6 @@ Each level shows its own output as it goes; at the end there is one line per lev
 ``N passed, N failed``. The exit code is 0 only if nothing failed.
 """
 
-import os
 import re
 import signal
 import subprocess
@@ -14,7 +13,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,18 +35,17 @@ class Outcome:
     """Seconds and name of each test."""
 
 
-def main(levels: list[str]) -> int:
-    """Run the levels and return the exit code."""
-    os.chdir(ROOT)
-    unknown = [level for level in levels if level not in LEVELS]
+def main(levels: list[str], known: Mapping[str, Callable[[], Outcome]]) -> int:
+    """Run the levels named and return the exit code."""
+    unknown = [level for level in levels if level not in known]
     if unknown or not levels:
-        print(f"levels are: {', '.join(LEVELS)}", file=sys.stderr)
+        print(f"levels are: {', '.join(known)}", file=sys.stderr)
         return 2
     outcomes = []
     for level in levels:
         print(f"\n=== {level} " + "=" * (74 - len(level)), flush=True)
         began = time.monotonic()
-        outcome = LEVELS[level]()
+        outcome = known[level]()
         outcome.seconds = time.monotonic() - began
         outcomes.append(outcome)
     if {"fv", "st"} & set(levels):
@@ -126,7 +124,7 @@ def shown(command: list[str], *, limit_seconds: int) -> tuple[int, str]:
     """Run a command, show its output as it comes, and return its exit code with the output."""
     lines = []
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     ) as child:
         previous = signal.signal(signal.SIGALRM, lambda *_: child.send_signal(signal.SIGINT))
         signal.alarm(limit_seconds)  # pytest then ends its fixtures and reports what it has
@@ -170,4 +168,4 @@ def summary(outcomes: list[Outcome]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], LEVELS))
