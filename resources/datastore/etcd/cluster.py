@@ -23,7 +23,7 @@ from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnection
 from urllib3.util import Timeout
 
 from resources.datastore.etcd import gateway
-from resources.datastore.settings import EtcdConfig
+from resources.datastore.settings import DEFAULT_ENDPOINT, EtcdConfig, endpoint_fault
 from resources.errors import ConfigurationError, StoreRefused, StoreUnavailable
 from resources.runtime.backoff import Backoff
 
@@ -371,18 +371,10 @@ def in_words(error: BaseException) -> str:
 
 
 def _parse_endpoint(url: str) -> Endpoint:
-    try:
-        parts = urlsplit(url)
-        port = parts.port or 2379
-    except ValueError as error:
-        raise _unusable(url) from error
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
-        raise _unusable(url)
-    return Endpoint(parts.scheme, parts.hostname, port)
-
-
-def _unusable(url: str) -> ConfigurationError:
-    return ConfigurationError(f"the etcd endpoint {url!r} cannot be used", hint="write it as http://10.0.0.1:2379")
+    if fault := endpoint_fault(url):
+        raise ConfigurationError(f"the etcd endpoint {url} {fault}", hint=f"write it as {DEFAULT_ENDPOINT}")
+    parts = urlsplit(url)
+    return Endpoint(parts.scheme, parts.hostname or "", parts.port or 2379)
 
 
 class _Adapter(HTTPAdapter):
