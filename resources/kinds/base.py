@@ -8,11 +8,13 @@ Each module in this package declares one kind as a module-level `KIND`; `resourc
 adding a kind touches one file.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Protocol, TypeVar
 
 import msgspec
+
+from resources.gotext import JSON
 
 API_VERSION = "projectcalico.org/v3"
 API_VERSION_V1 = "v1"
@@ -159,6 +161,11 @@ class Kind(Generic[R]):
     """Find what is wrong with a complete resource that is to be written; needs no store."""
     needs: Callable[[R], Iterable[Problem]] = lambda _: ()
     """Find what makes a stored resource unusable for readers: less than `check` (resources.md 9)."""
+    closed: Callable[[Mapping[str, JSON]], R | None] = lambda _: None
+    """Return what stands in the place of a record that cannot be read so that nothing is opened by it, or None.
+
+    It gets the stored document, of which any part may be wrong (design section 5, point 5).
+    """
     always: tuple[Path, ...] = ()
     """Fields that are written even when zero."""
     dropped: tuple[Path, ...] = ()

@@ -2,11 +2,11 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from resources.gotext import shown_float
+from resources.gotext import JSON, shown_float
 from resources.kinds import fields
 from resources.kinds.base import Column, Kind, Metadata, Problem, View, name_cell, wire
 from resources.kinds.rule import Rule, direction_problems, rules_problems
@@ -104,6 +104,46 @@ def _needs(policy: GlobalNetworkPolicy) -> Iterable[Problem]:
     return (problem for problem in _check(policy) if not problem.warning and problem.path[1] != "performanceHints")
 
 
+def _closed(document: Mapping[str, JSON]) -> GlobalNetworkPolicy | None:
+    """Deny what the policy selects, in its place; None if it cannot be known what that is.
+
+    Without a readable order it comes first: later, another policy could allow what this one was to deny.
+    """
+    spec = document.get("spec")
+    if not isinstance(spec, dict):
+        return None
+    texts = {name: spec.get(name) or "" for name in ("selector", "namespaceSelector", "serviceAccountSelector", "tier")}
+    if not all(isinstance(text, str) for text in texts.values()):
+        return None
+    selectors = {name: str(text) for name, text in texts.items()}
+    tier = selectors.pop("tier") or DEFAULT_TIER
+    if any(True for name, text in selectors.items() for _ in fields.selector((name,), text)):
+        return None
+    types = spec.get("types") or computed_types(
+        has_ingress=bool(spec.get("ingress")), has_egress=bool(spec.get("egress"))
+    )
+    if not isinstance(types, list) or not all(type_ in TYPES for type_ in types):
+        return None
+    order = spec.get("order")
+    deny = [Rule(action="Deny")]
+    return GlobalNetworkPolicy(
+        metadata=Metadata(labels={TIER_LABEL: tier}),
+        spec=GlobalNetworkPolicySpec(
+            tier=tier,
+            order=float(order) if isinstance(order, int | float) else None if order is None else -math.inf,
+            ingress=deny if "Ingress" in types else [],
+            egress=deny if "Egress" in types else [],
+            selector=selectors["selector"],
+            types=[type_ for type_ in TYPES if type_ in types],
+            namespace_selector=selectors["namespaceSelector"],
+            service_account_selector=selectors["serviceAccountSelector"],
+            do_not_track=spec.get("doNotTrack") is True,
+            pre_dnat=spec.get("preDNAT") is True,
+            apply_on_forward=spec.get("applyOnForward") is True,
+        ),
+    )
+
+
 def _name_fault(name: str) -> str | None:
     if _NAME.match(name):
         return None
@@ -124,6 +164,7 @@ KIND: Kind[GlobalNetworkPolicy] = Kind(
     complete=_complete,
     check=_check,
     needs=_needs,
+    closed=_closed,
     name_fault=_name_fault,
     columns=(Column("NAME", name_cell), _TIER),
     wide=(

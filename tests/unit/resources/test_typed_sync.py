@@ -1,0 +1,127 @@
+"""Changes of keys -> changes of typed resources; bad records are told apart and do no harm."""
+
+import json
+import math
+
+import pytest
+
+from resources.datastore.keys import ResourceKey, resource_key
+from resources.datastore.sync import Change
+from resources.kinds.globalnetworkpolicy import KIND as POLICY
+from resources.kinds.globalnetworkpolicy import GlobalNetworkPolicy
+from resources.kinds.pool import KIND as POOL
+from resources.kinds.pool import IPPool
+from resources.kinds.workloadendpoint import KIND as ENDPOINT
+from resources.typed_sync import TypedChange, TypedReader
+
+READER = TypedReader([POOL, POLICY, ENDPOINT])
+
+
+def policy(spec: object) -> TypedChange:
+    key = ResourceKey("globalnetworkpolicies", "p")
+    document = {"metadata": {"name": "p"}, "spec": spec}
+    change = READER.read(Change(resource_key(key), json.dumps(document).encode(), 9))
+    assert change is not None
+    return change
+
+
+def test_a_value_becomes_a_complete_resource() -> None:
+    key = ResourceKey("ippools", "a")
+    change = READER.read(Change(resource_key(key), b'{"metadata":{"name":"a"},"spec":{"cidr":"10.0.0.0/24"}}', 5))
+    assert change is not None
+    assert change.key == key
+    assert change.bad is None
+    assert isinstance(change.value, IPPool)
+    assert change.value.spec.block_size == 26
+    assert change.value.metadata.resource_version == "5"
+
+
+def test_a_deletion_has_no_value() -> None:
+    key = ResourceKey("workloadendpoints", "n-x", "libnetwork")
+    assert READER.read(Change(resource_key(key), None, 5)) == TypedChange(key, None)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "/calico/resources/v3/projectcalico.org/nodes/n1",
+        "/calico/resources/v3/projectcalico.org/ippools/a/b",
+        "/calico/resources/v3/projectcalico.org/workloadendpoints/x",
+        "/calico/ipam/v2/config",
+        "/other",
+    ],
+)
+def test_other_keys_are_ignored(key: str) -> None:
+    assert READER.read(Change(key, b"{}", 5)) is None
+    assert list(READER.read_all([Change(key, b"{}", 5)])) == []
+
+
+def test_prefixes_are_those_of_the_kinds() -> None:
+    root = "/calico/resources/v3/projectcalico.org/"
+    assert READER.prefixes == (f"{root}globalnetworkpolicies/", f"{root}ippools/", f"{root}workloadendpoints/")
+
+
+def test_a_bad_record_is_reported_and_counts_as_gone() -> None:
+    change = READER.read(Change(resource_key(ResourceKey("ippools", "a")), b"{not json", 5))
+    assert change is not None
+    assert change.value is None
+    assert change.bad is not None
+    assert "IPPool(a)" in str(change.bad)
+
+
+def test_a_bad_policy_becomes_a_deny_for_what_it_selects() -> None:
+    change = policy(
+        {
+            "selector": "role == 'db'", "order": 5, "tier": "t", "types": ["Egress", "Ingress"],
+            "namespaceSelector": "has(x)", "ingress": [{"action": "Permit"}], "applyOnForward": True,
+        }
+    )  # fmt: skip
+    assert change.bad is not None
+    assert isinstance(change.value, GlobalNetworkPolicy)
+    spec = change.value.spec
+    assert (spec.selector, spec.namespace_selector, spec.order, spec.tier) == ("role == 'db'", "has(x)", 5.0, "t")
+    assert spec.types == ["Ingress", "Egress"]
+    assert spec.apply_on_forward
+    assert [rule.action for rule in spec.ingress] == [rule.action for rule in spec.egress] == ["Deny"]
+    assert change.value.metadata.name == "p"
+    assert list(POLICY.needs(change.value)) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "types"),
+    [
+        ({"ingress": [{"action": "x"}]}, ["Ingress"]),
+        ({"egress": [{"action": "x"}]}, ["Egress"]),
+        ({"egress": [{"action": "x"}], "ingress": [{"action": "Allow"}]}, ["Ingress", "Egress"]),
+        ({"types": ["Egress"], "ingress": [{"action": "x"}]}, ["Egress"]),
+        ({"types": ["Egress"], "order": "x"}, ["Egress"]),
+    ],
+)
+def test_the_deny_works_in_the_policy_s_directions(spec: dict[str, object], types: list[str]) -> None:
+    change = policy(spec)
+    assert isinstance(change.value, GlobalNetworkPolicy)
+    assert change.value.spec.types == types
+    assert bool(change.value.spec.ingress) is ("Ingress" in types)
+    assert bool(change.value.spec.egress) is ("Egress" in types)
+
+
+def test_without_a_readable_order_the_deny_comes_first() -> None:
+    change = policy({"order": "first"})
+    assert isinstance(change.value, GlobalNetworkPolicy)
+    assert change.value.spec.order == -math.inf
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"selector": "role = 'x'"}, {"selector": 5}, {"namespaceSelector": "(", "ingress": [{"action": "x"}]},
+        {"types": ["Both"]}, {"types": "Ingress"}, {"tier": 5, "order": "x"}, [], None, 7,
+    ],
+)  # fmt: skip
+def test_a_policy_of_which_nothing_is_known_has_no_value(spec: object) -> None:
+    change = policy(spec)
+    if spec is None:  # Go reads a null as an empty spec
+        assert change.bad is None
+        return
+    assert change.bad is not None
+    assert change.value is None
