@@ -190,10 +190,13 @@ def _create(spec: SetSpec, name: str) -> str:
 
 def _delta_lines(delta: SetDelta) -> list[str]:
     name = delta.spec.name
+    # a member added by hand may carry an option ("10.0.0.0/8 nomatch"): adding it anew takes that off, and a deletion
+    # names the member alone
+    surplus = {member.split(" ")[0] for member in delta.remove} - delta.add
     return [
         _create(delta.spec, name),
         *(f"add {name} {member}" for member in sorted(delta.add)),
-        *(f"del {name} {member}" for member in sorted(delta.remove)),
+        *(f"del {name} {member}" for member in sorted(surplus)),
     ]
 
 
