@@ -51,7 +51,7 @@ class ProcSysctls:
             raise _error(exc, f"cannot set {path} to {value}") from exc
 
     def _file(self, path: str) -> Path:
-        if path.startswith("/") or any(part in ("", ".", "..") for part in path.split("/")):
+        if any(part in ("", ".", "..") for part in path.split("/")):
             raise InvalidArgument(f"{path!r} is not the path of a setting", errno=errno.EINVAL)
         return self._root / path
 

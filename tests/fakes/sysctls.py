@@ -49,6 +49,6 @@ class FakeSysctls:
                 folder = pattern.format(interface)
                 if path.startswith(folder) and path.removeprefix(folder) in names:
                     return path
-        if path.startswith("/") or ".." in path.split("/"):
+        if any(part in ("", ".", "..") for part in path.split("/")):
             raise InvalidArgument(f"{path!r} is not the path of a setting", errno=errno.EINVAL)
         raise NoSuchEntry(f"{what} {path}: there is no such setting", errno=errno.ENOENT)

@@ -1,0 +1,87 @@
+"""The kernel's own interfaces keep the contract."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from bed import Namespace
+from fakes.link_contract import CALI, MAC, TEMP, Host, LinkContract
+from kernel.links import NetlinkLinks, link_local, supports
+from resources.names import IfName
+
+
+@dataclass
+class RealHost:
+    links: NetlinkLinks
+    other: Namespace
+
+    @property
+    def beside(self) -> str:
+        return self.other.netns
+
+    def links_beside(self) -> set[str]:
+        found = json.loads(self.other.ip("-j", "link").stdout)
+        return {link["ifname"] for link in found} - {"lo"}
+
+
+@pytest.fixture
+def real(netns: Namespace) -> Iterator[RealHost]:
+    with Namespace(f"{netns.netns}2") as other, netns.entered():
+        links = NetlinkLinks()
+        yield RealHost(links, other)
+        links.close()
+
+
+class TestNetlinkLinks(LinkContract):
+    @pytest.fixture
+    def host(self, real: RealHost) -> Host:
+        return real
+
+
+def test_iproute2_shows_what_was_made(netns: Namespace, real: RealHost) -> None:
+    real.links.create_veth(CALI, TEMP, mac=MAC, mtu=1410)
+    (link,) = json.loads(netns.ip("-j", "-d", "link", "show", "dev", CALI).stdout)
+    seen = (link["address"], link["mtu"], link["linkinfo"]["info_kind"], link["ifindex"])
+    assert seen == (MAC, 1410, "veth", real.links.links()[CALI].index)
+
+
+def test_a_namespace_may_be_given_by_its_file(real: RealHost) -> None:
+    real.links.create_veth(CALI, TEMP)
+    real.links.move(TEMP, str(real.other.path))
+    assert real.links_beside() == {TEMP}
+
+
+def test_the_link_local_address_of_an_end_that_runs(netns: Namespace, real: RealHost) -> None:
+    netns.run("busybox sysctl -w net.ipv6.conf.default.accept_dad=0")
+    real.links.create_veth(CALI, TEMP, mac=MAC)
+    assert link_local(real.links.addresses(), CALI) is None
+    real.links.set_up(CALI)
+    real.links.set_up(TEMP)
+    assert str(link_local(real.links.addresses(), CALI)) == "fe80::ecee:eeff:feee:eeee"
+
+
+def test_devices_of_other_kinds_are_listed(netns: Namespace, real: RealHost) -> None:
+    netns.ip("link", "add", "br0", "type", "bridge")
+    netns.ip("link", "add", "vx0", "type", "vxlan", "id", "1", "dstport", "4789")
+    netns.ip("link", "add", "port0", "type", "veth", "peer", "name", "port1")
+    netns.ip("link", "set", "port0", "master", "br0")
+    assert {name: link.kind for name, link in real.links.links().items()} == {
+        "lo": None,
+        "br0": "bridge",
+        "vx0": "vxlan",
+        "port0": "veth",
+        "port1": "veth",
+    }
+
+
+def test_hundreds_of_interfaces_come_in_one_list(netns: Namespace, real: RealHost) -> None:
+    netns.ip(batch="\n".join(f"link add a{i} type veth peer name b{i}" for i in range(150)))
+    assert len(real.links.links()) == 301
+    assert IfName("b149") in real.links.links()
+
+
+@pytest.mark.parametrize("kind", ["veth", "vxlan"])
+def test_a_kind_this_kernel_has(kind: str) -> None:
+    assert supports(kind)
