@@ -7,22 +7,10 @@ of the address's next owner. Routes for an address are therefore held back while
 import queue
 import threading
 from collections.abc import Callable
-from typing import Protocol
 
+from kernel.conntrack import FlowKernel
 from kernel.errors import DataplaneError
 from resources.names import IPAddress
-
-
-class FlowKernel(Protocol):
-    """What the worker needs of the conntrack table."""
-
-    def delete(self, address: IPAddress) -> None:
-        """Delete every flow that began at `address` or is answered from it; none is done.
-
-        Raises:
-            DataplaneError: it could not be done.
-        """
-        ...
 
 
 class FlowCleaner:

@@ -1,0 +1,60 @@
+"""A host of fake kernel parts with felix's dataplane on it."""
+
+import ipaddress
+
+from fakes.kernel import FakeKernel
+from felix.dataplane.driver import Dataplane
+from felix.dataplane.interfaces import InterfaceEffector
+from felix.dataplane.routes import RouteEffector, owns
+from felix.dataplane.sets import SetEffector
+from felix.dataplane.tables import TableEffector
+from felix.desired import TABLES
+from kernel.route import Route, RouteKey
+from kernel.xtables import TableKey
+from resources.names import IfName, IPAddress
+
+
+class FelixHost:
+    """A fake kernel with a default route and a dataplane on it; `restart` makes a fresh one, as a new process would."""
+
+    def __init__(self) -> None:
+        self.kernel = FakeKernel()
+        self.kernel.links.add(IfName("eth0"), ipaddress.ip_interface("192.0.2.10/24"))
+        default = Route.via(ipaddress.ip_address("192.0.2.1"), IfName("eth0"), protocol=3)
+        self.kernel.routes.put(RouteKey(ipaddress.ip_network("0.0.0.0/0")), default)
+        self.to_clean: list[IPAddress] = []
+        self.restart()
+
+    def restart(self) -> None:
+        self.routes = RouteEffector(
+            self.kernel.routes, owns=owns(("cali",), remove_external=True), flows_of=self.to_clean.append
+        )
+        self.dataplane = Dataplane(
+            sets=SetEffector(self.kernel.sets, maxelem=1000),
+            tables=[TableEffector(self.kernel.tables, TableKey(4, table)) for table in TABLES],
+            table_kernel=self.kernel.tables,
+            interfaces=InterfaceEffector(self.kernel.sysctls, self.kernel.links),
+            routes=self.routes,
+            route_kernel=self.kernel.routes,
+            sysctls=self.kernel.sysctls,
+            forward_v4=True,
+            forward_v6=False,
+        )
+        self.see_links()
+
+    def see_links(self) -> None:
+        self.dataplane.links_changed(self.kernel.links.links())
+
+    def flows_done(self) -> None:
+        while self.to_clean:
+            address = self.to_clean.pop()
+            self.kernel.flows.delete(address)
+            self.dataplane.flows_deleted(address)
+
+    def cali_routes(self) -> dict[str, str]:
+        """Destination -> device of every route on a workload interface."""
+        return {
+            str(key): next(iter(route.devices))
+            for key, route in self.kernel.routes.routes.items()
+            if any(device.startswith("cali") for device in route.devices)
+        }

@@ -1,0 +1,192 @@
+import ipaddress
+from collections.abc import Callable
+
+import pytest
+
+from fakes.felix_host import FelixHost
+from felix.desired import Chain, ChainKey, IPSet, KernelChain, LocalInterface, Update
+from kernel.errors import DataplaneError, NoSuchEntry, ReadOnly, ToolFailed
+from kernel.route import RouteKey
+from kernel.xtables import TableKey
+from resources.names import IfName
+
+CALI1 = IfName("cali1")
+A = ipaddress.ip_network("10.0.0.1/32")
+FILTER = TableKey(4, "filter")
+
+
+def chain(tag: str, body: str) -> Chain:
+    padded = tag.ljust(16, "0")
+    return Chain((f'-m comment --comment "cali:{padded}" {body}',), (padded,))
+
+
+ENDPOINT_UP = Update(
+    sets={"cali40s:web": IPSet("hash:net", 4, frozenset({"10.0.0.1"}))},
+    chains={
+        ChainKey(4, "filter", "cali-FORWARD"): chain("a", "-o cali1 -j cali-tw-cali1"),
+        ChainKey(4, "filter", "cali-tw-cali1"): chain("b", "-m set --match-set cali40s:web src -j ACCEPT"),
+    },
+    kernel_chains={ChainKey(4, "filter", "FORWARD"): KernelChain(inserts=chain("c", "-j cali-FORWARD"))},
+    interfaces={CALI1: LocalInterface(frozenset({A}), "02:00:00:00:00:01")},
+)
+ENDPOINT_DOWN = Update(
+    sets={"cali40s:web": None},
+    chains={
+        ChainKey(4, "filter", "cali-FORWARD"): chain("d", "-j DROP"),
+        ChainKey(4, "filter", "cali-tw-cali1"): None,
+    },
+    interfaces={CALI1: None},
+)
+
+
+def test_an_endpoint_is_programmed_from_sets_to_route(host: FelixHost) -> None:
+    host.kernel.links.add(CALI1)
+    host.see_links()
+    host.dataplane.want(ENDPOINT_UP)
+    assert host.dataplane.apply().is_clean
+    assert host.kernel.sets.members["cali40s:web"] == {"10.0.0.1"}
+    assert "cali-tw-cali1" in host.kernel.tables.rules(FILTER)
+    assert host.cali_routes() == {"10.0.0.1/32": "cali1"}
+    assert host.kernel.sysctls.read("net/ipv4/conf/cali1/proxy_arp") == "1"
+    assert host.kernel.sysctls.read("net/ipv4/ip_forward") == "1"
+    assert host.kernel.links.neighbours(CALI1)[A.network_address].mac == "02:00:00:00:00:01"
+
+
+def test_an_endpoint_goes_without_a_trace(host: FelixHost) -> None:
+    host.kernel.links.add(CALI1)
+    host.see_links()
+    host.dataplane.want(ENDPOINT_UP)
+    host.dataplane.apply()
+    host.dataplane.want(ENDPOINT_DOWN)
+    assert host.dataplane.apply().is_clean
+    assert host.kernel.sets.members == {}
+    assert "cali-tw-cali1" not in host.kernel.tables.rules(FILTER)
+    assert host.cali_routes() == {}
+    assert host.to_clean == [A.network_address]
+
+
+def test_no_address_becomes_reachable_while_its_rules_cannot_be_written(host: FelixHost) -> None:
+    host.kernel.links.add(CALI1)
+    host.see_links()
+    host.kernel.tables.unwritable = ToolFailed("iptables-nft-restore: killed")
+    host.dataplane.want(ENDPOINT_UP)
+    assert not host.dataplane.apply().is_clean
+    assert host.cali_routes() == {}
+    host.kernel.tables.unwritable = None
+    assert host.dataplane.apply().is_clean
+    assert host.cali_routes() == {"10.0.0.1/32": "cali1"}
+
+
+def test_forwarding_is_switched_on_after_the_tables(host: FelixHost) -> None:
+    host.kernel.tables.unwritable = ToolFailed("no")
+    host.dataplane.want(ENDPOINT_UP)
+    host.dataplane.apply()
+    host.kernel.tables.unwritable = None
+    host.dataplane.apply()
+    assert host.kernel.sysctls.writes.count(("net/ipv4/ip_forward", "1")) == 1
+
+
+def test_a_restart_with_nothing_changed_writes_nothing(host: FelixHost) -> None:
+    host.kernel.links.add(CALI1)
+    host.see_links()
+    host.dataplane.want(ENDPOINT_UP)
+    host.dataplane.apply()
+    for log in (host.kernel.sets.log, host.kernel.tables.log, host.kernel.routes.log, host.kernel.sysctls.writes):
+        log.clear()
+    host.restart()
+    host.dataplane.want(ENDPOINT_UP)
+    assert host.dataplane.apply().is_clean
+    assert host.kernel.sets.log == []
+    assert host.kernel.tables.log == []
+    assert host.kernel.routes.log == []
+    assert host.kernel.sysctls.writes == []
+
+
+def test_a_setting_that_cannot_be_written_fails_that_interface_only(host: FelixHost) -> None:
+    host.kernel.links.add(CALI1)
+    host.kernel.links.add(IfName("cali2"))
+    host.see_links()
+    host.kernel.sysctls.refuse["net/ipv4/conf/cali1/proxy_arp"] = ReadOnly("read-only")
+    host.dataplane.want(ENDPOINT_UP)
+    host.dataplane.want(Update(interfaces={IfName("cali2"): LocalInterface(frozenset({A}), None)}))
+    assert list(host.dataplane.apply().failed) == ["interface cali1"]
+    assert host.kernel.sysctls.read("net/ipv4/conf/cali2/proxy_arp") == "1"
+
+
+def test_a_setting_that_is_only_wished_for_may_be_missing(host: FelixHost) -> None:
+    host.kernel.links.add(CALI1)
+    host.see_links()
+    host.kernel.sysctls.refuse["net/ipv4/neigh/cali1/proxy_delay"] = NoSuchEntry("gone", errno=2)
+    host.kernel.sysctls.put("net/ipv4/neigh/cali1/proxy_delay", "80")
+    host.dataplane.want(ENDPOINT_UP)
+    assert host.dataplane.apply().is_clean
+
+
+def test_rules_changed_by_others_are_noticed_and_repaired(host: FelixHost) -> None:
+    host.dataplane.want(ENDPOINT_UP)
+    host.dataplane.apply()
+    host.dataplane.notice_foreign_changes()
+    host.kernel.tables.put(FILTER, "FORWARD")
+    assert host.dataplane.notice_foreign_changes()
+    host.dataplane.apply()
+    assert host.kernel.tables.rules(FILTER)["FORWARD"] == chain("c", "-j cali-FORWARD").rules
+    assert not host.dataplane.notice_foreign_changes()
+
+
+class Killed(Exception):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("steps", range(1, 12))
+def test_killed_between_any_two_kernel_calls_a_restart_ends_in_the_same_state(host: FelixHost, steps: int) -> None:
+    """After `steps` kernel calls nothing more happens; a new process on the same kernel finishes the work."""
+    host.kernel.links.add(CALI1)
+    host.see_links()
+    host.dataplane.want(ENDPOINT_UP)
+    left = [steps]
+
+    def count() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+
+    for part, names in (
+        (host.kernel.sets, ("apply", "destroy")),
+        (host.kernel.tables, ("write",)),
+        (host.kernel.sysctls, ("write",)),
+        (host.kernel.links, ("set_neighbour",)),
+        (host.kernel.routes, ("add", "replace", "delete")),
+    ):
+        for name in names:
+            _die_at(part, name, count)
+    try:
+        host.dataplane.apply()
+    except Killed:
+        assert not (host.cali_routes() and "cali-tw-cali1" not in host.kernel.tables.rules(FILTER))
+    left[0] = 10**6
+    host.restart()
+    host.dataplane.want(ENDPOINT_UP)
+    assert host.dataplane.apply().is_clean
+    assert host.cali_routes() == {"10.0.0.1/32": "cali1"}
+    assert host.kernel.sets.members.keys() == {"cali40s:web"}
+
+
+def _die_at(part: object, name: str, count: Callable[[], None]) -> None:
+    before = getattr(part, name)
+
+    def wrapped(*args: object, **kwargs: object) -> object:
+        count()
+        return before(*args, **kwargs)
+
+    setattr(part, name, wrapped)
+
+
+def test_what_fails_is_reported_by_what_it_is_about(host: FelixHost) -> None:
+    host.kernel.links.add(CALI1)
+    host.see_links()
+    host.kernel.routes.refuse.add(RouteKey(A))
+    host.kernel.sets.refuse.add("cali40s:web")
+    host.dataplane.want(ENDPOINT_UP)
+    failed = host.dataplane.apply().failed
+    assert {"set cali40s:web"} <= failed.keys()
+    assert all(isinstance(error, DataplaneError) for error in failed.values())

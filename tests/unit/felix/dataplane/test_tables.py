@@ -1,0 +1,159 @@
+import pytest
+
+from fakes.tables import FakeTables
+from felix.dataplane.tables import TRIES, TableEffector
+from felix.desired import Chain, KernelChain
+from kernel.errors import TableRefused, ToolFailed
+from kernel.xtables import TableKey
+
+FILTER = TableKey(4, "filter")
+
+
+def chain(*bodies: str) -> Chain:
+    tags = tuple(f"{abs(hash((bodies, i))):016x}"[:16] for i in range(len(bodies)))
+    return Chain(tuple(f'-m comment --comment "cali:{t}" {b}' for t, b in zip(tags, bodies, strict=True)), tags)
+
+
+TOP = KernelChain(inserts=chain("-j cali-FORWARD"), appends=chain("-m mark --mark 1 -j ACCEPT"))
+
+
+@pytest.fixture
+def kernel() -> FakeTables:
+    return FakeTables()
+
+
+@pytest.fixture
+def table(kernel: FakeTables) -> TableEffector:
+    effector = TableEffector(kernel, FILTER)
+    effector.want("cali-FORWARD", chain("-j DROP"))
+    effector.want_in_kernel_chain("FORWARD", TOP)
+    return effector
+
+
+def forward(kernel: FakeTables) -> list[str]:
+    return list(kernel.rules(FILTER)["FORWARD"])
+
+
+def test_chains_and_jumps_are_written_at_once(kernel: FakeTables, table: TableEffector) -> None:
+    assert table.apply() == {}
+    assert len(kernel.log) == 1
+    assert list(kernel.rules(FILTER)["cali-FORWARD"]) == list(chain("-j DROP").rules)
+    assert forward(kernel) == [*TOP.inserts.rules, *TOP.appends.rules]
+
+
+def test_foreign_rules_stay_between_ours(kernel: FakeTables, table: TableEffector) -> None:
+    kernel.put(FILTER, "FORWARD", "-j DOCKER-USER", "-o docker0 -j ACCEPT")
+    kernel.put(FILTER, "DOCKER-USER", "-j RETURN")
+    table.apply()
+    assert forward(kernel) == [*TOP.inserts.rules, "-j DOCKER-USER", "-o docker0 -j ACCEPT", *TOP.appends.rules]
+
+
+def test_a_restart_writes_nothing(kernel: FakeTables, table: TableEffector) -> None:
+    table.apply()
+    kernel.log.clear()
+    again = TableEffector(kernel, FILTER)
+    again.want("cali-FORWARD", chain("-j DROP"))
+    again.want_in_kernel_chain("FORWARD", TOP)
+    assert again.apply() == {}
+    assert kernel.log == []
+
+
+def test_a_rule_put_above_ours_is_passed_again(kernel: FakeTables, table: TableEffector) -> None:
+    table.apply()
+    kernel.put(FILTER, "FORWARD", "-j ACCEPT", *forward(kernel))
+    table.resync()
+    table.apply()
+    assert forward(kernel) == [*TOP.inserts.rules, "-j ACCEPT", *TOP.appends.rules]
+
+
+@pytest.mark.parametrize("left", [[], ["-j ACCEPT"]])
+def test_a_flushed_chain_gets_ours_back(kernel: FakeTables, table: TableEffector, left: list[str]) -> None:
+    table.apply()
+    kernel.put(FILTER, "FORWARD", *left)
+    kernel.put(FILTER, "cali-FORWARD")
+    table.resync()
+    table.apply()
+    assert forward(kernel) == [*TOP.inserts.rules, *left, *TOP.appends.rules]
+    assert kernel.rules(FILTER)["cali-FORWARD"] == chain("-j DROP").rules
+
+
+def test_a_doubled_jump_is_made_one(kernel: FakeTables, table: TableEffector) -> None:
+    table.apply()
+    kernel.put(FILTER, "FORWARD", *TOP.inserts.rules, *forward(kernel))
+    table.resync()
+    table.apply()
+    assert forward(kernel) == [*TOP.inserts.rules, *TOP.appends.rules]
+
+
+def test_only_the_chain_that_changed_is_written(kernel: FakeTables, table: TableEffector) -> None:
+    for number in range(50):
+        table.want(f"cali-tw-{number}", chain("-j DROP"))
+    table.apply()
+    kernel.log.clear()
+    table.want("cali-tw-7", chain("-j RETURN", "-j DROP"))
+    table.apply()
+    assert [sorted(change.chains) for _, change in kernel.log] == [["cali-tw-7"]]
+
+
+def test_a_chain_that_is_not_wanted_goes_with_those_of_old_releases(kernel: FakeTables, table: TableEffector) -> None:
+    kernel.put(FILTER, "cali-tw-old", "-j DROP")
+    kernel.put(FILTER, "felix-FORWARD", "-j DROP")
+    kernel.put(FILTER, "operators-own", "-j DROP")
+    table.apply()
+    assert {"cali-tw-old", "felix-FORWARD"}.isdisjoint(kernel.rules(FILTER))
+    assert "operators-own" in kernel.rules(FILTER)
+
+
+def test_a_chain_the_kernel_refuses_drops_and_harms_nobody_else(kernel: FakeTables, table: TableEffector) -> None:
+    class Naming(FakeTables):
+        """Names the guilty chain, as the real thing does."""
+
+        def _check(self, key: TableKey, table: dict[str, list[str]]) -> None:
+            if any("nosuch" in rule for rule in table.get("cali-pi-bad", [])):
+                raise TableRefused("refused: no chain cali-nosuch", chain="cali-pi-bad")
+
+    naming = Naming()
+    effector = TableEffector(naming, FILTER)
+    effector.want("cali-pi-bad", chain("-j cali-nosuch"))
+    effector.want("cali-tw-good", chain("-j RETURN"))
+    assert effector.apply().keys() == {"cali-pi-bad"}
+    assert [rule.endswith("-j DROP") for rule in naming.rules(FILTER)["cali-pi-bad"]] == [True]
+    assert naming.rules(FILTER)["cali-tw-good"] == chain("-j RETURN").rules
+    effector.want("cali-pi-bad", chain("-j RETURN"))
+    assert effector.apply() == {}
+    assert naming.rules(FILTER)["cali-pi-bad"] == chain("-j RETURN").rules
+
+
+def test_a_refusal_without_a_culprit_is_tried_again_and_then_raised(kernel: FakeTables, table: TableEffector) -> None:
+    class Refusing(FakeTables):
+        tries = 0
+
+        def _check(self, key: TableKey, table: dict[str, list[str]]) -> None:
+            self.tries += 1
+            raise TableRefused("no")
+
+    refusing = Refusing()
+    effector = TableEffector(refusing, FILTER)
+    effector.want("cali-a", chain("-j DROP"))
+    with pytest.raises(TableRefused):
+        effector.apply()
+    assert refusing.tries == TRIES
+
+
+def test_a_failed_write_is_read_back_and_repeated(kernel: FakeTables, table: TableEffector) -> None:
+    kernel.unwritable = ToolFailed("iptables-nft-restore: killed")
+    with pytest.raises(ToolFailed):
+        table.apply()
+    kernel.unwritable = None
+    assert table.apply() == {}
+    assert forward(kernel) == [*TOP.inserts.rules, *TOP.appends.rules]
+
+
+def test_our_jumps_leave_a_kernel_chain_that_is_not_wanted_any_more(kernel: FakeTables, table: TableEffector) -> None:
+    kernel.put(FILTER, "FORWARD", "-j ACCEPT")
+    table.apply()
+    table.want_in_kernel_chain("FORWARD", None)
+    table.want("cali-FORWARD", None)
+    table.apply()
+    assert forward(kernel) == ["-j ACCEPT"]
+    assert "cali-FORWARD" not in kernel.rules(FILTER)
