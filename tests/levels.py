@@ -126,8 +126,15 @@ def shown(command: list[str], *, limit_seconds: int) -> tuple[int, str]:
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     ) as child:
-        previous = signal.signal(signal.SIGALRM, lambda *_: child.send_signal(signal.SIGINT))
-        signal.alarm(limit_seconds)  # pytest then ends its fixtures and reports what it has
+        patience = iter([signal.SIGINT, signal.SIGKILL])  # pytest, interrupted, ends its fixtures and reports
+
+        def too_long(*_: object) -> None:
+            print(f"not done after {limit_seconds} s", flush=True)
+            child.send_signal(next(patience, signal.SIGKILL))
+            signal.alarm(60)
+
+        previous = signal.signal(signal.SIGALRM, too_long)
+        signal.alarm(limit_seconds)
         try:
             assert child.stdout is not None
             for line in child.stdout:

@@ -22,7 +22,7 @@
         grid = matrix([web, client], [web, client])     # all pairs at once; print(grid)
         grid.expect(lambda source, target: True)        # AssertionError shows the grid and what is wrong in it
 
-    with Cluster(3, start=start_daemons) as cluster:    # node1 to node3 and an etcd, made in parallel
+    with Cluster(3, start=node_run) as cluster:         # node1 to node3 and an etcd, made in parallel; all daemons
         cluster["node1"].run("calicoctl node status")
         cluster.on_each(lambda host: host.run("ip route"))
 
@@ -31,6 +31,7 @@
         test1 = daemons[0].run("test1", "--net", "calico-net1")                 # a Container; image bb:1 is busybox
         test1.run("ip addr").stdout                     # docker exec; test1.ping(...) and matrix([test1], ...) work too
         daemons[0].kill()                               # kill -9; .start() again, .stop() as systemctl does
+        assert complaints(cluster["node1"]) == []       # what its daemons logged as an error
 
 A **host** is a network, mount, UTS and PID namespace: /run, /sys, /proc, /var/log, /etc/calico, /etc/docker,
 /etc/hosts, /etc/resolv.conf (empty), /var/lib/calico and /var/lib/docker are its own, all other files are the
@@ -53,6 +54,7 @@ Only the standard library is used here, and Debian's packages: iproute2, util-li
 from bed.claim import down
 from bed.cluster import Cluster, HostPlan
 from bed.command import CommandFailed, Done, Process, Timeout, wait_until
+from bed.daemons import complaints, node_run
 from bed.dockerd import Container, Dockerd
 from bed.etcd import Etcd
 from bed.fabric import Fabric
@@ -81,9 +83,11 @@ __all__ = [
     "TalkResult",
     "Timeout",
     "Workload",
+    "complaints",
     "down",
     "entered",
     "matrix",
+    "node_run",
     "ping",
     "tcp_connect",
     "udp_exchange",

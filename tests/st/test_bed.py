@@ -20,6 +20,7 @@ from bed import (
     Host,
     HostPlan,
     Workload,
+    complaints,
     down,
     matrix,
     wait_until,
@@ -327,3 +328,40 @@ def test_a_container_tells_its_client_apart(fabric: Fabric) -> None:
     client = docker.run("client")
     seen = client.run(f"timeout 2 wget -qO- http://{server.address}/cgi-bin/client").stdout.strip()
     assert seen == str(client.address)
+
+
+INTERRUPTED = """
+import time
+from bed import Cluster
+with Cluster(2) as cluster:
+    cluster["node1"].popen(["sleep", "1000"])
+    print(cluster.fabric.id, flush=True)
+    cluster["node2"].run("sleep 1000", timeout=1000)
+"""
+
+
+def test_an_interrupt_removes_everything() -> None:
+    tests = Path(__file__).parents[1]
+    child = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tests)},
+    )
+    assert child.stdout is not None
+    id = child.stdout.readline().strip()
+    time.sleep(0.2)
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=20)
+    assert "KeyboardInterrupt" in said
+    assert names(f"bed-{id}-") == []
+    assert not (FOLDER / id).exists()
+
+
+def test_what_the_daemons_complained_about_is_found(fabric: Fabric) -> None:
+    host = Host(fabric, "node1")
+    assert complaints(host) == []
+    lines = ("timestamp=1 level=info event=a", "timestamp=2 level=error event=b", 'level=info text="no error here"')
+    host.write_file("/var/log/calico/felix/current", "\n".join(lines))
+    assert complaints(host) == ["node1 felix: timestamp=2 level=error event=b"]

@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from bed.cluster import Cluster, HostPlan
 from bed.command import Done
+from bed.daemons import complaints
 from bed.demo.script import Script, within
 from bed.dockerd import Container, Dockerd
 from bed.grid import Grid, Rule, matrix
@@ -393,6 +394,8 @@ class Record:
         for host, done in zip(self.hosts, script.run_on(self.hosts, _LEFT), strict=True):
             script.check(f"nothing of ours is left on {host.node}", done.stdout.strip() == "", done.stdout)
         self._clean_store()
+        logged = [line for host in self.hosts for line in complaints(host)]
+        script.check("no daemon logged an error", not logged, "\n".join(logged[:10]))
 
     def _clean_store(self) -> None:
         contents = self.cluster.store.contents("/calico/")
