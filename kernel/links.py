@@ -36,7 +36,7 @@ class LinkKernel(Protocol):
         """Return the neighbour entries of one interface, both families."""
 
     def set_up(self, name: IfName) -> None:
-        """Switch on. Done already is done."""
+        """Switch on. Done already is done. `Link.running` follows when the kernel notices the carrier, within 1 s."""
 
     def set_down(self, name: IfName) -> None:
         """Switch off; its routes go. Done already is done."""
@@ -83,7 +83,10 @@ class LinkKernel(Protocol):
 
 
 def link_local(addresses: Iterable[LinkAddress], device: IfName) -> ipaddress.IPv6Address | None:
-    """Return the first IPv6 link-local address of `device`, or None."""
+    """Return the first IPv6 link-local address of `device`, or None.
+
+    The kernel makes it when it notices the carrier, up to a second after `set_up`.
+    """
     for found in addresses:
         address = found.address.ip
         if found.device == device and isinstance(address, ipaddress.IPv6Address) and address.is_link_local:

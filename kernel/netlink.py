@@ -168,7 +168,7 @@ class Socket:
                 if self._collect(sequence, found, what):
                     return found
             except OutcomeUnknown:
-                self._drain()
+                self.drain()
         raise DumpInterrupted(f"{what}: the table kept changing while it was read", errno=errno.EINTR)
 
     def ask(self, kind: int, body: bytes, what: str) -> tuple[int, bytes]:
@@ -183,13 +183,38 @@ class Socket:
             raise KernelFailure(f"{what}: the kernel gave no answer")
         return found[0]
 
-    def receive(self) -> list[tuple[int, bytes]]:
-        """Wait for one datagram of notifications; return type and body of its messages.
+    @property
+    def port(self) -> int:
+        """The number by which the kernel tells this socket from others of the namespace."""
+        port: int = self._socket.getsockname()[0]
+        return port
+
+    def receive(self) -> list[tuple[int, int, bytes]]:
+        """Wait for one datagram of notifications; return type, port of the causer, and body of its messages.
 
         Raises:
             OSError: ENOBUFS when notifications were lost, a TimeoutError when there was none.
         """
-        return [(kind, bytes(body)) for kind, _, _, body in _split(self._socket.recv(_DATAGRAM))]
+        return [(kind, port, bytes(body)) for kind, _, _, port, body in _split(self._socket.recv(_DATAGRAM))]
+
+    def drain(self) -> None:
+        """Throw away all that waits.
+
+        After an overrun this must come before the state is read again: the kernel drops all further notifications, and
+        does not tell of it, until the queue was empty once (NETLINK_S_CONGESTED).
+        """
+        self._socket.setblocking(False)  # not MSG_DONTWAIT: Python waits for the timeout in spite of it
+        try:
+            while True:
+                try:
+                    self._socket.recv(_DATAGRAM)
+                except BlockingIOError:
+                    return
+                except OSError as exc:
+                    if exc.errno != errno.ENOBUFS:
+                        raise from_errno(exc.errno or 0, "cannot read from the kernel") from exc
+        finally:
+            self._socket.settimeout(_TIMEOUT_SECONDS)
 
     # ---- inside
 
@@ -216,7 +241,7 @@ class Socket:
         last = first + len(batch) - 1
         try:
             while True:
-                for answer, answer_flags, sequence, payload in self._answers():
+                for answer, answer_flags, sequence, _, payload in self._answers():
                     if answer != NLMSG_ERROR or not first <= sequence <= last:
                         continue
                     number, detail = _refusal(answer, answer_flags, payload)
@@ -225,7 +250,7 @@ class Socket:
                     if sequence == last:
                         return
         except OutcomeUnknown:
-            self._drain()
+            self.drain()
             for index in range(start, start + len(batch)):
                 refused.setdefault(index, (errno.ENOBUFS, None))
 
@@ -233,7 +258,7 @@ class Socket:
         """Read the answers to one request into `found`; return False if a dump was interrupted."""
         whole = True
         while True:
-            for kind, flags, answered, payload in self._answers():
+            for kind, flags, answered, _, payload in self._answers():
                 if answered != sequence:
                     continue
                 if flags & NLM_F_DUMP_INTR:
@@ -248,7 +273,7 @@ class Socket:
                     raise from_errno(number, what, detail=detail)
                 return whole
 
-    def _answers(self) -> Iterator[tuple[int, int, int, memoryview]]:
+    def _answers(self) -> Iterator[tuple[int, int, int, int, memoryview]]:
         """Wait for one datagram and split it.
 
         Raises:
@@ -265,17 +290,6 @@ class Socket:
             raise from_errno(exc.errno or 0, "cannot read from the kernel") from exc
         return _split(data)
 
-    def _drain(self) -> None:
-        """Throw away what is left of the answers to a request we gave up."""
-        while True:
-            try:
-                self._socket.recv(_DATAGRAM, socket.MSG_DONTWAIT)
-            except (BlockingIOError, TimeoutError):
-                return
-            except OSError as exc:
-                if exc.errno != errno.ENOBUFS:
-                    raise from_errno(exc.errno or 0, "cannot read from the kernel") from exc
-
 
 def error_of(refusal: Refusal, what: str) -> DataplaneError:
     """Return the named error for one entry of what `Socket.execute` refused."""
@@ -285,15 +299,15 @@ def error_of(refusal: Refusal, what: str) -> DataplaneError:
     return from_errno(number, what, detail=detail)
 
 
-def _split(data: bytes) -> Iterator[tuple[int, int, int, memoryview]]:
-    """Yield type, flags, sequence number and body of each message of a datagram."""
+def _split(data: bytes) -> Iterator[tuple[int, int, int, int, memoryview]]:
+    """Yield type, flags, sequence number, port and body of each message of a datagram."""
     view = memoryview(data)
     offset = 0
     while offset + HEADER.size <= len(view):
-        length, kind, flags, sequence, _ = HEADER.unpack_from(view, offset)
+        length, kind, flags, sequence, port = HEADER.unpack_from(view, offset)
         if length < HEADER.size or offset + length > len(view):
             return
-        yield kind, flags, sequence, view[offset + HEADER.size : offset + length]
+        yield kind, flags, sequence, port, view[offset + HEADER.size : offset + length]
         offset += (length + 3) & ~3
 
 

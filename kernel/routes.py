@@ -91,6 +91,11 @@ class NetlinkRoutes:
     def close(self) -> None:
         self._socket.close()
 
+    @property
+    def port(self) -> int:
+        """Marks this object's writes in the kernel's notifications (`kernel.monitor`)."""
+        return self._socket.port
+
     def read(self, owns: Owns) -> FoundRoutes:
         return split(self.dump(), owns)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from bed import Namespace
-from fakes.link_contract import CALI, MAC, TEMP, Host, LinkContract
+from fakes.link_contract import CALI, MAC, TEMP, Host, LinkContract, wait_until
 from kernel.links import NetlinkLinks, link_local, supports
 from resources.names import IfName
 
@@ -59,7 +59,7 @@ def test_the_link_local_address_of_an_end_that_runs(netns: Namespace, real: Real
     assert link_local(real.links.addresses(), CALI) is None
     real.links.set_up(CALI)
     real.links.set_up(TEMP)
-    assert str(link_local(real.links.addresses(), CALI)) == "fe80::ecee:eeff:feee:eeee"
+    wait_until(lambda: str(link_local(real.links.addresses(), CALI)) == "fe80::ecee:eeff:feee:eeee")
 
 
 def test_devices_of_other_kinds_are_listed(netns: Namespace, real: RealHost) -> None:

@@ -1,0 +1,176 @@
+"""What changes in the kernel, as frozen messages: interfaces, addresses, routes.
+
+A thread reads notifications and posts them (to `resources.runtime.loop.Loop.post`). They are hints: the state is what a
+read says. Where notifications were lost `ResyncNeeded` comes, and the receiver reads everything again.
+
+The kernel does not tell of everything: IPv4 routes that go because their interface went down or away go silently
+(reference bgp.md 4.8), so on `LinkChanged` and `LinkGone` the routes of that interface are to be compared.
+"""
+
+import errno
+import os
+import selectors
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from kernel import link_wire, route_wire
+from kernel.errors import from_errno
+from kernel.link import Link, LinkAddress
+from kernel.netlink import Socket
+from kernel.route import Route, RouteKey
+from kernel.routes import interface_names
+from resources.names import IfName
+
+_RTNLGRP_LINK: Final = 1
+_RTNLGRP_IPV4_IFADDR: Final = 5
+_RTNLGRP_IPV4_ROUTE: Final = 7
+_RTNLGRP_IPV6_IFADDR: Final = 9
+_RTNLGRP_IPV6_ROUTE: Final = 11
+_PAUSE_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChanged:
+    """An interface is new or changed. A rename comes as `LinkGone` of the old name and this."""
+
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
+class LinkGone:
+    """An interface went (or went to another namespace, or has another name now)."""
+
+    name: IfName
+
+
+@dataclass(frozen=True, slots=True)
+class AddressAdded:
+    address: LinkAddress
+
+
+@dataclass(frozen=True, slots=True)
+class AddressGone:
+    address: LinkAddress
+
+
+@dataclass(frozen=True, slots=True)
+class RouteWritten:
+    """A route of table main is new or replaced, by somebody else than us."""
+
+    key: RouteKey
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class RouteGone:
+    """A route of table main was deleted, by somebody else than us."""
+
+    key: RouteKey
+    route: Route
+
+
+@dataclass(frozen=True, slots=True)
+class ResyncNeeded:
+    """Notifications were lost: what was learned so far may be wrong in any point."""
+
+    reason: str
+
+
+KernelEvent = LinkChanged | LinkGone | AddressAdded | AddressGone | RouteWritten | RouteGone | ResyncNeeded
+
+
+class Monitor:
+    """Hears the kernel of the namespace of the thread that makes it.
+
+    It hears from the moment it is made: make it, then read everything, then `start` it.
+    """
+
+    def __init__(
+        self, post: Callable[[KernelEvent], None], *, routes: bool = True, own_ports: frozenset[int] = frozenset()
+    ) -> None:
+        """Subscribe.
+
+        Args:
+            post: takes each message; called from the monitor's thread.
+            routes: whether to hear of routes.
+            own_ports: `NetlinkRoutes.port` of those whose writes are not to be told.
+        """
+        groups = [_RTNLGRP_LINK, _RTNLGRP_IPV4_IFADDR, _RTNLGRP_IPV6_IFADDR]
+        if routes:
+            groups += [_RTNLGRP_IPV4_ROUTE, _RTNLGRP_IPV6_ROUTE]
+        self._post = post
+        self._own_ports = own_ports
+        self._socket = Socket(socket.NETLINK_ROUTE, groups=groups)
+        self._names = interface_names()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="kernel-monitor", daemon=True)
+
+    def start(self) -> None:
+        """Begin to post."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread (at once, if it was never started) and the subscription."""
+        self._stopping.set()
+        os.eventfd_write(self._wake, 1)
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._socket.close()
+        os.close(self._wake)
+
+    def _run(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ)
+            selector.register(self._wake, selectors.EVENT_READ)
+            while not self._stopping.is_set():
+                selector.select()
+                if not self._stopping.is_set():
+                    self._hear()
+
+    def _hear(self) -> None:
+        try:
+            messages = self._socket.receive()
+        except OSError as exc:
+            self._socket.drain()
+            self._names = interface_names()
+            self._post(ResyncNeeded(str(from_errno(exc.errno or 0, "notifications of the kernel were lost"))))
+            if exc.errno != errno.ENOBUFS:
+                self._stopping.wait(_PAUSE_SECONDS)  # not known to happen; whatever it is, do not spin
+            return
+        decoder = route_wire.Decoder(self._names)
+        for kind, port, body in messages:
+            if kind in (route_wire.RTM_NEWROUTE, route_wire.RTM_DELROUTE):
+                if port not in self._own_ports:
+                    self._hear_route(kind, decoder, body)
+            elif kind in (link_wire.RTM_NEWLINK, link_wire.RTM_DELLINK):
+                self._hear_link(kind, body)
+            elif kind in (link_wire.RTM_NEWADDR, link_wire.RTM_DELADDR):
+                self._hear_address(kind, body)
+
+    def _hear_route(self, kind: int, decoder: route_wire.Decoder, body: bytes) -> None:
+        entry = decoder.entry(body)
+        if entry is not None:
+            self._post(RouteWritten(*entry) if kind == route_wire.RTM_NEWROUTE else RouteGone(*entry))
+
+    def _hear_link(self, kind: int, body: bytes) -> None:
+        link = link_wire.unpack_link(body)
+        if link is None:
+            return
+        before = self._names.get(link.index)
+        if kind == link_wire.RTM_DELLINK:
+            self._names.pop(link.index, None)
+            self._post(LinkGone(before or link.name))
+            return
+        self._names[link.index] = link.name
+        if before is not None and before != link.name:
+            self._post(LinkGone(before))
+        self._post(LinkChanged(link))
+
+    def _hear_address(self, kind: int, body: bytes) -> None:
+        address = link_wire.unpack_address(body, self._names)
+        if address is not None:
+            self._post(AddressAdded(address) if kind == link_wire.RTM_NEWADDR else AddressGone(address))
