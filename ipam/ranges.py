@@ -23,6 +23,10 @@ class Ranges:
                 self._starts.append(first)
                 self._ends.append(last)
 
+    def pairs(self) -> Iterable[tuple[int, int]]:
+        """Return the ranges, first and last number of each, in order and with gaps between them."""
+        return zip(self._starts, self._ends, strict=True)
+
     def __contains__(self, number: int) -> bool:
         return self.covers(number, number)
 
@@ -38,8 +42,7 @@ class Ranges:
 
     def count_within(self, first: int, last: int) -> int:
         """Return how many of the numbers from `first` to `last` are in the set."""
-        pairs = zip(self._starts, self._ends, strict=True)
-        return sum(max(0, min(end, last) - max(start, first) + 1) for start, end in pairs)
+        return sum(max(0, min(end, last) - max(start, first) + 1) for start, end in self.pairs())
 
 
 def of_networks(networks: Iterable[IPNetwork]) -> Ranges:

@@ -1,0 +1,92 @@
+"""Where the allocator reads: keys as last seen, which may be stale, because every write compares revisions.
+
+`ReadThrough` asks the store once per key and call. A source that a watch keeps up to date has the same interface and
+serves all calls (reference ipam.md 6.2, 6.3).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from resources.datastore.store import KeyValue, Store
+
+
+class Source(Protocol):
+    """Keys and their values, each at the revision it was seen at."""
+
+    def get(self, key: str) -> KeyValue | None: ...
+
+    def list(self, prefix: str) -> Sequence[KeyValue]:
+        """Return the keys below a prefix, sorted by key."""
+        ...
+
+    def learn(self, current: Mapping[str, KeyValue | None]) -> None:
+        """Take note of newer values: those that made a transaction lose, or that one of ours wrote."""
+        ...
+
+    def assume_absent(self, key: str) -> None:
+        """Take a key for absent without asking, if nothing else is known; the transaction's compare will tell."""
+        ...
+
+    def renew(self) -> bool:
+        """Make sure that what is read from now on is at least as new as this call.
+
+        Returns False if that was so already since the last renewal: reading again would bring nothing new.
+        """
+        ...
+
+    def forget(self) -> None:
+        """Drop everything: the store lost history, and revisions seen before mean nothing any more."""
+        ...
+
+
+class ReadThrough:
+    """A source for one call of the allocator: reads what is asked for when it is first asked for, and remembers it."""
+
+    def __init__(self, store: Store, timeout: Callable[[], float | None] = lambda: None) -> None:
+        self._store = store
+        self._timeout = timeout
+        self._known: dict[str, KeyValue | None] = {}
+        self._lists: dict[str, dict[str, KeyValue]] = {}
+        self._aged = False
+
+    def get(self, key: str) -> KeyValue | None:
+        if key in self._known:
+            return self._known[key]
+        for prefix, below in self._lists.items():
+            if key.startswith(prefix):
+                return below.get(key)
+        self._known[key] = found = self._store.get(key, timeout=self._timeout())
+        return found
+
+    def list(self, prefix: str) -> Sequence[KeyValue]:
+        if prefix not in self._lists:
+            snapshot = self._store.list(prefix, timeout=self._timeout())
+            self._lists[prefix] = {record.key: record for record in snapshot.items}
+            for key in [key for key in self._known if key.startswith(prefix)]:
+                del self._known[key]
+        return [record for _, record in sorted(self._lists[prefix].items())]
+
+    def learn(self, current: Mapping[str, KeyValue | None]) -> None:
+        self._aged = True
+        for key, record in current.items():
+            covering = [below for prefix, below in self._lists.items() if key.startswith(prefix)]
+            for below in covering:
+                if record is None:
+                    below.pop(key, None)
+                else:
+                    below[key] = record
+            if not covering:
+                self._known[key] = record
+
+    def assume_absent(self, key: str) -> None:
+        self._known.setdefault(key, None)
+
+    def renew(self) -> bool:
+        aged, self._aged = self._aged, False
+        if aged:
+            self.forget()
+        return aged
+
+    def forget(self) -> None:
+        self._known.clear()
+        self._lists.clear()
