@@ -12,7 +12,7 @@ import msgspec
 
 from ipam import config as config_form
 from ipam.assigner import Assigner, Job
-from ipam.block import Owner, go_json
+from ipam.block import Owner
 from ipam.config import IPAMConfig
 from ipam.handle import new_handle
 from ipam.ownership import Ownership, locate
@@ -26,6 +26,7 @@ from ipam.usage import utilization
 from ipam.view import Report, report_nothing
 from resources.datastore.store import Committed, KeyValue, Lost, Store, Transaction, Unknown
 from resources.errors import ConfigurationError, DoesNotExist, StoreUnavailable, UpdateConflict
+from resources.gotext import escaped
 from resources.names import HandleId, IPAddress, IPNetwork, NodeName, PoolName
 
 DEADLINE_SECONDS = 8.0
@@ -224,7 +225,7 @@ def _disabled(value: bytes) -> bytes:
     if not isinstance(spec, dict) or spec.get("disabled") is True:
         return value
     spec["disabled"] = True
-    return go_json(document)
+    return escaped(msgspec.json.encode(document))
 
 
 def _check_name(name: str, what: str) -> None:

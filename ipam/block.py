@@ -17,6 +17,7 @@ import msgspec
 
 from ipam.errors import BlockUnreadable
 from resources.datastore import keys
+from resources.gotext import escaped
 from resources.names import HandleId, IPAddress, IPNetwork, NodeName
 
 Document: TypeAlias = Mapping[str, object]
@@ -365,19 +366,4 @@ def encode(block: Block) -> bytes:
     if block.deleted or "deleted" not in block.absent:
         document["deleted"] = block.deleted
     document.update(block.others)
-    return go_json(document)
-
-
-def go_json(document: Document) -> bytes:
-    """Encode as Go's encoder does: compact, with ``< > &`` and U+2028, U+2029 escaped, the rest plain UTF-8."""
-    text = msgspec.json.encode(document)
-    for plain, escaped in _ESCAPES:
-        if plain in text:
-            text = text.replace(plain, escaped)
-    return text
-
-
-_ESCAPES: Final = (
-    (b"<", rb"\u003c"), (b">", rb"\u003e"), (b"&", rb"\u0026"),
-    ("\u2028".encode(), rb"\u2028"), ("\u2029".encode(), rb"\u2029"),
-)
+    return escaped(msgspec.json.encode(document))

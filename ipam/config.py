@@ -6,8 +6,9 @@ from types import MappingProxyType
 
 import msgspec
 
-from ipam.block import Document, go_json
+from ipam.block import Document
 from ipam.errors import IPAMConfigInvalid
+from resources.gotext import escaped
 
 DEFAULT_BLOCKS_PER_HOST = 20
 MAX_BLOCKS_PER_HOST = 1_000_000
@@ -97,7 +98,8 @@ def encode(config: IPAMConfig) -> bytes:
         "kubeVirtVMAddressPersistence": config.vm_address_persistence,
         "ipCooldownSeconds": config.cooldown_seconds,
     }
-    return go_json({**{name: member for name, member in members.items() if member}, **config.others})
+    said = {name: member for name, member in members.items() if member}
+    return escaped(msgspec.json.encode({**said, **config.others}))
 
 
 def changed(

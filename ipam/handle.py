@@ -11,7 +11,8 @@ from types import MappingProxyType
 
 import msgspec
 
-from ipam.block import Document, go_json
+from ipam.block import Document
+from resources.gotext import escaped
 from resources.names import HandleId, IPNetwork
 
 
@@ -73,7 +74,7 @@ def decode(value: bytes) -> Handle | None:
 
 def encode(handle: Handle) -> bytes:
     counts = {str(cidr): count for cidr, count in handle.counts.items() if count > 0}
-    return go_json({"block": dict(sorted(counts.items())), "deleted": False, **handle.others})
+    return escaped(msgspec.json.encode({"block": dict(sorted(counts.items())), "deleted": False, **handle.others}))
 
 
 FENCE_VALUE = encode(Handle())

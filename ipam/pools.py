@@ -3,20 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
 from ipam.errors import PoolUnusable
+from resources import codec
 from resources.datastore import keys
 from resources.datastore.store import KeyValue
 from resources.kinds import pool as pool_kind
-from resources.names import IPAddress, IPNetwork, NodeName, PoolName, parse_network
+from resources.kinds.base import Problem
+from resources.names import IPAddress, IPNetwork, NodeName, PoolName
 from resources.selector import Selector, SelectorError, parse
 
 PREFIX = keys.kind_prefix(pool_kind.KIND.plural)
-DEFAULT_BLOCK_SIZE = {4: 26, 6: 122}
-BLOCK_SIZES = {4: range(20, 33), 6: range(116, 129)}
-"""Outside of them blocks cost too much per write or cannot be numbered (reference ipam.md 7.2)."""
-DEFAULT_USES = ("Workload", "Tunnel")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +57,6 @@ class Pool:
         return cidr.prefixlen == self.block_size and is_within(cidr, self.network)
 
 
-class PoolUnreadable(ValueError):
-    """The record is no pool that can be allocated from; the text says why."""
-
-
 def key_of(name: PoolName) -> str:
     return PREFIX + name
 
@@ -73,29 +65,28 @@ def decode(record: KeyValue) -> Pool:
     """Read a pool's record.
 
     Raises:
-        PoolUnreadable: it makes no sense, or its block size is out of range.
+        BadRecord: it makes no sense, its block size is out of range, or a block is larger than the pool.
     """
+    name = record.key.removeprefix(PREFIX)
+    pool = codec.decode(pool_kind.KIND, record.value, record.revision, keys.ResourceKey("ippools", name)).resource
+    spec, network = pool.spec, pool.network
+    if network.prefixlen > spec.block_size and not spec.disabled:
+        problem = Problem(("spec", "cidr"), spec.cidr, f"smaller than a block (/{spec.block_size})")
+        raise codec.BadRecord(name, [problem])
     try:
-        spec = msgspec.json.decode(record.value, type=pool_kind.IPPool).spec
-        network = parse_network(spec.cidr)
-        selectors = parse(spec.node_selector), parse(spec.namespace_selector)
-    except (msgspec.MsgspecError, ValueError, SelectorError) as error:
-        raise PoolUnreadable(str(error)) from error
-    block_size = spec.block_size or DEFAULT_BLOCK_SIZE[network.version]
-    sizes = BLOCK_SIZES[network.version]
-    if block_size not in sizes:
-        raise PoolUnreadable(f"blockSize {block_size} is not from {sizes[0]} to {sizes[-1]}")
-    if network.prefixlen > block_size and not spec.disabled:
-        raise PoolUnreadable(f"{network} is smaller than one block (/{block_size})")
+        namespace_selector = parse(spec.namespace_selector)
+    except SelectorError as error:
+        problem = Problem(("spec", "namespaceSelector"), spec.namespace_selector, str(error))
+        raise codec.BadRecord(name, [problem]) from error
     return Pool(
-        name=PoolName(record.key.removeprefix(PREFIX)),
+        name=PoolName(name),
         revision=record.revision,
         network=network,
-        block_size=max(block_size, network.prefixlen),
+        block_size=max(spec.block_size, network.prefixlen),
         disabled=spec.disabled,
-        node_selector=selectors[0],
-        namespace_selector=selectors[1],
-        uses=tuple(spec.allowed_uses) or DEFAULT_USES,
+        node_selector=parse(spec.node_selector),
+        namespace_selector=namespace_selector,
+        uses=tuple(spec.allowed_uses),
         is_manual=spec.assignment_mode == "Manual",
     )
 

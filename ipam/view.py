@@ -17,9 +17,10 @@ from ipam.block import Block
 from ipam.config import IPAMConfig
 from ipam.errors import BlockUnreadable
 from ipam.handle import Handle
-from ipam.pools import Pool, PoolUnreadable
+from ipam.pools import Pool
 from ipam.ranges import Ranges, of_networks
 from ipam.source import Source
+from resources.codec import BadRecord
 from resources.datastore import keys
 from resources.datastore.store import ABSENT, KeyValue
 from resources.names import HandleId, IPNetwork, NodeName, parse_network
@@ -103,7 +104,7 @@ class View:
         for record in self.source.list(pool_form.PREFIX):
             try:
                 found.append(pool_form.decode(record))
-            except PoolUnreadable as error:
+            except BadRecord as error:
                 self._report("pool.skipped", key=record.key, revision=record.revision, reason=str(error))
         return tuple(found)
 
