@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from felix.calc.parameters import Resolved
+from resources.datastore.keys import ResourceKey
 from resources.names import IfName, IPNetwork
 
 TABLES = ("raw", "mangle", "nat", "filter")
@@ -33,7 +35,10 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class KernelChain:
-    """Our rules in a chain of the kernel's (FORWARD ...): first in the chain, or last, as ``-I``/``-A`` bodies."""
+    """Our rules in a chain of the kernel's (FORWARD ...): first in the chain, or last, as ``-I``/``-A`` bodies.
+
+    Where the settings want our rules last (ChainInsertMode), they are all in `appends`.
+    """
 
     inserts: Chain = Chain((), ())
     appends: Chain = Chain((), ())
@@ -41,7 +46,10 @@ class KernelChain:
 
 @dataclass(frozen=True, slots=True)
 class IPSet:
-    """A set by its kernel name: type (``hash:net``, ``hash:ip,port``), version 4 or 6, and members in ipset's text."""
+    """A set by its kernel name: type (``hash:net``, ``hash:ip,port``), version 4 or 6, and members in ipset's text.
+
+    In an update: all members, whatever was known of the set before.
+    """
 
     type: str
     version: int
@@ -58,7 +66,10 @@ class SetChange:
 
 @dataclass(frozen=True, slots=True)
 class LocalInterface:
-    """The host side of an active endpoint: addresses to route to it, and the container's MAC for static ARP."""
+    """The host side of an active endpoint: addresses to route to it, and the container's MAC for static ARP.
+
+    Two interfaces may claim one address: the route goes to the one that is up, of two to the one with the higher index.
+    """
 
     addresses: frozenset[IPNetwork]
     mac: str | None
@@ -72,3 +83,17 @@ class Update:
     chains: Mapping[ChainKey, Chain | None] = field(default_factory=lambda: MappingProxyType({}))
     kernel_chains: Mapping[ChainKey, KernelChain | None] = field(default_factory=lambda: MappingProxyType({}))
     interfaces: Mapping[IfName, LocalInterface | None] = field(default_factory=lambda: MappingProxyType({}))
+    parameters: Resolved | None = None
+    """The settings in effect, if they changed: limits, intervals, protocol numbers (felix.calc.parameters)."""
+    problems: Mapping[ResourceKey, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    """What is wrong with a record of the store and what is done about it, to be logged; empty: nothing any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desired:
+    """The whole desired state: what all updates amount to."""
+
+    sets: Mapping[str, IPSet]
+    chains: Mapping[ChainKey, Chain]
+    kernel_chains: Mapping[ChainKey, KernelChain]
+    interfaces: Mapping[IfName, LocalInterface]

@@ -1,0 +1,178 @@
+"""Endpoints as the calculation keeps them: what every host needs of each, and what this host serves.
+
+Of the thousands on other hosts only labels, addresses and named ports are kept. Of two local endpoints that claim one
+interface the one with the lowest id is served; the other waits in its shadow (reference felix.md 2.1). Two local
+endpoints may claim one address: both are handed on, and the route goes to the interface that is up and newest, which
+only the dataplane knows (reference felix.md 2.4).
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from felix.calc.labels import Labels, interned
+from resources.datastore.keys import ResourceKey
+from resources.errors import Rejected
+from resources.kinds.workloadendpoint import EndpointPort, WorkloadEndpoint
+from resources.names import INTERFACE_REGEX, IfName, IPNetwork, ProfileName
+
+_MAC = re.compile(r"([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}\Z")
+_PORT_PROTOCOLS = {"tcp": "tcp", "6": "tcp", "udp": "udp", "17": "udp", "sctp": "sctp", "132": "sctp"}
+
+
+class EndpointUnusable(Rejected):
+    """An endpoint's record that cannot be served."""
+
+    reference = "endpoint-unusable"
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredPort:
+    protocol: str
+    name: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What any endpoint contributes to sets: addresses as ipset writes them, without prefix length."""
+
+    labels: Labels
+    profiles: tuple[ProfileName, ...]
+    ipv4: tuple[str, ...]
+    ipv6: tuple[str, ...]
+    ports: tuple[DeclaredPort, ...]
+
+    def addresses(self, version: int) -> tuple[str, ...]:
+        return self.ipv4 if version == 4 else self.ipv6
+
+
+EndpointOrder = tuple[str, str, str, ResourceKey]
+"""Orchestrator, namespace and workload, endpoint; the lowest wins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """An endpoint of this host as its record has it."""
+
+    order: EndpointOrder
+    interface: IfName
+    networks: frozenset[IPNetwork]
+    mac: str | None
+    profiles: tuple[ProfileName, ...]
+    spoofed_sources: tuple[IPNetwork, ...]
+
+
+def read_member(endpoint: WorkloadEndpoint) -> Member:
+    """Return what the endpoint contributes to sets.
+
+    Raises:
+        ValueError, EndpointUnusable: an address or port that is none.
+    """
+    networks = _single_addresses(endpoint)
+    return Member(
+        labels=interned(endpoint.metadata.labels),
+        profiles=_profiles(endpoint),
+        ipv4=tuple(str(net.network_address) for net in networks if net.version == 4),
+        ipv6=tuple(str(net.network_address) for net in networks if net.version == 6),
+        ports=tuple(_declared(port) for port in endpoint.spec.ports if port.name),
+    )
+
+
+def read_local(key: ResourceKey, endpoint: WorkloadEndpoint) -> Local:
+    """Return an endpoint of this host.
+
+    Raises:
+        ValueError, EndpointUnusable: its record cannot be served.
+    """
+    spec = endpoint.spec
+    if not INTERFACE_REGEX.match(spec.interface_name):
+        raise EndpointUnusable(f"interface name {spec.interface_name!r} is none")
+    if spec.mac and not _MAC.match(spec.mac):
+        raise EndpointUnusable(f"MAC {spec.mac!r} is none")
+    workload = {"k8s": spec.pod, "cni": spec.container_id}.get(spec.orchestrator, spec.workload)
+    return Local(
+        order=(spec.orchestrator, f"{endpoint.metadata.namespace}/{workload}", spec.endpoint, key),
+        interface=endpoint.interface,
+        networks=frozenset(_single_addresses(endpoint)),
+        mac=spec.mac.replace("-", ":").lower() or None,
+        profiles=_profiles(endpoint),
+        spoofed_sources=tuple(
+            ipaddress.ip_network(text, strict=False) for text in spec.allow_spoofed_source_prefixes
+        ),
+    )
+
+
+def _profiles(endpoint: WorkloadEndpoint) -> tuple[ProfileName, ...]:
+    return tuple(dict.fromkeys(ProfileName(name) for name in endpoint.spec.profiles))
+
+
+def _single_addresses(endpoint: WorkloadEndpoint) -> list[IPNetwork]:
+    networks: dict[IPNetwork, None] = {}
+    for text in endpoint.spec.ip_networks:
+        network = ipaddress.ip_network(text)
+        if network.num_addresses != 1:
+            raise EndpointUnusable(f"{text} is more than one address")
+        if isinstance(network, ipaddress.IPv6Network) and int(network.network_address) >> 32 in (0, 0xFFFF):
+            raise EndpointUnusable(f"{text} is an IPv4 address in the form of an IPv6 one")
+        networks[network] = None
+    return list(networks)
+
+
+def _declared(port: EndpointPort) -> DeclaredPort:
+    protocol = _PORT_PROTOCOLS.get(str(port.protocol).lower())
+    if protocol is None or not 1 <= port.port <= 65535:
+        raise EndpointUnusable(f"port {port.name!r} with protocol {port.protocol} and number {port.port}")
+    return DeclaredPort(protocol, port.name, port.port)
+
+
+class LocalEndpoints:
+    """The endpoints of this host, by the interface they claim."""
+
+    def __init__(self) -> None:
+        self._records: dict[ResourceKey, Local] = {}
+        self._claims: dict[IfName, set[ResourceKey]] = {}
+        self._served: dict[IfName, ResourceKey] = {}
+
+    def set(self, key: ResourceKey, local: Local | None) -> set[IfName]:
+        """Add, change or (None) forget a local endpoint; return the interfaces that must be settled."""
+        before = self._records.pop(key, None)
+        touched = set()
+        if before is not None:
+            self._claims[before.interface].discard(key)
+            if not self._claims[before.interface]:
+                del self._claims[before.interface]
+            touched.add(before.interface)
+        if local is not None:
+            self._records[key] = local
+            self._claims.setdefault(local.interface, set()).add(key)
+            touched.add(local.interface)
+        return touched
+
+    def record(self, key: ResourceKey) -> Local:
+        return self._records[key]
+
+    def served(self, interface: IfName) -> ResourceKey | None:
+        """Return which endpoint has the interface, as settled."""
+        return self._served.get(interface)
+
+    def is_served(self, key: ResourceKey) -> bool:
+        record = self._records.get(key)
+        return record is not None and self._served.get(record.interface) == key
+
+    def interfaces(self) -> Iterable[IfName]:
+        return self._claims
+
+    def claimants(self, interface: IfName) -> Iterable[ResourceKey]:
+        return self._claims.get(interface, ())
+
+    def settle(self, interface: IfName, prefixes: tuple[str, ...]) -> ResourceKey | None:
+        """Decide who has the interface: the lowest claimant; nobody if the name is no workload interface's."""
+        claims = self._claims.get(interface)
+        if not claims or not interface.startswith(prefixes):
+            self._served.pop(interface, None)
+            return None
+        winner = min(claims, key=lambda key: self._records[key].order)
+        self._served[interface] = winner
+        return winner

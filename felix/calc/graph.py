@@ -1,0 +1,580 @@
+"""The calculation: records of the store in, policy data of this host out.
+
+`update` takes records one by one, in any order and as often as anybody likes; `flush` concludes what they amount to and
+returns what differs from the last time. The conclusion depends on the current records only. A reference to something
+that is missing has a defined result, and that result is closed (reference felix.md 1.8, 4).
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeVar
+
+from felix.calc.endpoints import LocalEndpoints, read_local, read_member
+from felix.calc.ipsets import MemberSets
+from felix.calc.labels import NO_LABELS, LabelIndex, Labels, interned
+from felix.calc.masquerade import NodeRecord, PoolRecord, read_node, read_pool, surroundings
+from felix.calc.model import ALLOW_ALL, LocalEndpoint, MembersChange, PolicyId, Rules, SetSpec, Surroundings
+from felix.calc.parameters import Parameters, Resolved, effective, spec_texts
+from felix.calc.policies import (
+    BUILT_IN_DEFAULT,
+    CLOSED,
+    PolicyRecord,
+    TierRecord,
+    effective_rules,
+    ordered,
+    read_policy,
+    read_tier,
+)
+from felix.calc.rules import read_rules, without_sets
+from resources.datastore.keys import ResourceKey
+from resources.errors import Rejected
+from resources.kinds.base import Resource
+from resources.kinds.globalnetworkpolicy import GlobalNetworkPolicy
+from resources.kinds.node import Node
+from resources.kinds.pool import IPPool
+from resources.kinds.profile import DEFAULT_ALLOW, Profile
+from resources.kinds.tier import DEFAULT_TIER, Tier
+from resources.kinds.workloadendpoint import WorkloadEndpoint
+from resources.names import IfName, NodeName, ProfileName
+from resources.runtime.options import Source
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+GLOBAL_CONFIGURATION = "default"
+
+
+def nothing() -> Mapping[K, V]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conclusions:
+    """What differs since the last flush; None as a value: no longer there."""
+
+    sets: Mapping[str, MembersChange | None] = field(default_factory=nothing)
+    specs: Mapping[str, SetSpec] = field(default_factory=nothing)
+    """The sets that `sets` mentions and that exist."""
+    policies: Mapping[PolicyId, Rules | None] = field(default_factory=nothing)
+    profiles: Mapping[ProfileName, Rules | None] = field(default_factory=nothing)
+    endpoints: Mapping[IfName, LocalEndpoint | None] = field(default_factory=nothing)
+    surroundings: Surroundings | None = None
+    parameters: Resolved | None = None
+    problems: Mapping[ResourceKey, tuple[str, ...]] = field(default_factory=nothing)
+    """What is wrong with a record and what is done about it; empty: nothing any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """Everything that is concluded, as of the last flush."""
+
+    sets: Mapping[str, tuple[SetSpec, Mapping[int, frozenset[str]]]]
+    policies: Mapping[PolicyId, Rules]
+    profiles: Mapping[ProfileName, Rules]
+    endpoints: Mapping[IfName, LocalEndpoint]
+    surroundings: Surroundings | None
+    problems: Mapping[ResourceKey, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _ProfileRecord:
+    rules: Rules
+    labels: Labels
+
+
+class _Problems:
+    """What is wrong with records, by key and topic, and whose topics changed since they were last told."""
+
+    def __init__(self) -> None:
+        self._texts: dict[ResourceKey, dict[str, tuple[str, ...]]] = {}
+        self._changed: set[ResourceKey] = set()
+
+    def note(self, key: ResourceKey, topic: str, texts: Iterable[str]) -> None:
+        """Replace what is known under a topic; nothing clears it."""
+        texts = tuple(texts)
+        topics = self._texts.get(key, {})
+        if topics.get(topic, ()) == texts:
+            return
+        self._changed.add(key)
+        if texts:
+            self._texts.setdefault(key, {})[topic] = texts
+        else:
+            del topics[topic]
+            if not topics:
+                del self._texts[key]
+
+    def forget(self, key: ResourceKey) -> None:
+        if self._texts.pop(key, None):
+            self._changed.add(key)
+
+    def take_changes(self) -> dict[ResourceKey, tuple[str, ...]]:
+        changes = {key: self._of(key) for key in self._changed}
+        self._changed.clear()
+        return changes
+
+    def whole(self) -> dict[ResourceKey, tuple[str, ...]]:
+        return {key: self._of(key) for key in self._texts}
+
+    def _of(self, key: ResourceKey) -> tuple[str, ...]:
+        topics = self._texts.get(key, {})
+        return tuple(text for topic in sorted(topics) for text in topics[topic])
+
+
+class _SetUse:
+    """Which rules want which sets, so that a set exists while somebody wants it."""
+
+    def __init__(self) -> None:
+        self._by_owner: dict[ResourceKey, Mapping[str, SetSpec]] = {}
+        self._owners: dict[str, set[ResourceKey]] = {}
+        self._touched: dict[str, SetSpec] = {}
+
+    def owners(self, set_id: str) -> Iterable[ResourceKey]:
+        return self._owners.get(set_id, ())
+
+    def of(self, owner: ResourceKey) -> Mapping[str, SetSpec]:
+        return self._by_owner.get(owner, {})
+
+    def replace(self, owner: ResourceKey, specs: Mapping[str, SetSpec]) -> None:
+        """Note the sets that the owner's rules mention now."""
+        before = self._by_owner.pop(owner, {})
+        for set_id in before.keys() - specs.keys():
+            self._owners[set_id].discard(owner)
+            if not self._owners[set_id]:
+                del self._owners[set_id]
+            self._touched[set_id] = before[set_id]
+        for set_id in specs.keys() - before.keys():
+            self._owners.setdefault(set_id, set()).add(owner)
+            self._touched[set_id] = specs[set_id]
+        if specs:
+            self._by_owner[owner] = specs
+
+    def settle(self, members: MemberSets) -> None:
+        """Tell which sets are wanted."""
+        for set_id, spec in self._touched.items():
+            if set_id in self._owners:
+                members.want(spec)
+            else:
+                members.unwant(set_id)
+        self._touched.clear()
+
+
+class Graph:
+    """All records that matter to this host, and what follows from them."""
+
+    def __init__(self, node: NodeName, sources: Sequence[Source] = ()) -> None:
+        """`sources` of parameters that are stronger than the store: overrides, environment, file.
+
+        Raises:
+            ConfigurationError: a value in `sources` that cannot be used.
+        """
+        self.node = node
+        self._sources = tuple(sources)
+        self._configurations: dict[str, Source] = {}
+        self._resolved = effective(self._sources)
+        self._pools: dict[ResourceKey, PoolRecord] = {}
+        self._nodes: dict[ResourceKey, NodeRecord] = {}
+        self._tiers: dict[str, TierRecord] = {DEFAULT_TIER: BUILT_IN_DEFAULT}
+        self._profiles: dict[ProfileName, _ProfileRecord] = {
+            ProfileName(DEFAULT_ALLOW): _ProfileRecord(Rules(ingress=(ALLOW_ALL,), egress=(ALLOW_ALL,)), NO_LABELS)
+        }
+        self._policies: dict[PolicyId, PolicyRecord] = {}
+        self._policies_of_tier: dict[str, set[PolicyId]] = {}
+        self._locals = LocalEndpoints()
+        self._local_labels: dict[ResourceKey, Labels] = {}
+        self._members = MemberSets()
+        self._picked: LabelIndex[ResourceKey, PolicyId] = LabelIndex(self._picks, self._picks)
+        self._profile_users: dict[ProfileName, set[IfName]] = {}
+        self._set_use = _SetUse()
+        self._problems = _Problems()
+
+        self._unsettled: set[IfName] = set()
+        self._dirty_interfaces: set[IfName] = set()
+        self._dirty_policies: set[PolicyId] = set()
+        self._picked_otherwise: set[PolicyId] = set()
+        self._dirty_profiles: set[ProfileName] = set()
+        self._surroundings_dirty = True
+        self._parameters_dirty = True
+
+        self._endpoints_told: dict[IfName, LocalEndpoint] = {}
+        self._rules_told: dict[ResourceKey, Rules] = {}
+        self._surroundings_told: Surroundings | None = None
+        self._parameters_told: Resolved | None = None
+        self._refused: frozenset[str] = frozenset()
+        self._readers: dict[str, Callable[[ResourceKey, Resource | None], tuple[str, ...]]] = {
+            "workloadendpoints": self._read_endpoint,
+            "profiles": self._read_profile,
+            "globalnetworkpolicies": self._read_policy,
+            "tiers": self._read_tier,
+            "ippools": self._read_pool,
+            "nodes": self._read_node,
+            "felixconfigurations": self._read_configuration,
+        }
+
+    @property
+    def plurals(self) -> frozenset[str]:
+        """The kinds that matter here."""
+        return frozenset(self._readers)
+
+    @property
+    def parameters(self) -> Parameters:
+        """As of the last flush."""
+        return self._resolved.parameters
+
+    @property
+    def evaluations(self) -> int:
+        """How often a selector was tried on something: what the calculation costs."""
+        return self._members.evaluations + self._picked.evaluations
+
+    def update(self, key: ResourceKey, value: Resource | None) -> None:
+        """Take note that the record at `key` is `value` now, or gone (None). Kinds that do not matter are ignored.
+
+        A record that cannot be used counts as absent and becomes a problem of the next flush.
+        """
+        reader = self._readers.get(key.plural)
+        if reader is None:
+            return
+        if value is None:
+            self._problems.forget(key)
+            reader(key, None)
+            return
+        try:
+            problems = reader(key, value)
+        except (ValueError, Rejected) as error:
+            reader(key, None)
+            problems = (f"it cannot be used and counts as absent: {error}",)
+        self._problems.note(key, "record", problems)
+
+    def flush(self) -> Conclusions:
+        """Conclude, and return what differs from the last time."""
+        parameters = self._settle_parameters()
+        self._settle_interfaces()
+        endpoints = self._settle_endpoints()
+        sets, rules = self._settle_rules()
+        return Conclusions(
+            sets=sets,
+            specs={set_id: self._members.spec(set_id) for set_id, change in sets.items() if change is not None},
+            policies={_policy_id(key): told for key, told in rules.items() if key.plural != "profiles"},
+            profiles={ProfileName(key.name): told for key, told in rules.items() if key.plural == "profiles"},
+            endpoints=endpoints,
+            surroundings=self._settle_surroundings(),
+            parameters=parameters,
+            problems=self._problems.take_changes(),
+        )
+
+    def whole(self) -> Whole:
+        """Return everything that is concluded, as of the last flush."""
+        rules = self._rules_told.items()
+        return Whole(
+            sets=self._members.members(),
+            policies={_policy_id(key): told for key, told in rules if key.plural != "profiles"},
+            profiles={ProfileName(key.name): told for key, told in rules if key.plural == "profiles"},
+            endpoints=dict(self._endpoints_told),
+            surroundings=self._surroundings_told,
+            problems=self._problems.whole(),
+        )
+
+    # Readers: one record each. They keep what matters of it, note what it may change, and return its problems.
+
+    def _read_endpoint(self, key: ResourceKey, value: Resource | None) -> tuple[str, ...]:
+        if value is None:
+            member = local = None
+        else:
+            endpoint = _expected(WorkloadEndpoint, value)
+            member = read_member(endpoint)
+            local = read_local(key, endpoint) if endpoint.node == self.node else None
+        self._members.set_endpoint(key, member)
+        self._unsettled |= self._locals.set(key, local)
+        if local is not None and member is not None:
+            self._local_labels[key] = member.labels
+        elif self._local_labels.pop(key, None) is not None:
+            self._picked.remove_item(key)
+            self._problems.note(key, "interface", ())
+            self._problems.note(key, "profiles", ())
+        return ()
+
+    def _read_profile(self, key: ResourceKey, value: Resource | None) -> tuple[str, ...]:
+        name = ProfileName(key.name)
+        if name == DEFAULT_ALLOW:
+            return ()
+        problems: tuple[str, ...] = ()
+        if value is None:
+            existed = self._profiles.pop(name, None) is not None
+            labels = NO_LABELS
+        else:
+            profile = _expected(Profile, value)
+            rules, problems = read_rules(profile.spec.ingress, profile.spec.egress)
+            existed = name in self._profiles
+            labels = interned(profile.spec.labels_to_apply)
+            self._profiles[name] = _ProfileRecord(rules, labels)
+        self._members.set_profile(name, labels)
+        self._picked.set_parent(name, labels)
+        self._dirty_profiles.add(name)
+        if existed is (value is None):
+            self._dirty_interfaces |= self._profile_users.get(name, set())
+        return problems
+
+    def _read_policy(self, key: ResourceKey, value: Resource | None) -> tuple[str, ...]:
+        policy_id = _policy_id(key)
+        record = None if value is None else read_policy(key, _expected(GlobalNetworkPolicy, value))
+        before = self._policies.pop(policy_id, None)
+        self._dirty_policies.add(policy_id)
+        self._dirty_picked(policy_id)
+        if before is not None:
+            self._policies_of_tier[before.tier].discard(policy_id)
+            if not self._policies_of_tier[before.tier]:
+                del self._policies_of_tier[before.tier]
+        if record is None or not record.for_workloads:
+            self._picked.remove_selector(policy_id)
+            return record.problems if record else ()
+        self._policies[policy_id] = record
+        self._policies_of_tier.setdefault(record.tier, set()).add(policy_id)
+        self._picked.set_selector(policy_id, record.selector)
+        return record.problems
+
+    def _read_tier(self, key: ResourceKey, value: Resource | None) -> tuple[str, ...]:
+        if value is not None:
+            self._tiers[key.name] = read_tier(_expected(Tier, value))
+        elif key.name == DEFAULT_TIER:
+            self._tiers[key.name] = BUILT_IN_DEFAULT
+        else:
+            self._tiers.pop(key.name, None)
+        for policy in self._policies_of_tier.get(key.name, ()):
+            self._dirty_policies.add(policy)
+            self._dirty_picked(policy)
+        return ()
+
+    def _read_pool(self, key: ResourceKey, value: Resource | None) -> tuple[str, ...]:
+        self._surroundings_dirty = True
+        if value is None:
+            self._pools.pop(key, None)
+        else:
+            self._pools[key] = read_pool(_expected(IPPool, value))
+        return ()
+
+    def _read_node(self, key: ResourceKey, value: Resource | None) -> tuple[str, ...]:
+        record = None if value is None else read_node(_expected(Node, value))
+        if record != self._nodes.get(key):
+            self._surroundings_dirty = True
+        if record is None:
+            self._nodes.pop(key, None)
+        else:
+            self._nodes[key] = record
+        return ()
+
+    def _read_configuration(self, key: ResourceKey, value: Resource | None) -> tuple[str, ...]:
+        if key.name not in (GLOBAL_CONFIGURATION, f"node.{self.node}"):
+            return ()
+        self._parameters_dirty = True
+        if value is None:
+            self._configurations.pop(key.name, None)
+        else:
+            texts = spec_texts(value.spec, value.metadata.annotations)
+            self._configurations[key.name] = Source(f"FelixConfiguration {key.name}", texts, strict=False)
+        return ()
+
+    # Steps of a flush, in order.
+
+    def _settle_parameters(self) -> Resolved | None:
+        if not self._parameters_dirty:
+            return None
+        self._parameters_dirty = False
+        names = (f"node.{self.node}", GLOBAL_CONFIGURATION)
+        stored = [self._configurations[name] for name in names if name in self._configurations]
+        before, self._resolved = self._resolved, effective((*self._sources, *stored))
+        for name in names:
+            origin = f"FelixConfiguration {name}"
+            refused = [one for one in self._resolved.refused if one.origin == origin]
+            self._problems.note(
+                ResourceKey("felixconfigurations", name),
+                "values",
+                (f"{one.option} = {one.value!r} is passed over: {one.reason}" for one in refused),
+            )
+        if before.parameters.interface_prefixes != self.parameters.interface_prefixes:
+            self._unsettled.update(self._locals.interfaces())
+        if before.parameters.set_size_max != self.parameters.set_size_max:
+            self._members.recheck_sizes()
+        self._surroundings_dirty = True
+        if self._parameters_told == self._resolved:
+            return None
+        self._parameters_told = self._resolved
+        return self._resolved
+
+    def _settle_interfaces(self) -> None:
+        """Decide which endpoint has each interface that is in question, and ask the policies about its labels."""
+        prefixes = self.parameters.interface_prefixes
+        settled = {
+            interface: (self._locals.served(interface), self._locals.settle(interface, prefixes))
+            for interface in self._unsettled
+        }
+        self._dirty_interfaces |= self._unsettled
+        self._unsettled.clear()
+        for interface, (before, now) in settled.items():
+            if before is not None and not self._locals.is_served(before):
+                self._picked.remove_item(before)
+            if now is not None:
+                self._picked.set_item(now, self._local_labels[now], self._locals.record(now).profiles)
+            for key in self._locals.claimants(interface):
+                self._problems.note(key, "interface", self._why_not_served(key, interface, now))
+
+    def _why_not_served(self, key: ResourceKey, interface: IfName, now: ResourceKey | None) -> tuple[str, ...]:
+        if now is None:
+            prefixes = " or ".join(self.parameters.interface_prefixes)
+            return (f"it is not served: interface {interface} does not begin with {prefixes}",)
+        return () if key == now else (f"it waits: interface {interface} belongs to {now}",)
+
+    def _settle_endpoints(self) -> dict[IfName, LocalEndpoint | None]:
+        changes: dict[IfName, LocalEndpoint | None] = {}
+        for interface in self._dirty_interfaces:
+            endpoint = self._conclude_endpoint(interface)
+            told = self._endpoints_told.get(interface)
+            if endpoint == told:
+                continue
+            changes[interface] = endpoint
+            self._use_profiles(interface, told.profiles if told else (), endpoint.profiles if endpoint else ())
+            if endpoint is None:
+                del self._endpoints_told[interface]
+            else:
+                self._endpoints_told[interface] = endpoint
+        self._dirty_interfaces.clear()
+        return changes
+
+    def _conclude_endpoint(self, interface: IfName) -> LocalEndpoint | None:
+        key = self._locals.served(interface)
+        if key is None:
+            return None
+        record = self._locals.record(key)
+        missing = [name for name in record.profiles if name not in self._profiles]
+        self._problems.note(
+            key, "profiles", (f"profile {name} does not exist: until it does it denies everything" for name in missing)
+        )
+        picking = (self._policies[policy] for policy in self._picked.selectors_of(key))
+        return LocalEndpoint(
+            interface=interface,
+            addresses=record.networks,
+            mac=record.mac,
+            tiers=ordered(picking, self._tiers),
+            profiles=record.profiles,
+            spoofed_sources=record.spoofed_sources,
+        )
+
+    def _use_profiles(
+        self, interface: IfName, before: tuple[ProfileName, ...], now: tuple[ProfileName, ...]
+    ) -> None:
+        for name in set(before).difference(now):
+            self._profile_users[name].discard(interface)
+            if not self._profile_users[name]:
+                del self._profile_users[name]
+                self._dirty_profiles.add(name)
+        for name in set(now).difference(before):
+            if name not in self._profile_users:
+                self._dirty_profiles.add(name)
+            self._profile_users.setdefault(name, set()).add(interface)
+
+    def _settle_rules(self) -> tuple[dict[str, MembersChange | None], dict[ResourceKey, Rules | None]]:
+        """Decide which policies and profiles are in use, and with them the sets; return the changes of both."""
+        flipped = {
+            policy
+            for policy in self._picked_otherwise
+            if self._picked.is_used(policy) is not (_policy_key(policy) in self._rules_told)
+        }
+        owners = [_policy_key(policy) for policy in self._dirty_policies | flipped]
+        owners += [_profile_key(profile) for profile in self._dirty_profiles]
+        self._dirty_policies.clear()
+        self._dirty_profiles.clear()
+        self._picked_otherwise.clear()
+        rules = {key: self._conclude_rules(key) for key in owners}
+        for key, concluded in rules.items():
+            self._set_use.replace(key, concluded.all_sets if concluded else {})
+        self._set_use.settle(self._members)
+        sets = self._members.flush(self.parameters.set_size_max)
+        refused, self._refused = self._refused, self._members.refused
+        for set_id in refused ^ self._refused:
+            for key in self._set_use.owners(set_id):
+                rules.setdefault(key, self._conclude_rules(key))
+        enforced = {key: self._enforced(key, concluded) for key, concluded in rules.items()}
+        return sets, {key: told for key, told in enforced.items() if self._tell(key, told)}
+
+    def _conclude_rules(self, key: ResourceKey) -> Rules | None:
+        """Return the rules of a policy or profile that is in use, else None."""
+        if key.plural == "profiles":
+            name = ProfileName(key.name)
+            if name not in self._profile_users:
+                return None
+            return self._profiles[name].rules if name in self._profiles else CLOSED
+        policy = _policy_id(key)
+        record = self._policies.get(policy)
+        if record is None:
+            return None
+        known = record.tier in self._tiers
+        problem = f"tier {record.tier} does not exist: until it does, what the policy selects is closed"
+        self._problems.note(key, "tier", () if known else (problem,))
+        return effective_rules(record, self._tiers) if self._picked.is_used(policy) else None
+
+    def _enforced(self, key: ResourceKey, rules: Rules | None) -> Rules | None:
+        """Return the rules without those whose sets are too large, and say so."""
+        specs = rules.all_sets if rules and self._refused else {}
+        refused = self._refused.intersection(specs)
+        limit = self.parameters.set_size_max
+        self._problems.note(
+            key,
+            "sets",
+            (f"selector {specs[i].selector} has more than {limit} members: rules with it allow nothing"
+             for i in sorted(refused)),
+        )
+        return without_sets(rules, refused) if rules and refused else rules
+
+    def _tell(self, key: ResourceKey, rules: Rules | None) -> bool:
+        """Remember what is told of a policy or profile; tell whether it is news."""
+        if self._rules_told.get(key) == rules:
+            return False
+        if rules is None:
+            del self._rules_told[key]
+        else:
+            self._rules_told[key] = rules
+        return True
+
+    def _settle_surroundings(self) -> Surroundings | None:
+        if not self._surroundings_dirty:
+            return None
+        self._surroundings_dirty = False
+        now = surroundings(
+            self._pools.values(),
+            self._nodes,
+            node=self.node,
+            external_nodes=self.parameters.external_nodes,
+            ipip=self.parameters.ipip,
+        )
+        if now == self._surroundings_told:
+            return None
+        self._surroundings_told = now
+        return now
+
+    def _picks(self, policy: PolicyId, key: ResourceKey) -> None:
+        """A policy begins or ends to pick a local endpoint."""
+        self._picked_otherwise.add(policy)
+        if self._locals.is_served(key):
+            self._dirty_interfaces.add(self._locals.record(key).interface)
+
+    def _dirty_picked(self, policy: PolicyId) -> None:
+        for key in self._picked.items_of(policy):
+            if self._locals.is_served(key):
+                self._dirty_interfaces.add(self._locals.record(key).interface)
+
+
+def _policy_id(key: ResourceKey) -> PolicyId:
+    return PolicyId("GlobalNetworkPolicy", key.name)
+
+
+def _policy_key(policy: PolicyId) -> ResourceKey:
+    return ResourceKey("globalnetworkpolicies", policy.name)
+
+
+def _profile_key(profile: ProfileName) -> ResourceKey:
+    return ResourceKey("profiles", profile)
+
+
+def _expected(kind: type[V], value: object) -> V:
+    if not isinstance(value, kind):
+        raise TypeError(f"{type(value).__name__} where {kind.__name__} belongs")
+    return value

@@ -1,0 +1,198 @@
+"""Members of the sets that rules refer to, kept up to date as endpoints and labels change.
+
+Sets exist while somebody wants them. A member may come from several endpoints and goes with the last. Members are in
+ipset's own text (reference felix.md 4.4), by address family.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from felix.calc.endpoints import Member
+from felix.calc.labels import LabelIndex, Labels
+from felix.calc.model import MembersChange, SetSpec
+from resources.datastore.keys import ResourceKey
+from resources.names import IPNetwork, ProfileName
+
+VERSIONS = (4, 6)
+
+
+def net_members(network: IPNetwork) -> tuple[str, ...]:
+    """Return a network as members of a hash:net set, which takes no /0: that one is written as its halves."""
+    halves = network.subnets() if network.prefixlen == 0 else (network,)
+    return tuple(str(net.network_address) if net.num_addresses == 1 else str(net) for net in halves)
+
+
+def nets_by_version(networks: Iterable[IPNetwork]) -> dict[int, frozenset[str]]:
+    """Return the members of a hash:net set of each family."""
+    members: dict[int, set[str]] = {version: set() for version in VERSIONS}
+    for network in networks:
+        members[network.version].update(net_members(network))
+    return {version: frozenset(found) for version, found in members.items()}
+
+
+def member_nets(text: str) -> IPNetwork:
+    """Return the network that a member of a hash:net set stands for."""
+    return ipaddress.ip_network(text)
+
+
+@dataclass(slots=True)
+class _Set:
+    """`counts`: how many endpoints give each member. `touched`: whether a member was there at the last flush."""
+
+    spec: SetSpec
+    counts: tuple[dict[str, int], dict[str, int]] = field(default_factory=lambda: ({}, {}))
+    touched: tuple[dict[str, bool], dict[str, bool]] = field(default_factory=lambda: ({}, {}))
+    anew: bool = False
+    """Dropped and wanted again since the last flush: must be announced whole."""
+
+    def contributes(self, member: Member, version: int) -> Iterable[str]:
+        addresses = member.addresses(version)
+        wanted = self.spec.port
+        if wanted is None:
+            return addresses
+        return [
+            f"{address},{port.protocol}:{port.number}"
+            for address in addresses
+            for port in dict.fromkeys(member.ports)
+            if port.name == wanted.name and port.protocol == wanted.protocol
+        ]
+
+    def add(self, member: Member) -> None:
+        for position, version in enumerate(VERSIONS):
+            counts, touched = self.counts[position], self.touched[position]
+            for text in self.contributes(member, version):
+                count = counts.get(text, 0)
+                if not count:
+                    touched.setdefault(text, False)
+                counts[text] = count + 1
+
+    def discard(self, member: Member) -> None:
+        for position, version in enumerate(VERSIONS):
+            counts, touched = self.counts[position], self.touched[position]
+            for text in self.contributes(member, version):
+                counts[text] -= 1
+                if not counts[text]:
+                    del counts[text]
+                    touched.setdefault(text, True)
+
+    @property
+    def size(self) -> int:
+        """Members of the larger family."""
+        return max(map(len, self.counts))
+
+    def members(self) -> dict[int, frozenset[str]]:
+        return {version: frozenset(self.counts[position]) for position, version in enumerate(VERSIONS)}
+
+    def take_change(self) -> MembersChange | None:
+        added: dict[int, frozenset[str]] = {}
+        removed: dict[int, frozenset[str]] = {}
+        for position, version in enumerate(VERSIONS):
+            counts, touched = self.counts[position], self.touched[position]
+            added[version] = frozenset(text for text, was in touched.items() if not was and text in counts)
+            removed[version] = frozenset(text for text, was in touched.items() if was and text not in counts)
+            touched.clear()
+        if any(added.values()) or any(removed.values()):
+            return MembersChange(added, removed)
+        return None
+
+
+class MemberSets:
+    """Wanted sets and the endpoints of the whole cluster."""
+
+    def __init__(self) -> None:
+        self._index: LabelIndex[ResourceKey, str] = LabelIndex(self._matched, self._unmatched)
+        self._endpoints: dict[ResourceKey, Member] = {}
+        self._sets: dict[str, _Set] = {}
+        self._announced: set[str] = set()
+        self._refused: set[str] = set()
+        self._dirty: set[str] = set()
+
+    @property
+    def evaluations(self) -> int:
+        return self._index.evaluations
+
+    @property
+    def refused(self) -> frozenset[str]:
+        """Ids of wanted sets with more members than a set may have, as of the last flush."""
+        return frozenset(self._refused)
+
+    def __len__(self) -> int:
+        return len(self._sets)
+
+    def spec(self, set_id: str) -> SetSpec:
+        return self._sets[set_id].spec
+
+    def set_endpoint(self, key: ResourceKey, member: Member | None) -> None:
+        """Add, change or (None) forget an endpoint."""
+        before = self._endpoints.get(key)
+        if member is None:
+            self._index.remove_item(key)
+            self._endpoints.pop(key, None)
+            return
+        self._endpoints[key] = member
+        if before is not None and before != member:
+            for set_id in self._index.selectors_of(key):
+                self._sets[set_id].add(member)  # before the old goes, so that what stays is not touched
+                self._sets[set_id].discard(before)
+                self._dirty.add(set_id)
+        self._index.set_item(key, member.labels, member.profiles)
+
+    def set_profile(self, profile: ProfileName, labels: Labels) -> None:
+        """Set the labels that a profile hands to its endpoints; none if it is gone."""
+        self._index.set_parent(profile, labels)
+
+    def want(self, spec: SetSpec) -> None:
+        """Keep the set up to date from now on."""
+        if spec.id not in self._sets:
+            self._sets[spec.id] = _Set(spec, anew=spec.id in self._announced)
+            self._dirty.add(spec.id)
+            self._index.set_selector(spec.id, spec.selector)
+
+    def unwant(self, set_id: str) -> None:
+        """Drop the set."""
+        if set_id in self._sets:
+            self._index.remove_selector(set_id)
+            del self._sets[set_id]
+            self._dirty.add(set_id)
+
+    def members(self) -> dict[str, tuple[SetSpec, dict[int, frozenset[str]]]]:
+        """Return all sets that are not refused, whole."""
+        return {i: (s.spec, s.members()) for i, s in self._sets.items() if i not in self._refused}
+
+    def flush(self, size_max: int) -> dict[str, MembersChange | None]:
+        """Return what changed since the last flush, None for a set that is gone or refused for its size."""
+        changes: dict[str, MembersChange | None] = {}
+        for set_id in self._dirty:
+            known = self._sets.get(set_id)
+            if known is None or known.size > size_max:
+                if known is None:
+                    self._refused.discard(set_id)
+                else:
+                    self._refused.add(set_id)
+                if set_id in self._announced:
+                    self._announced.discard(set_id)
+                    changes[set_id] = None
+                continue
+            self._refused.discard(set_id)
+            change = known.take_change()
+            if known.anew or set_id not in self._announced:
+                known.anew = False
+                self._announced.add(set_id)
+                changes[set_id] = MembersChange(known.members(), {}, whole=True)
+            elif change is not None:
+                changes[set_id] = change
+        self._dirty.clear()
+        return changes
+
+    def recheck_sizes(self) -> None:
+        """Look at the size of every set at the next flush: the limit has changed."""
+        self._dirty.update(self._sets)
+
+    def _matched(self, set_id: str, key: ResourceKey) -> None:
+        self._sets[set_id].add(self._endpoints[key])
+        self._dirty.add(set_id)
+
+    def _unmatched(self, set_id: str, key: ResourceKey) -> None:
+        self._sets[set_id].discard(self._endpoints[key])
+        self._dirty.add(set_id)

@@ -1,0 +1,80 @@
+"""Pools and hosts: which sources are masqueraded on the way out, and who may send us encapsulated packets.
+
+Disabled pools count: their workloads are still there (reference felix.md 3.6).
+"""
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from felix.calc.ipsets import nets_by_version
+from felix.calc.model import Surroundings
+from resources.datastore.keys import ResourceKey
+from resources.kinds.node import Node
+from resources.kinds.pool import IPPool
+from resources.names import IPNetwork, NodeName
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRecord:
+    network: IPNetwork
+    nat_outgoing: bool
+    ipip: bool
+    for_workloads: bool
+    """False for pools that only load balancers take addresses from."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    addresses: tuple[IPNetwork, ...]
+    tunnel_address: str | None
+
+
+def read_pool(pool: IPPool) -> PoolRecord:
+    """Return what a pool's record says.
+
+    Raises:
+        ValueError: its CIDR is none.
+    """
+    return PoolRecord(
+        network=ipaddress.ip_network(pool.spec.cidr, strict=False),
+        nat_outgoing=pool.spec.nat_outgoing,
+        ipip=pool.spec.ipip_mode in ("Always", "CrossSubnet") and not pool.spec.disabled,
+        for_workloads=pool.spec.allowed_uses != ["LoadBalancer"],
+    )
+
+
+def read_node(node: Node) -> NodeRecord:
+    """Return what a node's record says.
+
+    Raises:
+        ValueError: an address that is none.
+    """
+    bgp = node.spec.bgp
+    addresses = (bgp.ipv4_address, bgp.ipv6_address) if bgp else ()
+    tunnel = ipaddress.IPv4Address(bgp.ipv4_ipip_tunnel_addr) if bgp and bgp.ipv4_ipip_tunnel_addr else None
+    return NodeRecord(
+        addresses=tuple(ipaddress.ip_network(ipaddress.ip_interface(text).ip) for text in addresses if text),
+        tunnel_address=None if tunnel is None else str(tunnel),
+    )
+
+
+def surroundings(
+    pools: Iterable[PoolRecord],
+    nodes: Mapping[ResourceKey, NodeRecord],
+    *,
+    node: NodeName,
+    external_nodes: Iterable[IPNetwork],
+    ipip: bool | None,
+) -> Surroundings:
+    """Return what this host must know of the cluster. `ipip`: None if the pools decide."""
+    pools = [pool for pool in pools if pool.for_workloads]
+    own = nodes.get(ResourceKey("nodes", node))
+    hosts = [address for record in nodes.values() for address in record.addresses]
+    return Surroundings(
+        pools=nets_by_version(pool.network for pool in pools),
+        masqueraded_pools=nets_by_version(pool.network for pool in pools if pool.nat_outgoing),
+        hosts=nets_by_version([*hosts, *external_nodes]),
+        ipip=any(pool.ipip for pool in pools) if ipip is None else ipip,
+        tunnel_address=own.tunnel_address if own else None,
+    )

@@ -1,0 +1,195 @@
+"""Policy as data: what the calculation concludes, before anybody turns it into rules.
+
+The renderer is one reader of these values; whoever explains a verdict without a packet is another.
+"""
+
+import base64
+import enum
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from resources.names import IfName, IPNetwork, ProfileName
+from resources.selector import Selector
+
+
+class Action(enum.Enum):
+    """What a rule does with a packet that it matches (reference felix.md 4.2)."""
+
+    ALLOW = "Allow"
+    DENY = "Deny"
+    PASS = "Pass"
+    LOG = "Log"
+
+
+class Direction(enum.Enum):
+    """As seen from the endpoint: ingress is to it, egress from it."""
+
+    INGRESS = "ingress"
+    EGRESS = "egress"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PolicyId:
+    """A policy; `namespace` is empty for global ones."""
+
+    kind: str
+    name: str
+    namespace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedPort:
+    """A port that endpoints declare by name; protocol in lower case: tcp, udp, sctp."""
+
+    protocol: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetSpec:
+    """A set of addresses, or with `port` of (address, protocol, port number), by what makes its members.
+
+    Two specs with one id are the same set.
+    """
+
+    id: str
+    selector: Selector = field(compare=False)
+    port: NamedPort | None = field(default=None, compare=False)
+
+
+def selector_set(selector: Selector) -> SetSpec:
+    """Return the set of the addresses of what the selector picks (reference felix.md 4.4)."""
+    return SetSpec(selector.unique_id, selector)
+
+
+def named_port_set(selector: Selector, port: NamedPort) -> SetSpec:
+    """Return the set of a named port of what the selector picks (reference felix.md 4.4)."""
+    text = f"n:{selector.unique_id},{port.protocol},{port.name}".encode("utf-8", "surrogatepass")
+    return SetSpec("n:" + base64.urlsafe_b64encode(hashlib.sha224(text).digest()).decode().rstrip("="), selector, port)
+
+
+PortRange = tuple[int, int]
+"""First and last port, both included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """Conditions on one end of a packet; all hold, an empty one always does.
+
+    `nets`: in one of them. `sets`: in each. `ports` and `port_sets` together: one of them. The `not_` fields: in none.
+    """
+
+    nets: tuple[IPNetwork, ...] = ()
+    sets: tuple[SetSpec, ...] = ()
+    ports: tuple[PortRange, ...] = ()
+    port_sets: tuple[SetSpec, ...] = ()
+    not_nets: tuple[IPNetwork, ...] = ()
+    not_sets: tuple[SetSpec, ...] = ()
+    not_ports: tuple[PortRange, ...] = ()
+    not_port_sets: tuple[SetSpec, ...] = ()
+
+    @property
+    def all_sets(self) -> tuple[SetSpec, ...]:
+        return self.sets + self.port_sets + self.not_sets + self.not_port_sets
+
+
+ANYWHERE = Side()
+
+
+@dataclass(frozen=True, slots=True)
+class IcmpType:
+    type: int
+    code: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyRule:
+    """One rule, ready to be rendered.
+
+    `versions`: the address families in which it can match at all. `protocol`: lower-case name or decimal number.
+    """
+
+    action: Action
+    versions: tuple[int, ...] = (4, 6)
+    protocol: str | None = None
+    not_protocol: str | None = None
+    icmp: IcmpType | None = None
+    not_icmp: IcmpType | None = None
+    source: Side = ANYWHERE
+    destination: Side = ANYWHERE
+    annotations: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def all_sets(self) -> tuple[SetSpec, ...]:
+        return self.source.all_sets + self.destination.all_sets
+
+
+DENY_ALL = PolicyRule(action=Action.DENY)
+ALLOW_ALL = PolicyRule(action=Action.ALLOW)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """The rules of a policy or profile; None: it says nothing about that direction."""
+
+    ingress: tuple[PolicyRule, ...] | None
+    egress: tuple[PolicyRule, ...] | None
+
+    def of(self, direction: Direction) -> tuple[PolicyRule, ...] | None:
+        return self.ingress if direction is Direction.INGRESS else self.egress
+
+    @property
+    def all_sets(self) -> dict[str, SetSpec]:
+        """All sets that the rules mention, by id."""
+        rules = (self.ingress or ()) + (self.egress or ())
+        return {spec.id: spec for rule in rules for spec in rule.all_sets}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierPolicies:
+    """The policies of one tier that apply to one endpoint, in order; the tier counts where the list is not empty."""
+
+    name: str
+    default_action: Action
+    """DENY or PASS: what happens to a packet that no policy of the tier decided about."""
+    ingress: tuple[PolicyId, ...] = ()
+    egress: tuple[PolicyId, ...] = ()
+
+    def of(self, direction: Direction) -> tuple[PolicyId, ...]:
+        return self.ingress if direction is Direction.INGRESS else self.egress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalEndpoint:
+    """A container interface of this host, with what applies to it."""
+
+    interface: IfName
+    addresses: frozenset[IPNetwork]
+    mac: str | None
+    tiers: tuple[TierPolicies, ...]
+    profiles: tuple[ProfileName, ...]
+    spoofed_sources: tuple[IPNetwork, ...] = ()
+    """Networks that it may send from beside its own addresses, if the host's settings agree."""
+
+
+@dataclass(frozen=True, slots=True)
+class MembersChange:
+    """A set's members that came and went, by address family; with `whole`, all members of a new set are `added`."""
+
+    added: Mapping[int, frozenset[str]]
+    removed: Mapping[int, frozenset[str]]
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the host must know of the rest of the cluster. Members of sets in ipset's text, by address family."""
+
+    pools: Mapping[int, frozenset[str]]
+    masqueraded_pools: Mapping[int, frozenset[str]]
+    hosts: Mapping[int, frozenset[str]]
+    ipip: bool
+    """Some pool wants IPIP, or the settings say so."""
+    tunnel_address: str | None
+    """This host's own IPIP tunnel address."""

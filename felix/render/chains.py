@@ -1,0 +1,202 @@
+"""Rules as values: conditions that must all hold, and a target. Writing them down is the back end's business."""
+
+import enum
+from dataclasses import dataclass
+
+from felix.calc.model import PortRange
+from resources.names import IPNetwork
+
+
+class End(enum.Enum):
+    """Source or destination of a packet."""
+
+    SOURCE = "source"
+    DESTINATION = "destination"
+
+
+@dataclass(frozen=True, slots=True)
+class InInterface:
+    """Came in by this interface; a final ``+`` stands for anything."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutInterface:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class HasProtocol:
+    """`protocol`: name or decimal number."""
+
+    protocol: str
+    negated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InNet:
+    end: End
+    net: IPNetwork
+    negated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InSet:
+    """`port`: the set holds addresses with ports, and both are looked up."""
+
+    end: End
+    set: str
+    negated: bool = False
+    port: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InPorts:
+    """At most 15 slots; a range takes two."""
+
+    end: End
+    ports: tuple[PortRange, ...]
+    negated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class HasIcmpType:
+    version: int
+    type: int
+    code: int | None
+    negated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MarkIs:
+    """The bits of `mask` have the value `value`."""
+
+    value: int
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
+class InState:
+    """Connection tracking's view: ``RELATED,ESTABLISHED``, ``INVALID``, ``DNAT``."""
+
+    states: str
+    negated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class IsLocal:
+    """The address is one of this host's; `outgoing`: of the outgoing interface."""
+
+    end: End
+    negated: bool = False
+    outgoing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SourceNotRoutedBack:
+    """The way back to the source is not by the interface that the packet came from."""
+
+
+Condition = (
+    InInterface
+    | OutInterface
+    | HasProtocol
+    | InNet
+    | InSet
+    | InPorts
+    | HasIcmpType
+    | MarkIs
+    | InState
+    | IsLocal
+    | SourceNotRoutedBack
+)
+
+
+class Verdict(enum.Enum):
+    """Targets that need nothing more."""
+
+    ACCEPT = "ACCEPT"
+    DROP = "DROP"
+    REJECT = "REJECT"
+    RETURN = "RETURN"
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """Walk the chain and come back unless it decides."""
+
+    chain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Goto:
+    """Go on in the chain; its end is the end of this one too."""
+
+    chain: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetMark:
+    """Set the bits of `mask` to `value`."""
+
+    value: int
+    mask: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClearMark:
+    """Set the bits to zero."""
+
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Masquerade:
+    ports: PortRange | None = None
+    random: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SourceNat:
+    address: str
+    ports: PortRange | None = None
+    random: bool = True
+
+
+Target = Verdict | Jump | Goto | SetMark | ClearMark | Log | Masquerade | SourceNat
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """All conditions hold -> target. Comments are for people."""
+
+    conditions: tuple[Condition, ...]
+    target: Target
+    comments: tuple[str, ...] = ()
+
+
+def rule(*conditions: Condition, to: Target, comment: str | None = None) -> Rule:
+    """Make a rule in one line of text."""
+    return Rule(conditions, to, () if comment is None else (comment,))
+
+
+def marked(bit: int) -> MarkIs:
+    return MarkIs(bit, bit)
+
+
+def unmarked(bits: int) -> MarkIs:
+    return MarkIs(0, bits)
+
+
+def mark(bit: int) -> SetMark:
+    return SetMark(bit, bit)
+
+
+def clear(bits: int) -> ClearMark:
+    return ClearMark(bits)

@@ -1,0 +1,255 @@
+"""Conclusions in, pieces of desired state out: renders what changed and keeps what was rendered.
+
+A chain of a policy or profile is rendered when its rules change, an endpoint's two chains when what applies to it
+changes; nobody else's. Chains that come out as they were are not handed on.
+"""
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import TypeVar
+
+from felix.calc.graph import Conclusions
+from felix.calc.model import Direction, LocalEndpoint, MembersChange, PolicyId, Rules, SetSpec, Surroundings
+from felix.calc.parameters import Parameters
+from felix.desired import Chain, ChainKey, IPSet, KernelChain, LocalInterface, SetChange, Update
+from felix.render import dispatch
+from felix.render.chains import Rule
+from felix.render.iptables import render_chain, render_kernel_chain
+from felix.render.names import (
+    FROM_WORKLOAD,
+    TO_WORKLOAD,
+    endpoint_chain,
+    policy_chain,
+    profile_chain,
+    set_name,
+)
+from felix.render.policy import chain_rules
+from felix.render.static import fixed_sets, kernel_chains, spoofing_chain, static_chains
+from felix.render.workloads import denied, endpoint_rules
+from resources.names import IfName, ProfileName
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+_SPOOFING_CHAIN = "cali-rpf-skip"
+_PREFIX = {Direction.INGRESS: TO_WORKLOAD, Direction.EGRESS: FROM_WORKLOAD}
+
+
+class Renderer:
+    """What has been rendered so far, by the parameters in effect."""
+
+    def __init__(self) -> None:
+        self._parameters = Parameters()
+        self._surroundings: Surroundings | None = None
+        self._policies: dict[PolicyId, Rules] = {}
+        self._profiles: dict[ProfileName, Rules] = {}
+        self._endpoints: dict[IfName, LocalEndpoint] = {}
+        self._dispatch = dispatch.Dispatch()
+        self._chains: dict[ChainKey, Chain] = {}
+        self._kernel_chains: dict[ChainKey, KernelChain] = {}
+        self._fixed_sets: dict[str, frozenset[str]] = {}
+        self._new_chains: dict[ChainKey, Chain | None] = {}
+        self.rendered = 0
+        """How many chains were rendered: the cost, for tests and metrics."""
+
+    @property
+    def chains(self) -> Mapping[ChainKey, Chain]:
+        return self._chains
+
+    @property
+    def kernel_chains(self) -> Mapping[ChainKey, KernelChain]:
+        return self._kernel_chains
+
+    @property
+    def fixed_sets(self) -> Mapping[str, IPSet]:
+        return {name: self._fixed_set(name, members) for name, members in self._fixed_sets.items()}
+
+    def interfaces(self) -> dict[IfName, LocalInterface]:
+        return {name: self._local_interface(endpoint) for name, endpoint in self._endpoints.items()}
+
+    def render(self, conclusions: Conclusions) -> Update:
+        """Take the conclusions in and return what they change."""
+        _fold(self._policies, conclusions.policies)
+        _fold(self._profiles, conclusions.profiles)
+        _fold(self._endpoints, conclusions.endpoints)
+        for name, endpoint in conclusions.endpoints.items():
+            if endpoint is None:
+                self._dispatch.remove(name)
+            else:
+                self._dispatch.add(name)
+        if conclusions.surroundings is not None:
+            self._surroundings = conclusions.surroundings
+        if conclusions.parameters is not None and conclusions.parameters.parameters != self._parameters:
+            return self._render_anew(conclusions, conclusions.parameters.parameters)
+        self._render_policies(conclusions.policies)
+        self._render_profiles(conclusions.profiles)
+        self._render_endpoints(conclusions.endpoints)
+        static = conclusions.surroundings is not None or conclusions.parameters is not None
+        return self._update(conclusions, conclusions.endpoints, static=static)
+
+    def _render_anew(self, conclusions: Conclusions, parameters: Parameters) -> Update:
+        """Render everything: the parameters are others."""
+        before = self._parameters
+        self._parameters = parameters
+        for key in [key for key in self._chains if key.version not in parameters.versions]:
+            self._drop_chain(key)
+        self._render_policies({**conclusions.policies, **self._policies})
+        self._render_profiles({**conclusions.profiles, **self._profiles})
+        self._render_endpoints({**conclusions.endpoints, **self._endpoints})
+        self._dispatch.touch_all()
+        interfaces: Mapping[IfName, LocalEndpoint | None] = conclusions.endpoints
+        if before.versions != parameters.versions:
+            interfaces = {**conclusions.endpoints, **self._endpoints}
+        return self._update(conclusions, interfaces, static=True)
+
+    def _update(
+        self, conclusions: Conclusions, interfaces: Mapping[IfName, LocalEndpoint | None], *, static: bool
+    ) -> Update:
+        self._render_dispatch()
+        self._render_spoofing(conclusions)
+        sets = dict(self._member_sets(conclusions.sets, conclusions.specs))
+        kernel: dict[ChainKey, KernelChain | None] = {}
+        if static and self._surroundings is not None:
+            self._render_static(self._surroundings)
+            sets |= self._changed_fixed_sets(self._surroundings)
+            kernel = self._changed_kernel_chains()
+        chains, self._new_chains = self._new_chains, {}
+        return Update(
+            sets=sets,
+            chains=chains,
+            kernel_chains=kernel,
+            interfaces={
+                name: None if endpoint is None else self._local_interface(endpoint)
+                for name, endpoint in interfaces.items()
+            },
+            parameters=conclusions.parameters,
+            problems=conclusions.problems,
+        )
+
+    def _render_policies(self, policies: Mapping[PolicyId, Rules | None]) -> None:
+        for policy, rules in policies.items():
+            for direction in Direction:
+                title = f"{policy.kind} {'/'.join(filter(None, (policy.namespace, policy.name)))} {direction.value}"
+                self._rules_chain(policy_chain(policy, direction), title, rules, direction)
+
+    def _render_profiles(self, profiles: Mapping[ProfileName, Rules | None]) -> None:
+        for profile, rules in profiles.items():
+            for direction in Direction:
+                title = f"Profile {profile} {direction.value}"
+                self._rules_chain(profile_chain(profile, direction), title, rules, direction)
+
+    def _rules_chain(self, chain: str, title: str, rules: Rules | None, direction: Direction) -> None:
+        of_direction = rules.of(direction) if rules else None
+        for version in self._parameters.versions:
+            key = ChainKey(version, "filter", chain)
+            if of_direction is None:
+                self._drop_chain(key)
+            else:
+                self._put(key, chain_rules(of_direction, title, version, self._parameters))
+
+    def _render_endpoints(self, endpoints: Mapping[IfName, LocalEndpoint | None]) -> None:
+        for name, endpoint in endpoints.items():
+            for direction in Direction:
+                chain = endpoint_chain(_PREFIX[direction], name)
+                rules = None if endpoint is None else endpoint_rules(endpoint, direction, self._parameters)
+                self._put_everywhere("filter", chain, rules)
+
+    def _render_dispatch(self) -> None:
+        changes = self._dispatch.take_changes((dispatch.FROM, dispatch.TO), denied(self._parameters))
+        for chain, rules in changes.items():
+            self._put_everywhere("filter", chain, rules)
+
+    def _render_spoofing(self, conclusions: Conclusions) -> None:
+        if conclusions.parameters is None and not (self._parameters.source_spoofing and conclusions.endpoints):
+            return
+        for version in self._parameters.versions:
+            rules = spoofing_chain(self._endpoints.values(), version, self._parameters)
+            self._put(ChainKey(version, "raw", _SPOOFING_CHAIN), rules)
+
+    def _render_static(self, surroundings: Surroundings) -> None:
+        for version in self._parameters.versions:
+            for (table, chain), rules in static_chains(version, self._parameters, surroundings).items():
+                self._put(ChainKey(version, table, chain), rules)
+
+    def _put_everywhere(self, table: str, chain: str, rules: Iterable[Rule] | None) -> None:
+        """Put a chain that is the same in all families, rendered once."""
+        rendered = None if rules is None else self._rendered(chain, rules)
+        for version in self._parameters.versions:
+            key = ChainKey(version, table, chain)
+            if rendered is None:
+                self._drop_chain(key)
+            else:
+                self._keep(key, rendered)
+
+    def _put(self, key: ChainKey, rules: Iterable[Rule]) -> None:
+        self._keep(key, self._rendered(key.chain, rules))
+
+    def _rendered(self, chain: str, rules: Iterable[Rule]) -> Chain:
+        self.rendered += 1
+        return render_chain(chain, rules)
+
+    def _keep(self, key: ChainKey, chain: Chain) -> None:
+        if self._chains.get(key) != chain:
+            self._chains[key] = chain
+            self._new_chains[key] = chain
+
+    def _drop_chain(self, key: ChainKey) -> None:
+        if self._chains.pop(key, None) is not None:
+            self._new_chains[key] = None
+
+    def _member_sets(
+        self, sets: Mapping[str, MembersChange | None], specs: Mapping[str, SetSpec]
+    ) -> Iterable[tuple[str, IPSet | SetChange | None]]:
+        for set_id, change in sets.items():
+            for version in self._parameters.versions:
+                name = set_name(version, set_id)
+                if change is None:
+                    yield name, None
+                elif change.whole:
+                    yield name, member_set(specs[set_id], version, change.added[version])
+                elif change.added[version] or change.removed[version]:
+                    yield name, SetChange(change.added[version], change.removed[version])
+
+    def _changed_fixed_sets(self, surroundings: Surroundings) -> dict[str, IPSet | SetChange | None]:
+        wanted: dict[str, frozenset[str]] = {}
+        for version in self._parameters.versions:
+            wanted |= fixed_sets(version, self._parameters, surroundings)
+        changes: dict[str, IPSet | SetChange | None] = dict.fromkeys(self._fixed_sets.keys() - wanted.keys())
+        for name, members in wanted.items():
+            before = self._fixed_sets.get(name)
+            if before is None:
+                changes[name] = self._fixed_set(name, members)
+            elif before != members:
+                changes[name] = SetChange(members - before, before - members)
+        self._fixed_sets = wanted
+        return changes
+
+    def _fixed_set(self, name: str, members: frozenset[str]) -> IPSet:
+        return IPSet("hash:net", 4 if name.startswith(set_name(4, "")) else 6, members)
+
+    def _changed_kernel_chains(self) -> dict[ChainKey, KernelChain | None]:
+        wanted = {
+            ChainKey(version, table, chain): render_kernel_chain(chain, rules.first, rules.last)
+            for (table, chain), rules in kernel_chains(self._parameters).items()
+            for version in self._parameters.versions
+        }
+        changes: dict[ChainKey, KernelChain | None] = dict.fromkeys(self._kernel_chains.keys() - wanted.keys())
+        changes |= {key: chain for key, chain in wanted.items() if self._kernel_chains.get(key) != chain}
+        self._kernel_chains = wanted
+        return changes
+
+    def _local_interface(self, endpoint: LocalEndpoint) -> LocalInterface:
+        versions = self._parameters.versions
+        return LocalInterface(frozenset(net for net in endpoint.addresses if net.version in versions), endpoint.mac)
+
+
+def member_set(spec: SetSpec, version: int, members: frozenset[str]) -> IPSet:
+    """Return a set of addresses, or of addresses with ports."""
+    return IPSet("hash:net" if spec.port is None else "hash:ip,port", version, members)
+
+
+def _fold(state: dict[K, V], changes: Mapping[K, V | None]) -> None:
+    for key, value in changes.items():
+        if value is None:
+            state.pop(key, None)
+        else:
+            state[key] = value
