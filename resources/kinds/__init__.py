@@ -2,10 +2,12 @@
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from resources.kinds.base import Kind
+from resources.kinds import fields
+from resources.kinds.base import Kind, Problem, R
 
 
 @cache
@@ -33,3 +35,14 @@ def by_name() -> dict[str, Kind[Any]]:
 @cache
 def namespaced_plurals() -> frozenset[str]:
     return frozenset(kind.plural for kind in all_kinds() if kind.namespaced)
+
+
+def problems_of(kind: Kind[R], resource: R) -> Iterable[Problem]:
+    """Find everything wrong with a complete resource that is to be written, and what it should be warned of."""
+    found = list(fields.metadata(resource.metadata))
+    yield from found
+    if not any(problem.path == ("metadata", "name") for problem in found):
+        name = resource.metadata.name
+        if fault := kind.name_fault(name):
+            yield Problem(("metadata", "name"), name, fault)
+    yield from kind.check(resource)

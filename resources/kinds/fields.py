@@ -232,3 +232,8 @@ def metadata(value: Metadata) -> Iterable[Problem]:
         yield Problem((*path, "name"), value.name, fault)
     yield from labels((*path, "labels"), value.labels)
     yield from annotations((*path, "annotations"), value.annotations)
+
+
+def is_key_part(text: str) -> bool:
+    """Return whether a text can stand in a store key: the front door for names that nobody checked yet."""
+    return bool(text) and "/" not in text and text.isprintable()
