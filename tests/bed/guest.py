@@ -24,8 +24,9 @@ MODULES = Path("/usr/lib/uml/modules")
 WORK = "/run/work"
 """Where the guest sees the job's own folder, the only one it can write to on the machine."""
 
-# The console is the kernel's standard output. The kernel loads modules by itself through the helper. What is called
-# iptables in the guest is the legacy one: the other has no tables there.
+# The console is the kernel's standard output. The kernel loads modules by itself through a helper; that is in a folder
+# which hosts of a bed in the guest see too, because iptables calls it as well. What is called iptables in the guest is
+# the legacy one: the other has no tables there.
 _INIT = """#!/bin/sh
 exec >/dev/console 2>&1 </dev/null
 export PATH={path} HOME=/root LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
@@ -35,8 +36,11 @@ for folder in /run /tmp /var/tmp; do mount -t tmpfs -o mode=1777 tmpfs $folder; 
 mkdir -m 755 /run/netns {work}
 mount -t hostfs -o {folder} none {work}
 mount -t devtmpfs devtmpfs /dev 2>/dev/null
-mkdir -p /dev/shm /dev/pts
-echo {work}/modprobe >/proc/sys/kernel/modprobe
+mkdir -p /dev/shm/lib /dev/pts
+ln -s {modules} /dev/shm/lib/modules
+printf '#!/bin/sh\nexec /sbin/modprobe -d /dev/shm "$@"\n' >/dev/shm/modprobe
+chmod 755 /dev/shm/modprobe
+echo /dev/shm/modprobe >/proc/sys/kernel/modprobe
 mount --bind /usr/sbin/xtables-legacy-multi /usr/sbin/xtables-nft-multi
 ip link set lo up
 cd {cwd}
@@ -120,25 +124,20 @@ def _boot(
 
 def _write(folder: Path, command: Sequence[str], env: dict[str, str], files: dict[str, str]) -> None:
     work = folder / "work"
-    (work / "lib" / "modules").mkdir(parents=True)
-    for modules in MODULES.iterdir():
-        (work / "lib" / "modules" / modules.name).symlink_to(modules)
+    work.mkdir()
     for name, text in files.items():
         (work / name).write_text(text)
     init = _INIT.format(
         path=PATH,
         folder=work,
         work=WORK,
+        modules=MODULES,
         cwd=shlex.quote(os.getcwd()),
         env="\n".join(f"export {name}={shlex.quote(value)}" for name, value in env.items()),
         command=shlex.join(command),
     )
-    for path, text in (
-        (folder / "init", init),
-        (work / "modprobe", f'#!/bin/sh\nexec /sbin/modprobe -d {WORK} "$@"\n'),
-    ):
-        path.write_text(text)
-        path.chmod(0o755)
+    (folder / "init").write_text(init)
+    (folder / "init").chmod(0o755)
 
 
 def _end(kernel: subprocess.Popen[bytes]) -> None:
