@@ -5,7 +5,7 @@ The numbers are the kernel's: Linux include/uapi/linux/rtnetlink.h.
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
@@ -92,7 +92,8 @@ def _order(hop: NextHop) -> tuple[int, int, str, bool, int]:
 class Route:
     """Where packets to a destination go, in one normal form, so that equal routes are equal values.
 
-    Next hops are sorted; kinds without next hops have none; the scope follows from the rest when not given.
+    Next hops are sorted, and one alone has no weight; kinds without next hops have none; the scope follows from the
+    rest when not given.
     """
 
     protocol: int
@@ -105,6 +106,8 @@ class Route:
 
     def __post_init__(self) -> None:
         hops = tuple(sorted(self.next_hops, key=_order)) if self.kind.has_next_hops else ()
+        if len(hops) == 1 and hops[0].weight != 1:
+            hops = (replace(hops[0], weight=1),)
         object.__setattr__(self, "next_hops", hops)
         if self.scope is None:
             object.__setattr__(self, "scope", self._natural_scope())
