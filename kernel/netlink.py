@@ -84,11 +84,18 @@ def text_of(payload: memoryview) -> str:
 class Socket:
     """One netlink socket, of the namespace of the thread that made it. For one thread at a time."""
 
-    def __init__(self, protocol: int = socket.NETLINK_ROUTE, *, groups: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        protocol: int = socket.NETLINK_ROUTE,
+        *,
+        groups: Sequence[int] = (),
+        receive_buffer: int = _RECEIVE_BUFFER,
+    ) -> None:
         """Open and bind.
 
         Args:
             groups: multicast group numbers to hear (RTNLGRP_*, not the old bit mask).
+            receive_buffer: bytes that may wait to be read.
 
         Raises:
             DataplaneError: no such protocol in this kernel, or no right to it.
@@ -98,17 +105,17 @@ class Socket:
         except OSError as exc:
             raise from_errno(exc.errno or 0, f"cannot open a netlink socket (protocol {protocol})") from exc
         try:
-            self._configure(groups)
+            self._configure(groups, receive_buffer)
         except OSError as exc:
             self._socket.close()
             raise from_errno(exc.errno or 0, f"cannot set up a netlink socket (protocol {protocol})") from exc
         self._sequence = 0
 
-    def _configure(self, groups: Sequence[int]) -> None:
+    def _configure(self, groups: Sequence[int], receive_buffer: int) -> None:
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, receive_buffer)
         except PermissionError:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
             self._socket.setsockopt(_SOL_NETLINK, option, 1)
         self._socket.settimeout(_TIMEOUT_SECONDS)
