@@ -68,6 +68,10 @@ class HostPort:
     port: int
     net: IPNetwork | None = None
 
+    def __str__(self) -> str:
+        parts = (self.protocol, self.net, self.port)
+        return ":".join(str(part) for part in parts if part is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class Marks:
@@ -382,6 +386,13 @@ class Resolved:
     parameters: Parameters
     origins: Mapping[str, str]
     refused: tuple[Refused, ...]
+
+    def text(self, name: str) -> str:
+        """Return the effective value of a parameter for people."""
+        value = getattr(self.parameters, _ATTRIBUTES[name])
+        if isinstance(value, enum.Enum):
+            return str(value.value)
+        return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def environment_texts(environment: Mapping[str, str]) -> dict[str, str]:

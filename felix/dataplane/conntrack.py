@@ -16,9 +16,7 @@ from resources.names import IPAddress
 class FlowCleaner:
     """One thread that deletes flows, address by address, and says when each is done."""
 
-    TRIES = 3
-
-    def __init__(self, kernel: FlowKernel, done: Callable[[IPAddress, Exception | None], None]) -> None:
+    def __init__(self, kernel: FlowKernel, done: Callable[[IPAddress, DataplaneError | None], None]) -> None:
         self._kernel = kernel
         self._done = done
         self._queue: queue.SimpleQueue[IPAddress | None] = queue.SimpleQueue()
@@ -35,12 +33,9 @@ class FlowCleaner:
 
     def _run(self) -> None:
         while (address := self._queue.get()) is not None:
-            failure: Exception | None = None
-            for _ in range(self.TRIES):
-                try:
-                    self._kernel.delete(address)
-                    failure = None
-                    break
-                except DataplaneError as error:
-                    failure = error
+            failure: DataplaneError | None = None
+            try:
+                self._kernel.delete(address)
+            except DataplaneError as error:
+                failure = error
             self._done(address, failure)

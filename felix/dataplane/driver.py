@@ -16,7 +16,7 @@ from felix.dataplane.tables import TableEffector
 from felix.desired import TABLES, Update
 from kernel.errors import DataplaneError
 from kernel.link import Link
-from kernel.route import PROTOCOL_FELIX, Route, RouteKey
+from kernel.route import Route, RouteKey
 from kernel.routes import RouteKernel
 from kernel.sysctl import Sysctls
 from kernel.xtables import TableKernel, TableKey
@@ -25,7 +25,7 @@ from resources.names import GATEWAY, IfName, IPAddress
 IP_FORWARD = "net/ipv4/ip_forward"
 IP6_FORWARD = "net/ipv6/conf/all/forwarding"
 K = TypeVar("K")
-PROXY_ROUTE = RouteKey(ipaddress.IPv4Network(f"{GATEWAY}/32"))
+GATEWAY_NETWORK = ipaddress.IPv4Network(f"{GATEWAY}/32")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,8 @@ class Report:
     failed: Mapping[str, DataplaneError] = field(default_factory=dict)
     unswept: int = 0
     """Sets that wait to be destroyed in a later round."""
+    tables_written: bool = True
+    """False: no rule table could be brought up to date, so no route was written."""
 
     @property
     def is_clean(self) -> bool:
@@ -97,6 +99,10 @@ class Dataplane:
     def flows_deleted(self, address: IPAddress) -> None:
         self._routes.flows_deleted(address)
 
+    def route_changed(self, key: RouteKey, route: Route, *, gone: bool) -> None:
+        """Take note of a route that somebody else wrote or deleted."""
+        self._routes.changed_by_others(key, route, gone=gone)
+
     def resync_sets(self) -> None:
         self._sets.resync()
 
@@ -134,7 +140,7 @@ class Dataplane:
             # while a table could not be written at all, no address becomes reachable
             self._step(failed, "route", self._routes.add)
             self._step(failed, "set", self._sets.sweep)
-        return Report(failed=failed, unswept=self._sets.unswept)
+        return Report(failed=failed, unswept=self._sets.unswept, tables_written=tables_written)
 
     def _step(
         self, failed: dict[str, DataplaneError], kind: str, action: Callable[[], Mapping[K, DataplaneError]]
@@ -160,5 +166,5 @@ class Dataplane:
     def _answer_for_the_gateway(self) -> Mapping[str, DataplaneError]:
         """Proxy ARP answers only if the host has a unicast route for 169.254.1.1 elsewhere (felix.md 2.2)."""
         if self._route_kernel.lookup(GATEWAY) is None:
-            self._routes.want_extra(PROXY_ROUTE, Route.on(IfName("lo"), protocol=PROTOCOL_FELIX))
+            self._routes.want_on(GATEWAY_NETWORK, IfName("lo"))
         return {}

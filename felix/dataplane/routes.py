@@ -10,17 +10,17 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from felix.desired import LocalInterface
 from kernel.errors import AlreadyThere, DataplaneError, DeviceDown, NoSuchDevice
 from kernel.link import Link
-from kernel.route import PROTOCOL_FELIX, PROTOCOL_KERNEL, Route, RouteKey, RouteKind
+from kernel.route import PROTOCOL_KERNEL, Route, RouteKey, RouteKind
 from kernel.routes import RouteKernel
 from resources.names import IfName, IPAddress, IPNetwork
 from resources.runtime.delta import Delta
 
 
-def owns(prefixes: Collection[str], *, remove_external: bool) -> Callable[[RouteKey, Route], bool]:
-    """Return the answer to "is this route felix's?": by protocol 80, or by a workload interface (felix.md 2.5)."""
+def owns(prefixes: Collection[str], *, protocol: int, remove_external: bool) -> Callable[[RouteKey, Route], bool]:
+    """Return the answer to "is this route felix's?": by protocol (80), or by a workload interface (felix.md 2.5)."""
 
     def answer(key: RouteKey, route: Route) -> bool:
-        if route.protocol == PROTOCOL_FELIX:
+        if route.protocol == protocol:
             return True
         if not remove_external or route.kind is not RouteKind.UNICAST or route.protocol == PROTOCOL_KERNEL:
             return False
@@ -39,17 +39,19 @@ class RouteEffector:
         kernel: RouteKernel,
         *,
         owns: Callable[[RouteKey, Route], bool],
+        protocol: int,
         flows_of: Callable[[IPAddress], None],
         source: IPAddress | None = None,
     ) -> None:
         """`flows_of` is called for each address whose flows are to be deleted; `flows_deleted` answers it."""
         self._kernel = kernel
         self._owns = owns
+        self._protocol = protocol
         self._flows_of = flows_of
         self._source = source
         self._interfaces: dict[IfName, LocalInterface] = {}
         self._claims: dict[IPNetwork, set[IfName]] = {}
-        self._extra: dict[RouteKey, Route] = {}
+        self._extra: set[RouteKey] = set()
         self._links: Mapping[IfName, Link] = {}
         self._delta: Delta[RouteKey, Route] = Delta()
         self._foreign: Mapping[RouteKey, tuple[Route, ...]] = {}
@@ -73,14 +75,19 @@ class RouteEffector:
             self._claims.setdefault(address, set()).add(interface)
         self._choose(old ^ new)
 
-    def want_extra(self, key: RouteKey, route: Route | None) -> None:
+    def want_on(self, address: IPNetwork, device: IfName) -> None:
         """Want a route of ours that is no container's (the one that makes proxy ARP answer)."""
-        if route is None:
-            self._extra.pop(key, None)
-            self._delta.unwant(key)
-        else:
-            self._extra[key] = route
-            self._delta.want(key, route)
+        key = RouteKey(address)
+        self._extra.add(key)
+        self._delta.want(key, self._route(device, address))
+
+    def changed_by_others(self, key: RouteKey, route: Route, *, gone: bool) -> None:
+        """Take note that somebody else wrote or deleted a route, so that drift is repaired at the next apply."""
+        if gone:
+            if self._delta.actual.get(key) == route:
+                self._delta.gone(key)
+        elif self._owns(key, route) or key in self._delta.desired:
+            self._resync_due = True
 
     def links_changed(self, links: Mapping[IfName, Link], changed: Iterable[IfName]) -> None:
         """Take the interfaces as they are now. The kernel dropped the routes of one that went down or away."""
@@ -174,7 +181,7 @@ class RouteEffector:
 
     def _route(self, interface: IfName, address: IPNetwork) -> Route:
         source = self._source if self._source and self._source.version == address.version else None
-        return Route.on(interface, protocol=PROTOCOL_FELIX, source=source)
+        return Route.on(interface, protocol=self._protocol, source=source)
 
     def _clean(self, key: RouteKey) -> None:
         if key.destination.prefixlen != key.destination.max_prefixlen or key in self._extra:

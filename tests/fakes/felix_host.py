@@ -27,7 +27,10 @@ class FelixHost:
 
     def restart(self) -> None:
         self.routes = RouteEffector(
-            self.kernel.routes, owns=owns(("cali",), remove_external=True), flows_of=self.to_clean.append
+            self.kernel.routes,
+            owns=owns(("cali",), protocol=80, remove_external=True),
+            protocol=80,
+            flows_of=self.to_clean.append,
         )
         self.dataplane = Dataplane(
             sets=SetEffector(self.kernel.sets, maxelem=1000),

@@ -166,4 +166,4 @@ def test_a_host_without_a_default_route_still_answers_for_the_gateway(host: Feli
 )
 def test_whose_route_it_is(destination: str, route: Route, ours: bool) -> None:
     key = RouteKey(ipaddress.ip_network(destination))
-    assert owns(("cali",), remove_external=True)(key, route) is ours
+    assert owns(("cali",), protocol=80, remove_external=True)(key, route) is ours

@@ -1,0 +1,211 @@
+"""Entry point calico-felix: builds the parts, joins them, runs until told to end. Everything in the kernel stays."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import structlog
+
+from felix.agent import Agent, FlowsDeleted, Message
+from felix.calc.parameters import Parameters, effective, environment_texts, file_texts, spec_texts
+from felix.dataplane.conntrack import FlowCleaner
+from felix.dataplane.driver import Dataplane
+from felix.dataplane.interfaces import InterfaceEffector
+from felix.dataplane.routes import RouteEffector, owns
+from felix.dataplane.sets import SetEffector
+from felix.dataplane.tables import TableEffector
+from felix.desired import TABLES
+from felix.pipeline import Pipeline
+from felix.status import StatusReporter
+from kernel.conntrack import ConntrackFlows
+from kernel.links import NetlinkLinks
+from kernel.monitor import Monitor
+from kernel.routes import NetlinkRoutes
+from kernel.sets import IpsetSets
+from kernel.sysctl import ProcSysctls
+from kernel.xtables import TableKey
+from kernel.xtables_nft import NftTables
+from resources.codec import BadRecord, decode
+from resources.datastore.keys import ResourceKey, resource_key
+from resources.datastore.settings import connect, etcd_config_of_daemon
+from resources.datastore.store import Store
+from resources.datastore.syncer import Syncer
+from resources.errors import CalicoError, Transient
+from resources.kinds import by_plural
+from resources.kinds.clusterinformation import KIND as CLUSTER_INFORMATION
+from resources.kinds.felixconfiguration import KIND as FELIX_CONFIGURATION
+from resources.names import NodeName
+from resources.runtime import log, paths
+from resources.runtime.backoff import Backoff
+from resources.runtime.health import Health
+from resources.runtime.loop import Loop
+from resources.runtime.nodename import node_name
+from resources.runtime.options import Source
+from resources.typed_sync import TypedReader
+
+
+class Felix:
+    """The process: watchers around one owner thread. Made and run in the host's network namespace."""
+
+    def __init__(self, node: NodeName, store: Store, sources: list[Source], parameters: Parameters) -> None:
+        """`parameters` are those that the effectors are built with; the pipeline follows their changes."""
+        self._status = 0
+        self._store = store
+        self._health = Health()
+        self._loop: Loop[Message] = Loop(self._handle)
+        self._links, self._routes = NetlinkLinks(), NetlinkRoutes()
+        self._monitor = Monitor(self._loop.post, own_ports=frozenset({self._routes.port}))
+        self._cleaner = FlowCleaner(ConntrackFlows(), lambda a, failure: self._loop.post(FlowsDeleted(a, failure)))
+        pipeline = Pipeline(node, sources)
+        reader = TypedReader([by_plural()[p] for p in sorted(pipeline.plurals | {CLUSTER_INFORMATION.plural})])
+        self._agent = Agent(
+            pipeline=pipeline,
+            reader=reader,
+            dataplane=self._dataplane(parameters),
+            read_links=self._links.links,
+            health=self._health,
+            end=self.end,
+            monotonic=time.monotonic,
+        )
+        self._syncer = Syncer(store, reader.prefixes, self._loop.post, on_crash=self._crashed)
+        self._reporter = StatusReporter(
+            store, node, interval_seconds=parameters.reporting_seconds, ttl_seconds=parameters.reporting_ttl_seconds
+        )
+
+    def run(self) -> int:
+        """Turn until ended; return the exit status."""
+        self._health.watch_loop(lambda: self._loop.turned_at)
+        self._health.state = self._agent.state
+        self._health.serve(paths.health_socket("felix"))
+        self._agent.see_interfaces()
+        self._monitor.start()
+        self._syncer.start()
+        self._reporter.start()
+        try:
+            self._loop.run()
+        finally:
+            self._syncer.stop()
+            self._reporter.stop()
+            self._monitor.close()
+        return self._status
+
+    def end(self, status: int = 0) -> None:
+        """End after the batch under way; callable from any thread and from a signal handler."""
+        self._status = self._status or status
+        self._loop.stop()
+
+    def _handle(self, messages: Sequence[Message]) -> float | None:
+        return self._agent.handle(messages)
+
+    def _crashed(self, error: Exception) -> None:
+        structlog.get_logger().critical("syncer.crashed", error=repr(error), effect="felix ends and is started again")
+        self.end(1)
+
+    def _dataplane(self, parameters: Parameters) -> Dataplane:
+        tables, sysctls = NftTables(), ProcSysctls()
+        versions = (4, 6) if has_ipv6() else (4,)
+        return Dataplane(
+            sets=SetEffector(IpsetSets(), maxelem=parameters.set_size_max),
+            tables=[TableEffector(tables, TableKey(version, table)) for version in versions for table in TABLES],
+            table_kernel=tables,
+            interfaces=InterfaceEffector(sysctls, self._links),
+            routes=RouteEffector(
+                self._routes,
+                owns=owns(
+                    parameters.interface_prefixes,
+                    protocol=parameters.route_protocol,
+                    remove_external=parameters.remove_external_routes,
+                ),
+                protocol=parameters.route_protocol,
+                flows_of=self._cleaner.clean,
+                source=parameters.route_source,
+            ),
+            route_kernel=self._routes,
+            sysctls=sysctls,
+            forward_v4=parameters.ip_forwarding,
+            forward_v6=parameters.ip_forwarding and 6 in versions and parameters.ipv6,
+        )
+
+
+def has_ipv6() -> bool:
+    """Return whether this kernel has IPv6 at all."""
+    return Path("/proc/sys/net/ipv6").is_dir()
+
+
+def sources_of(environ: Mapping[str, str], file: Path = paths.FELIX_CFG) -> list[Source]:
+    """Return the parameters that are stronger than the store's, strongest first."""
+    found = [Source("environment", environment_texts(environ))]
+    try:
+        found.append(Source(f"file {file}", file_texts(file.read_text())))
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    if not has_ipv6():
+        found.insert(0, Source("this kernel", {"Ipv6Support": "false"}))
+    return found
+
+
+def first_parameters(store: Store, node: NodeName, sources: list[Source]) -> Parameters:
+    """Return the parameters as the store has them now; waits for a store that does not answer.
+
+    What the effectors are built with must be known before they are; what changes later restarts felix.
+    """
+    logger = structlog.get_logger()
+    backoff = Backoff(0.2, 5.0)
+    waiting = False
+    while True:
+        try:
+            return effective([*sources, *_stored_sources(store, node)]).parameters
+        except Transient as error:
+            if not waiting:
+                logger.warning("datastore.away", error=str(error), effect="felix waits; the dataplane stays as it is")
+            waiting = True
+            time.sleep(backoff.next())
+
+
+def _stored_sources(store: Store, node: NodeName) -> list[Source]:
+    found: list[Source] = []
+    for name in (f"node.{node}", "default"):
+        item = store.get(resource_key(ResourceKey(FELIX_CONFIGURATION.plural, name)))
+        if item is None:
+            continue
+        try:
+            resource = decode(FELIX_CONFIGURATION, item.value, item.revision).resource
+        except BadRecord:
+            continue  # the pipeline reports it
+        found.append(Source(name, spec_texts(resource.spec, resource.metadata.annotations), strict=False))
+    return found
+
+
+def main() -> int:
+    """Run felix in the foreground until SIGTERM or SIGINT."""
+    log.configure("felix", os.environ.get("FELIX_LOGSEVERITYSCREEN", "info"))
+    logger = structlog.get_logger()
+    try:
+        node, origin = node_name()
+        config = etcd_config_of_daemon()
+        logger.info("setting.effective", name="node_name", value=node, origin=origin)
+        logger.info("setting.effective", name="etcd_endpoints", value=",".join(config.endpoints), origin=config.origin)
+        sources = sources_of(os.environ)
+        effective(sources)  # a bad value of the operator's ends the start here
+        store = connect(config)
+        felix = Felix(node, store, sources, first_parameters(store, node, sources))
+    except CalicoError as error:
+        logger.critical("start.failed", error=str(error), hint=error.hint)
+        return 1
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: felix.end())
+    status = felix.run()
+    logger.info("felix.ended", status=status, effect="routes, rules and sets stay")
+    # threads that wait in a read of the store do not hold up the end
+    sys.stderr.flush()
+    if threading.active_count() > 1:
+        os._exit(status)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
