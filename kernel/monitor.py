@@ -1,4 +1,4 @@
-"""What changes in the kernel, as frozen messages: interfaces, addresses, routes.
+"""What changes in the kernel, as frozen messages: interfaces, addresses, routes, rules.
 
 A thread reads notifications and posts them (to `resources.runtime.loop.Loop.post`). They are hints: the state is what a
 read says. Where notifications were lost `ResyncNeeded` comes, and the receiver reads everything again.
@@ -20,6 +20,7 @@ from kernel import link_wire, route_wire
 from kernel.errors import from_errno
 from kernel.link import Link, LinkAddress
 from kernel.netlink import Socket
+from kernel.nfgen import changed_by, generation_events
 from kernel.route import Route, RouteKey
 from kernel.routes import interface_names
 from resources.names import IfName
@@ -30,6 +31,9 @@ _RTNLGRP_IPV4_ROUTE: Final = 7
 _RTNLGRP_IPV6_IFADDR: Final = 9
 _RTNLGRP_IPV6_ROUTE: Final = 11
 _PAUSE_SECONDS: Final = 1.0
+
+Notifications = list[tuple[int, int, bytes]]
+"""Type, port of the causer, body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +77,23 @@ class RouteGone:
 
 
 @dataclass(frozen=True, slots=True)
+class RulesChanged:
+    """Somebody committed a change of nftables rules, perhaps ourselves: ask `TableKernel.changed_elsewhere`."""
+
+    program: str
+    """Name of the process, cut at 15 characters ("dockerd", "iptables-nft-re")."""
+
+
+@dataclass(frozen=True, slots=True)
 class ResyncNeeded:
     """Notifications were lost: what was learned so far may be wrong in any point."""
 
     reason: str
 
 
-KernelEvent = LinkChanged | LinkGone | AddressAdded | AddressGone | RouteWritten | RouteGone | ResyncNeeded
+KernelEvent = (
+    LinkChanged | LinkGone | AddressAdded | AddressGone | RouteWritten | RouteGone | RulesChanged | ResyncNeeded
+)
 
 
 class Monitor:
@@ -89,21 +103,32 @@ class Monitor:
     """
 
     def __init__(
-        self, post: Callable[[KernelEvent], None], *, routes: bool = True, own_ports: frozenset[int] = frozenset()
+        self,
+        post: Callable[[KernelEvent], None],
+        *,
+        routes: bool = True,
+        rules: bool = False,
+        own_ports: frozenset[int] = frozenset(),
     ) -> None:
         """Subscribe.
 
         Args:
             post: takes each message; called from the monitor's thread.
             routes: whether to hear of routes.
+            rules: whether to hear of changes of nftables rules.
             own_ports: `NetlinkRoutes.port` of those whose writes are not to be told.
+
+        Raises:
+            NotSupported: `rules` on a kernel without nftables.
         """
         groups = [_RTNLGRP_LINK, _RTNLGRP_IPV4_IFADDR, _RTNLGRP_IPV6_IFADDR]
         if routes:
             groups += [_RTNLGRP_IPV4_ROUTE, _RTNLGRP_IPV6_ROUTE]
         self._post = post
         self._own_ports = own_ports
-        self._socket = Socket(socket.NETLINK_ROUTE, groups=groups)
+        self._sockets = {Socket(socket.NETLINK_ROUTE, groups=groups): self._hear_rtnetlink}
+        if rules:
+            self._sockets[generation_events()] = self._hear_generation
         self._names = interface_names()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = threading.Event()
@@ -119,28 +144,39 @@ class Monitor:
         os.eventfd_write(self._wake, 1)
         if self._thread.ident is not None:
             self._thread.join()
-        self._socket.close()
+        for heard in self._sockets:
+            heard.close()
         os.close(self._wake)
 
     def _run(self) -> None:
         with selectors.DefaultSelector() as selector:
-            selector.register(self._socket, selectors.EVENT_READ)
+            for heard, understand in self._sockets.items():
+                selector.register(heard, selectors.EVENT_READ, (heard, understand))
             selector.register(self._wake, selectors.EVENT_READ)
             while not self._stopping.is_set():
-                selector.select()
-                if not self._stopping.is_set():
-                    self._hear()
+                for ready, _ in selector.select():
+                    if ready.data is not None and not self._stopping.is_set():
+                        self._hear(*ready.data)
 
-    def _hear(self) -> None:
+    def _hear(self, heard: Socket, understand: Callable[[Notifications], None]) -> None:
         try:
-            messages = self._socket.receive()
+            messages = heard.receive()
         except OSError as exc:
-            self._socket.drain()
+            heard.drain()
             self._names = interface_names()
             self._post(ResyncNeeded(str(from_errno(exc.errno or 0, "notifications of the kernel were lost"))))
             if exc.errno != errno.ENOBUFS:
                 self._stopping.wait(_PAUSE_SECONDS)  # not known to happen; whatever it is, do not spin
             return
+        understand(messages)
+
+    def _hear_generation(self, messages: Notifications) -> None:
+        for kind, _, body in messages:
+            program = changed_by(kind, body)
+            if program is not None:
+                self._post(RulesChanged(program))
+
+    def _hear_rtnetlink(self, messages: Notifications) -> None:
         decoder = route_wire.Decoder(self._names)
         for kind, port, body in messages:
             if kind in (route_wire.RTM_NEWROUTE, route_wire.RTM_DELROUTE):

@@ -18,9 +18,12 @@ from kernel.monitor import (
     ResyncNeeded,
     RouteGone,
     RouteWritten,
+    RulesChanged,
 )
 from kernel.route import Route, RouteKey
 from kernel.routes import NetlinkRoutes
+from kernel.xtables import TableChange, TableKey
+from kernel.xtables_nft import NftTables
 from resources.names import IfName
 
 KEY = RouteKey(ipaddress.ip_network("10.1.0.0/26"))
@@ -135,6 +138,23 @@ def test_lost_notifications_ask_for_a_resync_and_then_it_goes_on(
     netns.ip("route", "add", "blackhole", "10.9.0.0/26", "proto", "static")
     last = RouteWritten(RouteKey(ipaddress.ip_network("10.9.0.0/26")), Route.blackhole(protocol=4))
     heard.until(lambda event: event == last)
+
+
+def test_changes_of_rules_are_told_once_each_with_the_program(netns: Namespace, heard: Heard) -> None:
+    with netns.entered():
+        monitor = Monitor(heard.post, rules=True)
+        tables = NftTables()
+    monitor.start()
+    with netns.entered():
+        rules = [f"-s 10.0.{number >> 8}.{number & 255}/32 -j ACCEPT" for number in range(3000)]
+        tables.write(TableKey(4, "filter"), TableChange(chains={"cali-x": rules}))
+    netns.run("iptables-nft -A FORWARD -j DROP")
+    netns.run("nft add table ip mine")
+    events = heard.until(lambda event: event == RulesChanged("nft"))
+    programs = [event.program for event in events if isinstance(event, RulesChanged)]
+    assert programs == ["iptables-nft-re", "iptables-nft", "nft"]
+    monitor.close()
+    tables.close()
 
 
 def test_a_monitor_that_was_never_started_closes(netns: Namespace) -> None:
