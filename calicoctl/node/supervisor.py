@@ -59,7 +59,6 @@ def programs(*, driver: bool, bgp: bool) -> tuple[Program, ...]:
         wanted.append(Program("bgpd", (script("calico-bgpd"),)))
     if driver:
         wanted.append(Program("libnetwork", (script("calico-libnetwork"),)))
-    wanted.append(Program("agent", (script("calico-node"), "agent")))
     return tuple(wanted)
 
 
@@ -175,6 +174,17 @@ def wait_ready(
             raise _failure(waiting[0], last.get(waiting[0].name, ""))
         if waiting:
             time.sleep(0.05)
+
+
+def say_unready(wanted: Sequence[Program], say: Callable[[str], None]) -> list[str]:
+    """Say of each daemon that is not ready what it waits for; return their names."""
+    unready = []
+    for program in wanted:
+        status, text = health.ask(paths.health_socket(program.name), "/readiness", timeout=1)
+        if status != 204:
+            say(f"calico-{program.name} is not ready: {text.strip() or 'it does not answer'}")
+            unready.append(program.name)
+    return unready
 
 
 def _failure(program: Program, last: str) -> DaemonFailed:

@@ -1,0 +1,160 @@
+"""`calicoctl node clean`: stop, and remove everything of ours from this host and this host's records from the store."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import click
+
+from calicoctl.node import identity
+from calicoctl.node.stop import stop
+from calicoctl.session import open_client
+from ipam.cleanup import Cleanup
+from kernel.errors import DataplaneError
+from kernel.links import NetlinkLinks
+from kernel.route import PROTOCOL_BGPD, PROTOCOL_FELIX
+from kernel.routes import NetlinkRoutes
+from kernel.sets import TEMPORARY_PREFIXES, IpsetSets
+from kernel.xtables import KERNEL_CHAINS, TableChange, TableKernel, TableKey
+from kernel.xtables_nft import NftTables
+from resources.errors import CalicoError, DoesNotExist
+from resources.kinds.node import KIND as NODE
+from resources.kinds.node import NODE_ID_ANNOTATION
+from resources.kinds.workloadendpoint import KIND as ENDPOINT
+from resources.names import NodeName
+from resources.runtime import paths
+from resources.runtime.nodename import node_name
+
+SET_PREFIXES = ("cali40", "cali60", *TEMPORARY_PREFIXES)
+HOST_SIDE, WAITING_SIDE = "cali", "temp"
+"""Names of our veth ends begin so: the host's, and the container's until Docker took it."""
+
+
+def clean(*, config: str | None, confirmed: bool, ask: Callable[[str], bool]) -> int:
+    """Remove everything of ours; 0 if nothing is left."""
+    name, _ = node_name()
+    if not confirmed and not ask(_question(name, config)):
+        click.echo("Nothing was changed.")
+        return 1
+    stop()
+    good = _clean_kernel()
+    good &= _clean_store(name, config)
+    if good:
+        _clean_files()
+        click.echo(f"Nothing of calico is left on this host (its logs are in {paths.LOG}).")
+        return 0
+    return 1
+
+
+def _question(name: NodeName, config: str | None) -> str:
+    try:
+        with open_client(config) as client:
+            local = [e for e in client.list(ENDPOINT).items if e.node == name]
+        attached = f"{len(local)} containers lose their network, and the records of node {name} are removed"
+    except CalicoError:
+        attached = "containers lose their network (the datastore does not answer, so they cannot be counted)"
+    return f"Remove all routes, rules, sets and interfaces of calico from this host? {attached}."
+
+
+def _clean_kernel() -> bool:
+    """Remove routes first, so that nothing is reachable when its rules go; then rules, sets, interfaces."""
+    good = True
+    for what, remove in (
+        ("routes", _remove_routes), ("chains", _remove_chains), ("sets", _remove_sets), ("interfaces", _remove_links),
+    ):
+        try:
+            removed, failed = remove()
+        except DataplaneError as error:
+            removed, failed = 0, {what: error}
+        if removed:
+            click.echo(f"removed {removed} {what}")
+        for key, failure in failed.items():
+            click.echo(f"could not remove {key}: {failure}", err=True)
+            good = False
+    return good
+
+
+Result = tuple[int, Mapping[str, DataplaneError]]
+
+
+def _remove_routes() -> Result:
+    routes = NetlinkRoutes()
+    try:
+        ours = routes.read(lambda _, route: route.protocol in (PROTOCOL_FELIX, PROTOCOL_BGPD)).ours
+        failed = routes.delete(ours)
+    finally:
+        routes.close()
+    return len(ours) - len(failed), {f"route {key}": error for key, error in failed.items()}
+
+
+def _remove_chains(tables: TableKernel | None = None) -> Result:
+    tables = tables or NftTables()
+    removed = 0
+    failed: dict[str, DataplaneError] = {}
+    for version in (4, 6):
+        for table in KERNEL_CHAINS:
+            key = TableKey(version, table)
+            state = tables.read(key)
+            change = TableChange(
+                delete=[(c, r.text) for c, rules in state.outside.items() for r in rules if r.text is not None],
+                remove_chains=frozenset(state.chains),
+            )
+            if change:
+                stuck = tables.write(key, change)
+                failed.update({f"chain {chain} of {key}": error for chain, error in stuck.items()})
+                removed += len(state.chains) - len(stuck)
+    return removed, failed
+
+
+def _remove_sets() -> Result:
+    sets = IpsetSets()
+    names = list(sets.read(SET_PREFIXES))
+    failed = sets.destroy(names)
+    return len(names) - len(failed), {f"set {name}": error for name, error in failed.items()}
+
+
+def _remove_links() -> Result:
+    links = NetlinkLinks()
+    try:
+        ours = [
+            link.name for link in links.links().values()
+            if link.kind == "veth" and link.name.startswith((HOST_SIDE, WAITING_SIDE))
+        ]
+        failed: dict[str, DataplaneError] = {}
+        for name in ours:
+            try:
+                links.delete(name)
+            except DataplaneError as error:
+                failed[f"interface {name}"] = error
+    finally:
+        links.close()
+    return len(ours) - len(failed), failed
+
+
+def _clean_store(name: NodeName, config: str | None) -> bool:
+    """Remove this host's Node with its endpoints, addresses and blocks, unless another host owns the name."""
+    try:
+        with open_client(config) as client:
+            client.ipam = Cleanup(client.store)
+            node = client.get(NODE, name)
+            owner = node.metadata.annotations.get(NODE_ID_ANNOTATION)
+            if owner not in (None, identity.node_id()):
+                click.echo(f"the records of node {name} belong to another host ({node.ipv4}) and stay")
+                return True
+            client.delete(NODE, name)
+    except DoesNotExist:
+        return True
+    except CalicoError as error:
+        click.echo(f"the records of node {name} could not be removed: {error}", err=True)
+        click.echo(f"  when the datastore answers: calicoctl delete node {name}", err=True)
+        return False
+    click.echo(f"removed node {name} and its endpoints, addresses and blocks from the datastore")
+    return True
+
+
+def _clean_files() -> None:
+    for path in (paths.NODENAME, paths.NODE_ID):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(paths.RUN, ignore_errors=True)
+    for name in ("calico.sock", "calico-ipam.sock"):
+        Path(paths.DOCKER_PLUGINS / name).unlink(missing_ok=True)
