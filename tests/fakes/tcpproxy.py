@@ -3,6 +3,7 @@
 import select
 import socket
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 
@@ -10,7 +11,8 @@ class TcpProxy:
     """Forwards to a port, both ways, until told otherwise.
 
     `lose_answers`: what the server answers from now on is thrown away and the connection cut, after it got the request.
-    `go_silent`: nothing is forwarded any more, connections stay open. `cut`: every open connection ends.
+    `go_silent`: nothing is forwarded any more, connections stay open. `cut`: every open connection ends. `on_request`
+    is called with what comes from a client before it is passed on.
     """
 
     def __init__(self, port: int) -> None:
@@ -19,6 +21,7 @@ class TcpProxy:
         self.port: int = self._listener.getsockname()[1]
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self.lose_answers = False
+        self.on_request: Callable[[bytes], None] = lambda _: None
         self.silent = threading.Event()
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -55,16 +58,26 @@ class TcpProxy:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with client, socket.create_connection(self._target) as server:
-            with self._lock:
-                self._open |= {client, server}
+        with client:
             try:
-                self._forward(client, server)
+                server = socket.create_connection(self._target)
             except OSError:
-                pass  # one side ended
-            finally:
-                with self._lock:
-                    self._open -= {client, server}
+                return
+            with server:
+                self._join(client, server)
+
+    def _join(self, client: socket.socket, server: socket.socket) -> None:
+        for end in (client, server):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with self._lock:
+            self._open |= {client, server}
+        try:
+            self._forward(client, server)
+        except OSError:
+            pass  # one side ended
+        finally:
+            with self._lock:
+                self._open -= {client, server}
 
     def _forward(self, client: socket.socket, server: socket.socket) -> None:
         while True:
@@ -74,4 +87,6 @@ class TcpProxy:
                 data = end.recv(65536)
                 if not data or (end is server and self.lose_answers):
                     return
+                if end is client:
+                    self.on_request(data)
                 (server if end is client else client).sendall(data)

@@ -37,6 +37,8 @@ _KEEPALIVE = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 ]
 
+_WANTS_TOKEN = ("user name is empty", "revision of auth store is old")
+
 T = TypeVar("T")
 
 
@@ -48,7 +50,7 @@ class Unanswered(Exception):
     """The endpoint may have acted on the request."""
 
 
-class _Unauthenticated(Exception):
+class Unauthenticated(Exception):
     """The token is missing or no longer known."""
 
 
@@ -79,6 +81,9 @@ class Cluster:
         if not self._endpoints:
             raise ConfigurationError("no etcd endpoint is given", hint="set ETCD_ENDPOINTS")
         self._user = (config.username, config.password) if config.username and config.password else None
+        self._log_in_lock = threading.Lock()
+        self._log_ins = 0
+        """How often we logged in, or found that the cluster has no users."""
         self._files = _PemFiles()
         self._session = _session(config, self._files)
         self.call_seconds = call_seconds
@@ -221,50 +226,62 @@ class Cluster:
         )
 
     def open_stream(self, endpoint: Endpoint, body: bytes, seconds: float) -> requests.Response:
-        """POST a watch request; return the answer with its body still to come."""
-
-        def ask() -> requests.Response:
-            url = self._client(endpoint, seconds, seconds).get_url("watch")
-            try:
-                response = self._session.post(url, data=body, stream=True, timeout=seconds)
-                if response.status_code != requests.codes["ok"]:
-                    with response:
-                        raise _verdict(endpoint, gateway.refusal(response.text), response.reason)
-            except requests.RequestException as error:
-                raise NotSent(in_words(error)) from error
-            return response
-
-        return self.with_token(endpoint, ask, seconds)
+        """POST a watch request; return the answer with its body still to come. To be run by `with_token`."""
+        url = self._client(endpoint, seconds, seconds).get_url("watch")
+        try:
+            response = self._session.post(url, data=body, stream=True, timeout=seconds)
+            if response.status_code != requests.codes["ok"]:
+                with response:
+                    raise verdict(endpoint, gateway.refusal(response.text), response.reason)
+        except requests.RequestException as error:
+            raise NotSent(in_words(error)) from error
+        return response
 
     def with_token(self, endpoint: Endpoint, ask: Callable[[], T], seconds: float) -> T:
         """Run `ask`, logged in; tokens die when they are not used and when a member restarts."""
-        if self._user and "Authorization" not in self._session.headers:
-            self._log_in(endpoint, self._user, seconds)
+        log_ins = self._log_ins
+        if self._user and not log_ins:
+            log_ins = self._log_in(endpoint, self._user, seconds, log_ins)
         try:
             return ask()
-        except _Unauthenticated as error:
+        except Unauthenticated as error:
             if not self._user:
-                raise _wants_user(endpoint, str(error)) from error
-        self._log_in(endpoint, self._user, seconds)
+                raise StoreRefused(
+                    f"etcd at {endpoint} wants a user: {error}", hint="set ETCD_USERNAME and ETCD_PASSWORD"
+                ) from error
+        self._log_in(endpoint, self._user, seconds, log_ins)
         try:
             return ask()
-        except _Unauthenticated as error:
+        except Unauthenticated as error:
             raise StoreRefused(f"etcd at {endpoint} does not take its own token: {error}") from error
 
-    def _log_in(self, endpoint: Endpoint, user: tuple[str, str], seconds: float) -> None:
-        """Get a token. What fails here was not sent as far as the request goes that wants it."""
-        client = self._client(endpoint, seconds, seconds)
-        try:
-            answer = client.post(client.get_url("auth/authenticate"), json={"name": user[0], "password": user[1]})
-        except Etcd3Exception as error:
-            if "authentication is not enabled" in (error.detail_text or ""):
-                self._session.headers["Authorization"] = ""
-                return
-            verdict = _judge(endpoint, error)
-            raise (verdict if isinstance(verdict, StoreRefused) else NotSent(str(verdict))) from error
-        except (requests.RequestException, ValueError) as error:
-            raise NotSent(in_words(error)) from error
-        self._session.headers["Authorization"] = str(answer["token"])
+    def _log_in(self, endpoint: Endpoint, user: tuple[str, str], seconds: float, seen: int) -> int:
+        """Get a token, unless another thread did after log-in number `seen`; return the number of this one.
+
+        What fails here was not sent as far as the request goes that wants the token.
+        """
+        with self._log_in_lock:
+            if self._log_ins != seen:
+                return self._log_ins
+            client = self._client(endpoint, seconds, seconds)
+            request = {"name": user[0], "password": user[1]}
+            without_token = {"Authorization": None}  # etcd refuses a log-in that carries a dead one
+            try:
+                answer = client.post(client.get_url("auth/authenticate"), json=request, headers=without_token)
+                self._session.headers["Authorization"] = str(answer["token"])
+            except Etcd3Exception as error:
+                meant = _judge(endpoint, error)
+                if "authentication is not enabled" not in (error.detail_text or ""):
+                    raise (meant if isinstance(meant, StoreRefused) else NotSent(str(meant))) from error
+            except (requests.RequestException, ValueError) as error:
+                raise NotSent(in_words(error)) from error
+            self._log_ins += 1
+            return self._log_ins
+
+    def log_in_again(self) -> None:
+        """Before the next request: what was refused may have been refused to nobody."""
+        with self._log_in_lock:
+            self._log_ins = 0
 
     # --- the epoch -----------------------------------------------------------------------------------------------
 
@@ -305,14 +322,14 @@ def _judge(endpoint: Endpoint, error: Etcd3Exception) -> Exception:
     if isinstance(cause, requests.RequestException):
         kind = NotSent if _never_sent(cause) else Unanswered
         return kind(in_words(cause))
-    return _verdict(endpoint, gateway.refusal(error.detail_text or ""), *map(str, error.args))
+    return verdict(endpoint, gateway.refusal(error.detail_text or ""), *map(str, error.args))
 
 
-def _verdict(endpoint: Endpoint, refusal: gateway.Refusal, *http_reason: str) -> Exception:
+def verdict(endpoint: Endpoint, refusal: gateway.Refusal, *http_reason: str) -> Exception:
     """Return what an answer other than 200 means for the caller."""
     text = refusal.text
-    if refusal.code == gateway.CODE_UNAUTHENTICATED or "revision of auth store is old" in text:
-        return _Unauthenticated(text)
+    if refusal.code == gateway.CODE_UNAUTHENTICATED or any(t in text for t in _WANTS_TOKEN):
+        return Unauthenticated(text)
     if refusal.code == gateway.CODE_OUT_OF_RANGE:
         return OutOfRange(text)
     if "no leader" in text or "too many requests" in text or refusal.code == gateway.CODE_NOT_FOUND:
@@ -324,15 +341,9 @@ def _verdict(endpoint: Endpoint, refusal: gateway.Refusal, *http_reason: str) ->
             f"etcd at {endpoint} is full: {text}",
             hint="compact and defragment it (etcdctl compact, defrag), then etcdctl alarm disarm",
         )
-    if "user name is empty" in text:
-        return _wants_user(endpoint, text)
     if refusal.code in (3, gateway.CODE_PERMISSION_DENIED, gateway.CODE_EXHAUSTED, 9, 12):
         return StoreRefused(f"etcd at {endpoint} refused: {text}")
     return Unanswered(text)
-
-
-def _wants_user(endpoint: Endpoint, text: str) -> StoreRefused:
-    return StoreRefused(f"etcd at {endpoint} wants a user: {text}", hint="set ETCD_USERNAME and ETCD_PASSWORD")
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -359,11 +370,10 @@ def _never_sent(error: requests.RequestException) -> bool:
 def in_words(error: BaseException) -> str:
     """Return the innermost reason in a few words."""
     chain = list(causes(error))
+    if texts := [one.strerror for one in chain if isinstance(one, OSError) and one.strerror]:
+        return texts[-1][:1].lower() + texts[-1][1:]
     if any(isinstance(one, requests.Timeout | ReadTimeoutError | ConnectTimeoutError | TimeoutError) for one in chain):
         return "no answer in time"
-    texts = [one.strerror for one in chain if isinstance(one, OSError) and one.strerror]
-    if texts:
-        return texts[-1][:1].lower() + texts[-1][1:]
     return str(chain[-1]) or repr(chain[-1])
 
 

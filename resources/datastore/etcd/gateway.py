@@ -177,9 +177,10 @@ class Canceled:
 
 @dataclass(frozen=True, slots=True)
 class StreamError:
-    """The whole stream ends."""
+    """The whole stream ends; `code` is gRPC's, 0 if unknown."""
 
     reason: str
+    code: int = 0
 
 
 WatchMessage = Created | Canceled | StreamError | Batch
@@ -199,7 +200,9 @@ def watch_message(line: bytes, prefixes: Sequence[str]) -> WatchMessage | None:
         message = json.loads(line)
         if "error" in message:
             error = message["error"]
-            return StreamError(str(error.get("message", error)) if isinstance(error, dict) else str(error))
+            if not isinstance(error, dict):
+                return StreamError(str(error), int(message.get("code", 0)))
+            return StreamError(str(error.get("message", error)), int(error.get("grpc_code", 0)))
         return _watch_result(message["result"], prefixes)
     except (KeyError, IndexError, AttributeError, TypeError) as error:
         raise ValueError(f"{line[:100]!r} is no watch message: {error!r}") from error

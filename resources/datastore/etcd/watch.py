@@ -10,7 +10,16 @@ import requests
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from resources.datastore.etcd import gateway
-from resources.datastore.etcd.cluster import Cluster, Endpoint, NotSent, Unanswered, causes, in_words
+from resources.datastore.etcd.cluster import (
+    Cluster,
+    Endpoint,
+    NotSent,
+    Unanswered,
+    Unauthenticated,
+    causes,
+    in_words,
+    verdict,
+)
 from resources.datastore.store import Batch, Compacted, WatchEnded
 from resources.errors import CalicoError, StoreRefused
 
@@ -120,14 +129,22 @@ class EtcdWatch:
 
     def _open_at(self, endpoint: Endpoint, share: float, _: float) -> "_Stream":
         body = gateway.watch_request([(prefix, self._positions[prefix]) for prefix in self._prefixes])
-        stream = _Stream(endpoint, self._cluster.open_stream(endpoint, body, share), self._prefixes)
-        try:
-            stream.wait_until_created()
+
+        def ask() -> _Stream:
+            stream = _Stream(endpoint, self._cluster.open_stream(endpoint, body, share), self._prefixes)
+            try:
+                stream.wait_until_created()
+            except BaseException:
+                stream.close()
+                raise
             stream.be_patient(self._idle_seconds)
-        except BaseException:
-            stream.close()
+            return stream
+
+        try:
+            return self._cluster.with_token(endpoint, ask, share)
+        except StoreRefused:
+            self._cluster.log_in_again()
             raise
-        return stream
 
     def _reopened(self) -> Batch:
         """Open the stream anew after a silence; the batch without events tells that the watch lives."""
@@ -185,10 +202,12 @@ class _Stream:
             match message:
                 case gateway.Created() as created:
                     self.created.append(created)
+                case gateway.Canceled(0, reason) if "Unauthenticated" in reason:
+                    raise Unauthenticated(reason)
                 case gateway.Canceled(0, reason):
                     raise StoreRefused(f"etcd at {self.endpoint} refused a watch: {reason}", prefixes=self._prefixes)
-                case gateway.StreamError(reason):
-                    raise NotSent(reason)
+                case gateway.StreamError(reason, code):
+                    raise verdict(self.endpoint, gateway.Refusal(code, reason))
                 case None:
                     raise NotSent("the server ended the stream")
                 case _:
