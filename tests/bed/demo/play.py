@@ -40,8 +40,9 @@ def main(*, keep: bool) -> int:
 
 def _show_logs(record: Record, script: Script) -> None:
     for host in record.hosts:
-        done = host.run("tail -n 15 /var/log/calico/*/current", check=False)
-        script.say(f"\nlast lines of the daemons on {host.node}\n{done.stdout}")
+        done = host.run("tail -n 15 /var/log/calico/*/current 2>/dev/null", check=False)
+        if done.stdout:
+            script.say(f"\nlast lines of the daemons on {host.node}\n{done.stdout}")
 
 
 def _how_to_go_on() -> str:

@@ -5,11 +5,12 @@ import re
 import time
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
+from typing import cast
 
 from bed.cluster import Cluster, HostPlan
 from bed.command import Done
 from bed.daemons import complaints
-from bed.demo.script import Script, within
+from bed.demo.script import Script, StepFailed, within
 from bed.dockerd import Container, Dockerd
 from bed.grid import Grid, Rule, matrix
 from bed.host import Firewall, Host
@@ -26,6 +27,8 @@ NODES = ("node1", "node2", "node3")
 BLOCK_LENGTH = 26
 REPLY_SECONDS = 1.0
 """How long a pair that should be closed is waited for."""
+QUICK_SECONDS = 0.2
+"""The same while a change is timed: a lost SYN is sent again only after a second."""
 
 POOL = """\
 apiVersion: v1
@@ -94,7 +97,8 @@ class Record:
             ("all of it removed again", self.clean),
         ):
             with script.step(title):
-                script.need("the hosts are up", up)
+                if not up:
+                    raise StepFailed("not tried: the hosts are not up")
                 work()
 
     # -- 1
@@ -140,9 +144,9 @@ class Record:
             rows = [
                 [cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if "|" in line
             ]
-            self.script.check("it says that Calico is running", "Calico process is running." in done.stdout)
+            self.script.check(f"{host.node} says that Calico is running", "Calico process is running." in done.stdout)
             self.script.check(
-                "the headings are those of the record",
+                "its headings are those of the record",
                 bool(rows) and rows[0] == ["PEER ADDRESS", "PEER TYPE", "STATE", "SINCE", "INFO"],
             )
             self.script.check(
@@ -230,6 +234,10 @@ class Record:
                 f"the three of {network} are in blocks of their own", len({self.block(name) for name in mine}) == 3
             )
 
+    def _need_containers(self) -> None:
+        if len(self.address_of) < 9:
+            raise StepFailed("not tried: the nine containers do not run")
+
     def block(self, name: str) -> IPv4Network:
         return IPv4Network(f"{self.address_of[name]}/{BLOCK_LENGTH}", strict=False)
 
@@ -240,7 +248,7 @@ class Record:
 
     def reachability(self) -> None:
         script, containers = self.script, list(self.containers.values())
-        script.need("nine containers run", len(self.address_of) == 9)
+        self._need_containers()
         host_addresses = {host.node: host.address for host in self.hosts}
         script.say("\n   container to container; a number is the ttl of the reply, - is no answer")
         among = self._grid(matrix(containers, self.address_of), self.same_network)
@@ -248,13 +256,16 @@ class Record:
         self._grid(matrix(containers, host_addresses), lambda source, target: True)
         script.say("\n   host to container")
         self._grid(matrix(self.hosts, self.address_of), lambda source, target: self.host_of(target) == source)
-        for source, target in among.replies:
-            if self.same_network(source, target) and source != target:
-                far = self.host_of(source) != self.host_of(target)
-                mark = among[source, target].mark
-                script.check(f"{source} to {target}: ttl {62 if far else 63}", mark == ("62" if far else "63"), mark)
+        across = [pair for pair in among.replies if self.same_network(*pair) and pair[0] != pair[1]]
+        odd = [
+            f"{source} to {target} {among[source, target].mark}"
+            for source, target in across
+            if among[source, target].mark != "62"
+        ]
+        script.check(f"ttl 62, two routers, on all {len(across)} ways across hosts", not odd, ", ".join(odd))
         self._names()
         self._seen_as()
+        self._outside()
 
     def _grid(self, grid: Grid, rule: Rule) -> Grid:
         wrong = grid.wrong(rule)
@@ -291,10 +302,19 @@ class Record:
             expected = {other: str(address) for other, address in targets.items()}
             self.script.check(f"{name} sees its clients' own addresses", seen == expected, str(seen))
 
+    def _outside(self) -> None:
+        """The fabric stands for the world outside: it has no route to a container, so without NAT no answer comes."""
+        fabric = self.cluster.fabric
+        with fabric.tcp_listen(8080):
+            grid = matrix(list(self.containers.values()), {"fabric": fabric.address}, lambda a: tcp_connect(a, 8080))
+        seen = {source: cast(TalkResult, reply).seen_as for (source, _), reply in grid.replies.items()}
+        wanted = {name: str(container.host.address) for name, container in self.containers.items()}
+        self.script.check("the world outside sees each container as its host", seen == wanted, str(seen))
+
     # -- 7
 
     def routes(self) -> None:
-        self.script.need("nine containers run", len(self.address_of) == 9)
+        self._need_containers()
         for host, done in zip(self.hosts, self.script.run_on(self.hosts, "ip route"), strict=True):
             shown = json.loads(host.ip("-j", "route").stdout)
             self.script.check(
@@ -331,7 +351,7 @@ class Record:
     # -- 8
 
     def policy(self) -> None:
-        self.script.need("nine containers run", len(self.address_of) == 9)
+        self._need_containers()
         web, other_port = ("docker-test5", 80), ("docker-test5", 81)
         host, server = self.hosts[0], self.containers["docker-test5"]
         for port in (80, 81):
@@ -343,7 +363,7 @@ class Record:
         self.script.check("before it calico-net1 does not reach calico-net2", not self._asks("docker-test1", *web))
         host.write_file("/etc/calico/policy.yaml", POLICY)
         self.script.run(host, "cat /etc/calico/policy.yaml; calicoctl apply -f /etc/calico/policy.yaml")
-        opened, took = within(5.0, lambda: self._asks("docker-test1", *web))
+        opened, took = within(5.0, lambda: self._asks("docker-test1", *web, patience=QUICK_SECONDS))
         self.script.check(f"it works {took:.2f} s after calicoctl returned", opened and took <= 1.0, f"{took:.2f} s")
         answer = self._fetch("docker-test1", *web)
         self.script.check(
@@ -357,13 +377,13 @@ class Record:
         self.script.check("calico-net2 still reaches itself on port 81", self._asks("docker-test4", *other_port))
         self.script.check("and by ping", self.containers["docker-test4"].ping(self.address_of["docker-test5"]).ok)
         self.script.run(host, "calicoctl delete -f /etc/calico/policy.yaml")
-        closed, took = within(5.0, lambda: not self._asks("docker-test1", *web))
+        closed, took = within(5.0, lambda: not self._asks("docker-test1", *web, patience=QUICK_SECONDS))
         self.script.check(f"without it the way is closed again after {took:.2f} s", closed)
 
-    def _asks(self, source: str, target: str, port: int) -> bool:
+    def _asks(self, source: str, target: str, port: int, *, patience: float = REPLY_SECONDS) -> bool:
         """Whether a TCP connection comes up, tried from inside the container."""
         with self.containers[source].entered():
-            answer: TalkResult = tcp_connect(self.address_of[target], port, timeout=REPLY_SECONDS)
+            answer: TalkResult = tcp_connect(self.address_of[target], port, timeout=patience)
         return answer.ok
 
     def _fetch(self, source: str, target: str, port: int) -> Done:
