@@ -10,6 +10,7 @@ import kernel
 def test_no_module_of_ours_loads_pyroute2_when_imported() -> None:
     names = [f"kernel.{module.name}" for module in pkgutil.iter_modules(kernel.__path__)]
     assert "kernel.links" in names
-    code = f"import sys, {', '.join(names)}; sys.exit(' '.join(m for m in sys.modules if m in ('pyroute2', 'iptc')) or 0)"
+    look = "' '.join(name for name in sys.modules if name in ('pyroute2', 'iptc'))"
+    code = f"import sys, {', '.join(names)}; sys.exit({look} or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
