@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Generic, Protocol, TypeVar
 
 import msgspec
@@ -27,6 +28,10 @@ from resources.names import HandleId, IPNetwork, NodeName, parse_network
 
 RESERVATIONS_PREFIX = keys.kind_prefix("ipreservations")
 T = TypeVar("T")
+
+_block_of_key = lru_cache(maxsize=1 << 16)(keys.parse_block_key)
+_key_of_block = lru_cache(maxsize=1 << 16)(keys.block_key)
+_owner_of_key = lru_cache(maxsize=1 << 12)(keys.parse_affinity_key)
 
 
 class Report(Protocol):
@@ -76,6 +81,7 @@ class View:
         self._now = now
         self._report = report
         self._blocks: dict[str, tuple[int, Block]] = {}
+        self._config: tuple[KeyValue | None, Stored[IPAMConfig]] | None = None
 
     def has_lapsed(self) -> bool:
         """Whether the store lost history since the last call; if so, everything read before is forgotten."""
@@ -91,9 +97,14 @@ class View:
     def config(self) -> Stored[IPAMConfig]:
         """Return the settings in force. Raises IPAMConfigInvalid."""
         record = self.source.get(keys.IPAM_CONFIG)
+        if self._config is not None and self._config[0] is record:
+            return self._config[1]
         if record is None:
-            return Stored(keys.IPAM_CONFIG, ABSENT, config_form.DEFAULTS)
-        return Stored(record.key, record.revision, config_form.decode(record.value))
+            config = Stored(keys.IPAM_CONFIG, ABSENT, config_form.DEFAULTS)
+        else:
+            config = Stored(record.key, record.revision, config_form.decode(record.value))
+        self._config = record, config
+        return config
 
     def settings(self) -> IPAMConfig:
         return self.config().value or config_form.DEFAULTS
@@ -144,7 +155,7 @@ class View:
 
     def block(self, cidr: IPNetwork) -> Stored[Block]:
         """Return a block as it counts now: what has cooled down is free. Raises BlockUnreadable."""
-        key = keys.block_key(cidr)
+        key = _key_of_block(cidr)
         record = self.source.get(key)
         if record is None:
             return Stored(key, ABSENT, None)
@@ -172,7 +183,7 @@ class View:
 
     def block_cidrs(self, version: int) -> list[IPNetwork]:
         """Return all blocks there are, in key order; their values come with the same read."""
-        found = (keys.parse_block_key(record.key) for record in self.source.list(keys.blocks_prefix(version)))
+        found = (_block_of_key(record.key) for record in self.source.list(keys.blocks_prefix(version)))
         return [cidr for cidr in found if cidr is not None]
 
     # --- tickets and handles
@@ -181,14 +192,14 @@ class View:
         """Return a node's tickets of one version, in key order."""
         found: dict[IPNetwork, Stored[AffinityState]] = {}
         for record in self.source.list(keys.affinities_prefix(node, version)):
-            parsed = keys.parse_affinity_key(record.key)
+            parsed = _owner_of_key(record.key)
             if parsed is not None:
                 found[parsed[1]] = Stored(record.key, record.revision, affinity_form.decode(record.value))
         return found
 
     def all_tickets(self, node: NodeName | None = None) -> list[tuple[NodeName, IPNetwork]]:
         """Return the tickets of both versions, of one node or of all, in key order."""
-        parsed = (keys.parse_affinity_key(record.key) for record in self.source.list(keys.affinities_prefix(node)))
+        parsed = (_owner_of_key(record.key) for record in self.source.list(keys.affinities_prefix(node)))
         return [owned for owned in parsed if owned is not None]
 
     def ticket(self, node: NodeName, cidr: IPNetwork) -> Stored[AffinityState]:
