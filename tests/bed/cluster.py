@@ -23,7 +23,7 @@ class HostPlan:
     firewall: Firewall | None = None
 
 
-Start = Callable[["Cluster", Host], None]
+Start = Callable[["Cluster", Host], object]
 """Starts something on a host and waits until it is ready."""
 
 

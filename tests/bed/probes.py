@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Protocol, Self
 
+from bed.command import wait_until
+
 IPAddress = IPv4Address | IPv6Address
 Address = IPAddress | str
 _ECHO_REPLY, _ECHO_REQUEST = {4: 0, 6: 129}, {4: 8, 6: 128}
@@ -218,6 +220,16 @@ class Prober:
         """Send one ICMP echo request."""
         with self.entered():
             return ping(address, timeout=timeout, size=size, source=source)
+
+    def await_ping(self, address: Address, *, timeout: float = 10.0) -> float:
+        """Ping until there is an answer, and return the seconds that took.
+
+        Raises:
+            Timeout: there was none in time.
+        """
+        with self.entered():
+            what = f"{self.name} to reach {address}"
+            return wait_until(what, lambda: ping(address, timeout=0.1).ok, timeout=timeout, every=0.01)
 
     def tcp_connect(
         self, address: Address, port: int, *, timeout: float = 1.0, source: Address | None = None
