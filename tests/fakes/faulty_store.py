@@ -13,6 +13,7 @@ Wrap any store. Writes are counted from 1 by `FaultyStore.writes`; faults are se
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from types import TracebackType
 
 from resources.datastore.store import (
@@ -163,7 +164,7 @@ class FaultyStore:
             outcome = self._store.commit(transaction, timeout=timeout)
         return (after() if after else None) or outcome
 
-    def watch(self, from_revisions: Mapping[str, int]) -> "_FaultyWatch":
+    def watch(self, from_revisions: Mapping[str, int]) -> AbstractContextManager[Watch]:
         return _FaultyWatch(self, from_revisions)
 
     def epoch(self) -> int:

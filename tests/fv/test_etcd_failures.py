@@ -327,8 +327,10 @@ def test_a_watch_idle_for_long_is_opened_anew_and_misses_nothing(server: EtcdSer
             before = proxy.connections
             assert next(batches) == Batch("/", now, ())
             assert proxy.connections > before, "a new stream was opened"
-            revision = put(store, "/b")
-            assert next(batches) == Batch("/", revision, (Event("/b", b"v", revision),))
+            for _ in range(2):
+                revision = put(store, "/b")
+                assert next(batches) == Batch("/", revision, (Event("/b", b"v", revision),))
+                assert next(batches) == Batch("/", revision, ()), "opened anew, without repeating"
 
 
 def test_closing_is_prompt_while_the_server_is_silent(server: EtcdServer) -> None:
@@ -441,10 +443,15 @@ def test_a_silent_endpoint_leaves_time_for_the_next(server: EtcdServer) -> None:
 # --- history lost -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("overtaken", [False, True], ids=["behind", "overtaken"])
-def test_a_restored_store_is_noticed_and_read_again(server: EtcdServer, overtaken: bool) -> None:
-    server.kill()
-    server.start()  # a term later, as it is after some time in operation
+@pytest.mark.parametrize(
+    ("restarts", "overtaken"),
+    [(0, False), (1, False), (1, True)],
+    ids=["behind", "behind and of an older term", "overtaken, of an older term"],
+)
+def test_a_restored_store_is_noticed_and_read_again(server: EtcdServer, restarts: int, overtaken: bool) -> None:
+    for _ in range(restarts):  # each is a term more
+        server.kill()
+        server.start()
     with TcpProxy(server.members[0].client_port) as proxy, connected(proxy.endpoint) as store:
         put(store, "/a/kept", b"same")
         snapshot = server.save()

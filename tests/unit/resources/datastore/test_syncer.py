@@ -3,8 +3,8 @@
 import queue
 import random
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 
 import hypothesis.strategies as st
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from fakes.faulty_store import FaultyStore
 from fakes.store_contract import PATIENCE_SECONDS, put
 from resources.datastore.memory import MemoryStore
-from resources.datastore.store import Snapshot, Transaction
+from resources.datastore.store import Snapshot, Transaction, Watch
 from resources.datastore.sync import Change, Changes, InSync, OutOfSync, SyncMessage
 from resources.datastore.syncer import Syncer
 from resources.errors import StoreUnavailable
@@ -207,6 +207,22 @@ def test_a_restored_store_that_overtook_us_is_still_read_again(
         put(memory, "/b/1", b"v")
         store.come_up()
         daemon.until_map({"/a/1": b"other history", "/b/1": b"v"})
+
+
+def test_a_restored_store_found_when_the_watch_is_opened_is_read_again(memory: MemoryStore, daemon: Daemon) -> None:
+    put(memory, "/a/1", b"old")
+    backup = memory.backup()
+    put(memory, "/a/1", b"new")
+
+    class RestoredMeanwhile(FaultyStore):
+        def watch(self, from_revisions: Mapping[str, int]) -> AbstractContextManager[Watch]:
+            if memory.revision > backup.revision:
+                memory.restore(backup)
+            return super().watch(from_revisions)
+
+    with syncing(RestoredMeanwhile(memory), daemon):
+        daemon.until(InSync)
+        assert daemon.map == {"/a/1": b"old"}
 
 
 class ListsFail(FaultyStore):
