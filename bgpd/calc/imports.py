@@ -1,0 +1,198 @@
+"""Received routes -> kernel routes: which to accept and why not, and by which way (reference bgp.md 4.5, 4.6, 1.3)."""
+
+import ipaddress
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import Final
+
+from bgpd.calc.paths import Choice, Path
+from bgpd.calc.pools import Encapsulation, Pool, Pools
+from bgpd.calc.prefixes import PrefixTable
+from bgpd.calc.sessions import PeerKind, PeerSpec
+from bgpd.calc.surroundings import IPIP_DEVICE, Surroundings
+from kernel.route import PROTOCOL_BGPD, NextHop, Route
+from resources.names import IPAddress, IPInterface, IPNetwork, NodeName
+
+
+class Refusal(Enum):
+    """Why a received route is not used; the value is shown to people and counted."""
+
+    NOT_PEER = "not-peer"
+    AS_LOOP = "as-loop"
+    ORIGINATOR_LOOP = "originator-loop"
+    CLUSTER_LOOP = "cluster-loop"
+    FIRST_AS = "first-as"
+    DEFAULT = "default"
+    OWN_BLOCK = "own-block"
+    NODE_ADDRESS = "node-address"
+    NOT_IN_POOL = "not-in-pool"
+    TOO_LONG = "too-long"
+    TOO_SHORT = "too-short"
+    NEXT_HOP = "next-hop"
+    SPOOFED_OWNER = "spoofed-owner"
+    MAX_PREFIX = "max-prefix"
+
+
+_SPECIAL: Final = PrefixTable(
+    dict.fromkeys(
+        ipaddress.ip_network(text)
+        for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/127", "fe80::/10", "ff00::/8")
+    )
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportRules:
+    """Everything that decides about a received route besides the route and its peer."""
+
+    router_id: ipaddress.IPv4Address
+    cluster_id: ipaddress.IPv4Address | None = None
+    own_blocks: PrefixTable[None] = field(default_factory=lambda: PrefixTable({}))
+    node_addresses: PrefixTable[NodeName] = field(default_factory=lambda: PrefixTable({}))
+    """The address that each node speaks BGP on, this one's too, as /32 and /128."""
+    own_subnets: tuple[IPInterface, ...] = ()
+    """This node's BGP addresses with their prefix lengths: what CrossSubnet goes by."""
+    pools: Pools = field(default_factory=lambda: Pools({}))
+    surroundings: Surroundings = field(default_factory=Surroundings)
+    holder: Callable[[IPNetwork], NodeName | None] = lambda _: None
+    """On which node the store sees the workload with this address."""
+    owners: Mapping[IPNetwork, NodeName] = field(default_factory=lambda: MappingProxyType({}))
+    """Whose each block is, by the store."""
+    is_strict: bool = False
+    """Refuse a block that comes from another node than the store says. Off: the store may lag behind BGP."""
+
+    def node_at(self, address: IPAddress) -> NodeName | None:
+        """Return the node that speaks BGP on `address`, or None."""
+        found = self.node_addresses.match(ipaddress.ip_network(address))
+        return None if found is None else found[1]
+
+
+def accept(peer: PeerSpec, prefix: IPNetwork, path: Path, rules: ImportRules) -> Refusal | None:
+    """Return why a route is refused, or None if it is accepted. The first reason in the reference's order counts.
+
+    Filters of the peer will stand between `_session` and `_prefix`: a Reject there is final, an Accept skips the checks
+    of `_prefix` that concern pools and default routes.
+    """
+    return next(_session(peer, prefix, path, rules), None) or _prefix(peer, prefix, path, rules)
+
+
+def _session(peer: PeerSpec, prefix: IPNetwork, path: Path, rules: ImportRules) -> Iterator[Refusal]:
+    attributes = path.attributes
+    if path.peer != peer.address or prefix.version != peer.version:
+        yield Refusal.NOT_PEER
+    if attributes.as_path and attributes.occurrences(peer.local_as):
+        yield Refusal.AS_LOOP
+    if attributes.originator is not None and attributes.originator == rules.router_id:
+        yield Refusal.ORIGINATOR_LOOP
+    if rules.cluster_id is not None and rules.cluster_id in attributes.clusters:
+        yield Refusal.CLUSTER_LOOP
+    if peer.is_external and attributes.first_as != peer.peer_as:
+        yield Refusal.FIRST_AS
+
+
+def _prefix(peer: PeerSpec, prefix: IPNetwork, path: Path, rules: ImportRules) -> Refusal | None:
+    if prefix.prefixlen == 0:
+        return Refusal.DEFAULT
+    if _touches_own_block(prefix, path, rules):
+        return Refusal.OWN_BLOCK
+    if _is_special(prefix, rules):
+        return Refusal.NODE_ADDRESS
+    if rules.pools.of(prefix) is None:
+        return Refusal.TOO_SHORT if rules.pools.has_inside(prefix) else Refusal.NOT_IN_POOL
+    if prefix.prefixlen == prefix.max_prefixlen and peer.kind is not PeerKind.MESH:
+        return Refusal.TOO_LONG
+    if not _is_next_hop(path.next_hop, rules):
+        return Refusal.NEXT_HOP
+    if rules.is_strict and other_owner(prefix, path, rules) is not None:
+        return Refusal.SPOOFED_OWNER
+    return None
+
+
+def _touches_own_block(prefix: IPNetwork, path: Path, rules: ImportRules) -> bool:
+    """A block of ours, or around one, is never another's. In one, only an address that its node is known to hold."""
+    if next(rules.own_blocks.inside(prefix), None) is not None:
+        return True
+    if rules.own_blocks.match(prefix) is None:
+        return False
+    if prefix.prefixlen < prefix.max_prefixlen:
+        return True
+    holder = rules.holder(prefix)
+    return holder is None or holder != rules.node_at(path.next_hop)
+
+
+def _is_special(prefix: IPNetwork, rules: ImportRules) -> bool:
+    return (
+        next(rules.node_addresses.inside(prefix), None) is not None
+        or rules.surroundings.connected.overlaps(prefix)
+        or _SPECIAL.overlaps(prefix)
+    )
+
+
+def _is_next_hop(address: IPAddress, rules: ImportRules) -> bool:
+    """A next hop is a node's address that can be reached, or an address on a network of ours; never our own."""
+    cost = rules.surroundings.cost(address)
+    return cost is not None and (cost == 0 or rules.node_at(address) is not None)
+
+
+def other_owner(prefix: IPNetwork, path: Path, rules: ImportRules) -> NodeName | None:
+    """Return the node that a block belongs to by the store, if it is another than the next hop's; else None."""
+    owner = rules.owners.get(prefix)
+    return owner if owner is not None and owner != rules.node_at(path.next_hop) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """An accepted route that is not given to the kernel, because its packets would travel as its pool forbids."""
+
+    pool: str
+    reason: str
+
+
+def forward(prefix: IPNetwork, choice: Choice, rules: ImportRules) -> Route | Withheld:
+    """Return the kernel route for the chosen paths, or why there must not be one.
+
+    In a pool with a tunnel nothing is ever sent unwrapped because the tunnel is missing.
+    """
+    pool = rules.pools.of(prefix)
+    if pool is not None and pool.vxlan is not Encapsulation.NEVER:
+        return Withheld(pool.name, f"vxlanMode is {pool.vxlan.value} and there is no VXLAN device")
+    hops: set[NextHop] = set()
+    for path in choice.group:
+        if pool is not None and _is_wrapped(pool, path.next_hop, rules):
+            if rules.surroundings.has_ipip and prefix.version == 4:
+                hops.add(NextHop(gateway=path.next_hop, device=IPIP_DEVICE, onlink=True))
+        else:
+            reach = rules.surroundings.reach(path.next_hop)
+            hops.update(reach.hops if reach is not None else ())
+    if hops:
+        return Route.multipath(hops, protocol=PROTOCOL_BGPD)
+    if pool is None or pool.ipip is Encapsulation.NEVER:
+        return Withheld("", "the next hop cannot be reached")
+    return Withheld(pool.name, f"ipipMode is {pool.ipip.value} and there is no {IPIP_DEVICE} that is up")
+
+
+def is_forbidden(prefix: IPNetwork, route: Route, rules: ImportRules) -> bool:
+    """Return whether a route that is in the kernel sends packets in another way than the pool of `prefix` allows."""
+    pool = rules.pools.of(prefix)
+    if pool is None or not route.next_hops:
+        return False
+    if pool.vxlan is not Encapsulation.NEVER:
+        return True
+    return any(
+        (hop.device == IPIP_DEVICE) != (hop.gateway is not None and _is_wrapped(pool, hop.gateway, rules))
+        for hop in route.next_hops
+    )
+
+
+def _is_wrapped(pool: Pool, next_hop: IPAddress, rules: ImportRules) -> bool:
+    match pool.ipip:
+        case Encapsulation.NEVER:
+            return False
+        case Encapsulation.ALWAYS:
+            return True
+        case Encapsulation.CROSS_SUBNET:
+            return not any(
+                next_hop.version == subnet.version and next_hop in subnet.network for subnet in rules.own_subnets
+            )

@@ -1,0 +1,136 @@
+"""A route as a peer told it, and which of several to believe (RFC 4271 9.1.2.2, RFC 4456 9; reference bgp.md 4.6)."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from ipaddress import IPv4Address
+
+from resources.names import IPAddress
+
+DEFAULT_LOCAL_PREFERENCE = 100
+ECMP_MAX = 16
+UNKNOWN_IDENTIFIER = IPv4Address(0)
+
+
+class Origin(IntEnum):
+    """Lower is better."""
+
+    IGP = 0
+    EGP = 1
+    INCOMPLETE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One piece of an AS path: a sequence, or a set whose order means nothing."""
+
+    numbers: tuple[int, ...]
+    is_set: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathAttributes:
+    """What one UPDATE says of all its prefixes."""
+
+    origin: Origin = Origin.IGP
+    as_path: tuple[Segment, ...] = ()
+    local_preference: int | None = None
+    med: int = 0
+    communities: tuple[str, ...] = ()
+    large_communities: tuple[str, ...] = ()
+    originator: IPv4Address | None = None
+    clusters: tuple[IPv4Address, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """Of the AS path; a set counts one."""
+        return sum(1 if segment.is_set else len(segment.numbers) for segment in self.as_path)
+
+    @property
+    def first_as(self) -> int | None:
+        """The neighbouring AS: who told it to whoever told us. None for an empty path or one that begins with a set."""
+        if not self.as_path or self.as_path[0].is_set:
+            return None
+        return next(iter(self.as_path[0].numbers), None)
+
+    def occurrences(self, number: int) -> int:
+        return sum(segment.numbers.count(number) for segment in self.as_path)
+
+
+NO_PATH_ATTRIBUTES = PathAttributes()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Path:
+    """One way to a prefix, as one peer offers it."""
+
+    peer: IPAddress
+    next_hop: IPAddress
+    attributes: PathAttributes = NO_PATH_ATTRIBUTES
+    is_external: bool = False
+    identifier: IPv4Address = UNKNOWN_IDENTIFIER
+    """The peer's router id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """`best` is what counts; `group` has it and its equals, to share the traffic: distinct next hops, sorted."""
+
+    best: Path
+    group: tuple[Path, ...]
+
+
+Cost = Callable[[IPAddress], int | None]
+"""IGP metric to a next hop: 0 on a network of ours, 1 behind a router, None out of reach."""
+
+
+def best(paths: Iterable[Path], cost: Cost) -> Choice | None:
+    """Return which of the accepted `paths` of one prefix to use, or None if no next hop can be reached.
+
+    The answer depends on the set of paths only, not on their order.
+    """
+    costs = {path: known for path in paths if (known := cost(path.next_hop)) is not None}
+    if not costs:
+        return None
+    equals = _least(list(costs), lambda path: -_preference(path))
+    equals = _least(equals, lambda path: path.attributes.length)
+    equals = _least(equals, lambda path: path.attributes.origin)
+    equals = _without_worse_med(equals)
+    equals = _least(equals, lambda path: not path.is_external)
+    equals = _least(equals, costs.__getitem__)
+    equals.sort(key=_tie_break)
+    return Choice(equals[0], _group(equals))
+
+
+def _least(paths: Sequence[Path], measure: Callable[[Path], int]) -> list[Path]:
+    if len(paths) == 1:
+        return list(paths)
+    least = min(map(measure, paths))
+    return [path for path in paths if measure(path) == least]
+
+
+def _preference(path: Path) -> int:
+    stated = path.attributes.local_preference
+    return DEFAULT_LOCAL_PREFERENCE if path.is_external or stated is None else stated
+
+
+def _without_worse_med(paths: Sequence[Path]) -> list[Path]:
+    """MED compares within one neighbouring AS only, so it strikes out rather than orders."""
+    least: dict[int | None, int] = {}
+    for path in paths:
+        neighbour = path.attributes.first_as
+        least[neighbour] = min(path.attributes.med, least.get(neighbour, path.attributes.med))
+    return [path for path in paths if path.attributes.med == least[path.attributes.first_as]]
+
+
+def _tie_break(path: Path) -> tuple[int, int, int, int]:
+    origin = path.attributes.originator or path.identifier
+    return int(origin), len(path.attributes.clusters), int(path.peer), int(path.next_hop)
+
+
+def _group(equals: Sequence[Path]) -> tuple[Path, ...]:
+    by_next_hop: dict[IPAddress, Path] = {}
+    for path in equals:
+        by_next_hop.setdefault(path.next_hop, path)
+    kept = list(by_next_hop.values())[:ECMP_MAX]
+    return tuple(sorted(kept, key=lambda path: int(path.next_hop)))

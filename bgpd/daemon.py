@@ -1,0 +1,210 @@
+"""calico-bgpd: announces this node's blocks by BGP, learns the other nodes', and writes both to the kernel.
+
+    calico-bgpd                  run in the foreground, configured by the environment (bgpd.options)
+    calico-bgpd --end-speaker    end the ExaBGP that a stopped calico-bgpd left running
+
+A stopped calico-bgpd leaves the kernel's routes and ExaBGP as they are, so that an upgrade costs no session (reference
+bgp.md 3.6). ``/run/calico/exabgp.pid`` holds ExaBGP's pid and start time.
+"""
+
+import argparse
+import os
+import queue
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import structlog
+
+from bgpd import options, pidfile
+from bgpd.calc.sessions import router_id
+from bgpd.child import ExabgpChild
+from bgpd.engine import WAITS_FOR, Ask, Engine, Message, Settings
+from bgpd.fib import Fib
+from bgpd.inventory import Inventory
+from bgpd.peering import Peering
+from bgpd.probe import Prober
+from bgpd.render import configuration
+from bgpd.routing import Routing
+from bgpd.speaker import Speaker
+from bgpd.status import SOCKETS, StatusServer
+from kernel.links import NetlinkLinks
+from kernel.monitor import Monitor
+from kernel.routes import NetlinkRoutes
+from resources.datastore.settings import connect, etcd_config_of_daemon
+from resources.datastore.store import Store
+from resources.datastore.syncer import Syncer
+from resources.errors import CalicoError
+from resources.names import NodeName
+from resources.runtime import log
+from resources.runtime.health import Health
+from resources.runtime.loop import Loop
+from resources.runtime.nodename import node_name
+from resources.runtime.options import Settings as Options
+
+STATE_SECONDS = 2.0
+
+
+class Daemon:
+    """bgpd, wired. Everything it touches is an argument, so that several run beside each other in tests.
+
+    Args:
+        node: this node's name.
+        settings: of bgpd.options.
+        store: followed for as long as `run` runs.
+    """
+
+    def __init__(self, node: NodeName, settings: Options, store: Store) -> None:
+        run: Path = settings[options.RUN_DIR]
+        self._health_path = run / "bgpd.sock"
+        self._health = Health(*WAITS_FOR)
+        self._loop: Loop[Message] = Loop(self._handle)
+        self._routes = NetlinkRoutes()
+        self._interfaces = NetlinkLinks()
+        self._monitor = Monitor(self._loop.post, own_ports=frozenset({self._routes.port}))
+        self._child = ExabgpChild(
+            run=run,
+            log=settings[options.LOG_DIR] / "bgpd" / "exabgp.log",
+            post=self._loop.post,
+            say=_say,
+        )
+        # a path that ExaBGP's file cannot hold is found out now, not with the first session
+        configuration([], router_id(None, node), self._child.relay_command)
+        inventory = Inventory(node)
+        speaker = Speaker(self._child)
+        routing = Routing(
+            node,
+            Fib(self._routes),
+            self._interfaces,
+            max_prefixes=settings[options.MAX_PREFIX],
+            is_strict=settings[options.STRICT_OWNERS],
+        )
+        self._status = StatusServer(
+            {version: run / path.name for version, path in SOCKETS.items()}, self._ask_state
+        )
+        self._engine = Engine(
+            node,
+            Settings(
+                hold_seconds=settings[options.HOLD_SECONDS],
+                router_id=settings[options.ROUTER_ID],
+                refresh_seconds=settings[options.ROUTE_REFRESH_SECONDS],
+            ),
+            inventory=inventory,
+            routing=routing,
+            peering=Peering(
+                speaker,
+                routing.rib,
+                relay_command=self._child.relay_command,
+                probe=Prober(self._loop.post).probe,
+                wall=time.time,
+            ),
+            speaker=speaker,
+            readiness=self._health,
+            publish=self._status.publish,
+            clock=time.monotonic,
+            wall=time.time,
+            on_log_level=lambda level: None if settings[options.LOG_LEVEL] else log.configure("bgpd", level or "info"),
+        )
+        self._syncer = Syncer(store, inventory.prefixes, self._loop.post, on_crash=self._crash)
+        self._crashed: Exception | None = None
+
+    def _handle(self, batch: Sequence[Message]) -> float | None:
+        return self._engine.handle(batch)
+
+    def _crash(self, error: Exception) -> None:
+        self._crashed = error
+        self._loop.stop()
+
+    def _ask_state(self) -> object:
+        reply: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._loop.post(Ask(reply))
+        try:
+            return reply.get(timeout=STATE_SECONDS)
+        except queue.Empty:
+            return {"error": f"the daemon did not answer within {STATE_SECONDS:g} s"}
+
+    def stop(self) -> None:
+        """Make `run` return; callable from any thread and from a signal handler."""
+        self._loop.stop()
+
+    def run(self) -> None:
+        """Work until `stop`. Kernel routes and ExaBGP stay as they are."""
+        self._health.watch_loop(lambda: self._loop.turned_at)
+        self._health.state = self._ask_state
+        self._health.serve(self._health_path)
+        self._status.start()
+        self._monitor.start()
+        self._syncer.start()
+        try:
+            self._loop.run()
+        finally:
+            self._syncer.stop()
+            self._monitor.close()
+            self._child.close()
+            self._status.close()
+            self._interfaces.close()
+            self._routes.close()
+        if self._crashed is not None:
+            raise self._crashed
+
+
+_ROUTINE = ("closing connection", "connection to ", "lost TCP session", "SIGUSR1 received", "scheduling reload")
+
+
+def _say(line: str) -> None:
+    """Pass on a line of ExaBGP's log; what the sessions' own events say better is for debugging only."""
+    logger = structlog.get_logger().bind(component="bgpd")
+    if any(words in line for words in _ROUTINE):
+        logger.debug("speaker.said", line=line)
+    else:
+        logger.warning("speaker.said", line=line)
+
+
+def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """Entry point of calico-bgpd; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="calico-bgpd", description="BGP for the routes of this host's containers.")
+    parser.add_argument(
+        "--end-speaker",
+        action="store_true",
+        help="end the BGP speaker that a stopped calico-bgpd left running, and exit",
+    )
+    asked = parser.parse_args(arguments)
+    try:
+        settings = options.from_environment(environ)
+        if asked.end_speaker:
+            ended = pidfile.end(settings[options.RUN_DIR] / pidfile.PID_FILE.name)
+            sys.stdout.write("The BGP speaker has ended.\n" if ended else "No BGP speaker is running.\n")
+            return 0
+        return _run(settings, environ)
+    except CalicoError as error:
+        hint = f"\n  {error.hint}" if error.hint else ""
+        sys.stderr.write(f"calico-bgpd: {error}{hint}\n")
+        return 1
+
+
+def _run(settings: Options, environ: Mapping[str, str]) -> int:
+    log.configure("bgpd", settings[options.LOG_LEVEL] or "info")
+    logger = structlog.get_logger()
+    node, origin = node_name(environ)
+    etcd = etcd_config_of_daemon(environ)
+    logger.info("setting.effective", name="node", value=node, origin=origin)
+    logger.info("setting.effective", name="etcd_endpoints", value=",".join(etcd.endpoints), origin=etcd.origin)
+    for setting in settings:
+        logger.info(
+            "setting.effective", name=setting.option.name, value=str(setting.value), origin=setting.origin
+        )
+    store = connect(etcd)
+    daemon = Daemon(node, settings, store)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: daemon.stop())
+    logger.info("daemon.started", pid=os.getpid())
+    daemon.run()
+    store.close()
+    logger.info("daemon.stopped", left="routes and sessions")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

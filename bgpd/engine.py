@@ -1,0 +1,430 @@
+"""The owner's mind: store, ExaBGP and kernel messages in; sessions, offers and routes out (reference bgp.md 4.1).
+
+Everything outside is behind a port, and time is an argument, so the whole of it runs in a test without a process, a
+kernel or a clock.
+"""
+
+import queue
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from bgpd.calc.sessions import Globals, router_id, sessions, settings
+from bgpd.calc.surroundings import IPIP_DEVICE
+from bgpd.inventory import Inventory
+from bgpd.neighbor import Neighbor
+from bgpd.peering import Identity, Peering
+from bgpd.probe import PeerAnswers
+from bgpd.routing import Routing
+from bgpd.speaker import ChildEnded, ChildMessage, Lines, RelayClosed, Speaker, Validated
+from bgpd.status import Snapshot, rows
+from kernel.errors import DataplaneError
+from kernel.monitor import (
+    AddressAdded,
+    AddressGone,
+    KernelEvent,
+    LinkChanged,
+    LinkGone,
+    ResyncNeeded,
+    RouteGone,
+    RouteWritten,
+)
+from kernel.route import PROTOCOL_BGPD, PROTOCOL_FELIX, Route
+from resources.datastore.sync import Changes, InSync, OutOfSync, SyncMessage
+from resources.names import IfName, IPNetwork, NodeName
+
+STORE = "the datastore"
+NODE = "this node's record in the datastore"
+SPEAKER = "the BGP speaker"
+KERNEL = "the kernel's routes"
+WAITS_FOR = (STORE, NODE, SPEAKER, KERNEL)
+
+READ_PAUSE_SECONDS = 0.1
+"""After something changed on the host: what belongs together comes together."""
+READ_RETRY_SECONDS = 1.0
+WORKLOAD_INTERFACES = "cali"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Somebody wants the daemon's whole state; the owner puts it into `reply`."""
+
+    reply: "queue.SimpleQueue[object]"
+
+
+Message = SyncMessage | ChildMessage | KernelEvent | PeerAnswers | Ask
+
+
+class Readiness(Protocol):
+    """What this needs of resources.runtime.health."""
+
+    def wait_for(self, thing: str) -> None: ...
+    def done(self, thing: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Of this daemon, not of the store."""
+
+    hold_seconds: int
+    router_id: str = ""
+    refresh_seconds: float = 90.0
+
+
+class Engine:
+    """Everything bgpd knows and decides. `handle` is the owner's turn."""
+
+    def __init__(
+        self,
+        this: NodeName,
+        settings: Settings,
+        *,
+        inventory: Inventory,
+        routing: Routing,
+        peering: Peering,
+        speaker: Speaker,
+        readiness: Readiness,
+        publish: Callable[[Snapshot], None],
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        on_log_level: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._this, self._settings = this, settings
+        self.inventory, self.routing, self.peering, self.speaker = inventory, routing, peering, speaker
+        self._readiness, self._publish, self._clock, self._wall = readiness, publish, clock, wall
+        self._on_log_level = on_log_level
+        self.globals = Globals()
+        self._booted = wall()
+        self._started = clock()
+        self._is_synced = False
+        self._store_trouble: str | None = None
+        self._swept_inherited = False
+        self._read_at: float | None = None
+        self._read_failed = False
+        self._has_read = False
+        self._links: dict[IfName, tuple[bool, bool]] = {}
+        self._ways: set[IfName] = {IPIP_DEVICE}
+        self._log_level = ""
+        self._told_settings: dict[str, tuple[object, str]] = {}
+        self._log = structlog.get_logger()
+
+    # --- the turn ----------------------------------------------------------------------------------------------------
+
+    def handle(self, batch: Sequence[Message]) -> float | None:
+        """Take messages, do what follows from them, and return the seconds until the next turn is due."""
+        now = self._clock()
+        asked: list[Ask] = []
+        for message in batch:
+            if isinstance(message, Ask):
+                asked.append(message)
+            else:
+                self._take(message, now)
+        if self._is_synced:
+            self._work(now)
+        self._show()
+        for ask in asked:
+            ask.reply.put(self.state())
+        return self._due(self._clock())
+
+    def _take(self, message: SyncMessage | ChildMessage | KernelEvent | PeerAnswers, now: float) -> None:
+        match message:
+            case Changes() | InSync() | OutOfSync():
+                self._take_sync(message, now)
+            case Lines() | RelayClosed() | ChildEnded() | Validated():
+                self.peering.handle(self.speaker.handle(message, now), now)
+            case PeerAnswers():
+                self.peering.on_answers([message.address], now)
+            case _:
+                self._take_kernel(message, now)
+
+    def _take_sync(self, message: SyncMessage, now: float) -> None:
+        match message:
+            case Changes():
+                for key, fault in self.inventory.take(message.changes):
+                    self._log.warning("record.unusable", key=key, error=fault)
+            case InSync():
+                if self._store_trouble is not None or not self._is_synced:
+                    self._log.info("store.in_sync", nodes=len(self.inventory.nodes), pools=len(self.inventory.pools))
+                self._store_trouble = None
+                if not self._is_synced:
+                    self._is_synced, self._started, self._read_at = True, now, now
+                self._readiness.done(STORE)
+            case OutOfSync():
+                self._store_trouble = message.reason
+                self._log.warning("store.out_of_sync", reason=message.reason, kept="everything as it is")
+
+    def _take_kernel(self, event: KernelEvent, now: float) -> None:
+        match event:
+            case RouteGone(key=key, route=route) if route.protocol == PROTOCOL_BGPD:
+                self.routing.fib.lost(key, now)
+            case RouteWritten(key=key, route=route) if route.protocol == PROTOCOL_BGPD:
+                self.routing.fib.saw(key, route)
+            case RouteGone(route=route) | RouteWritten(route=route):
+                if self._concerns_us(route):
+                    self._read_soon(now)
+            case LinkChanged(link=link):
+                state = (link.up, link.running)
+                if self._is_way(link.name) and self._links.get(link.name) != state:
+                    self._links[link.name] = state
+                    self._read_soon(now)
+                    if link.running:
+                        self.peering.probe_soon(now)
+            case LinkGone(name=name):
+                if self._links.pop(name, None) is not None:
+                    self._read_soon(now)
+            case AddressAdded(address=address) | AddressGone(address=address):
+                if not _is_workload(address.device) and not address.address.is_link_local:
+                    self._read_soon(now)
+                    self.peering.probe_soon(now)
+            case ResyncNeeded(reason=reason):
+                self._log.warning("kernel.notifications_lost", reason=reason)
+                self._read_at = now
+
+    def _is_way(self, name: IfName) -> bool:
+        """Whether packets to a next hop may leave by an interface (or did, before it went down)."""
+        self._ways |= self.routing.surroundings.ways
+        return name in self._ways
+
+    @staticmethod
+    def _concerns_us(route: Route) -> bool:
+        """Felix's routes to workloads come and go with every container and change nothing here."""
+        return route.protocol != PROTOCOL_FELIX and not (route.devices and all(map(_is_workload, route.devices)))
+
+    def _read_soon(self, now: float) -> None:
+        at = now + READ_PAUSE_SECONDS
+        self._read_at = at if self._read_at is None else min(self._read_at, at)
+
+    # --- what follows ------------------------------------------------------------------------------------------------
+
+    def _work(self, now: float) -> None:
+        """Nothing here runs before the store has been read completely once."""
+        self._follow_store(now)
+        if self._read_at is not None and now >= self._read_at:
+            self._read_host(now)
+        self.peering.tick(self.routing.exports, now)
+        self.peering.handle(self.speaker.tick(now), now)
+        # what ExaBGP just said may call for an offer at once
+        self.peering.tick(self.routing.exports, now)
+        self.peering.handle(self.speaker.tick(now), now)
+        if not self._has_read:
+            return
+        self.routing.decide(self.peering.specs, now)
+        self._sweep_inherited(now)
+        self.routing.apply(now)
+        if self.routing.fib.needs_read():
+            self._read_soon(now)
+
+    def _follow_store(self, now: float) -> None:
+        dirt = self.inventory.take_dirt()
+        if dirt.sessions:
+            self._follow_settings()
+        if dirt.own and self.routing.refresh_own(self.inventory):
+            self.peering.exports_changed()
+        if dirt.sessions:
+            self._follow_sessions(now)
+        if dirt.sessions or dirt.imports or dirt.own:
+            self._follow_rules()
+        elif dirt.prefixes:
+            self.routing.rib.recheck(dirt.prefixes)
+
+    def _follow_settings(self) -> None:
+        self.globals = settings(self.inventory.configurations)
+        own = self.inventory.nodes.get(self._this)
+        from_store = {
+            "as_number": own.as_number if own and own.as_number else self.globals.as_number,
+            "mesh": self.globals.mesh,
+            "listen_port": self.globals.port_of(self._this),
+            "restart_seconds": self.globals.restart_seconds,
+            "router_id": str(router_id(own, self._this, self._settings.router_id)),
+        }
+        default = Globals()
+        defaults = {
+            "as_number": default.as_number,
+            "mesh": default.mesh,
+            "listen_port": default.listen_port,
+            "restart_seconds": default.restart_seconds,
+        }
+        for name, value in from_store.items():
+            origin = "default" if defaults.get(name) == value else "store"
+            if name == "router_id" and self._settings.router_id:
+                origin = "environment"
+            if self._told_settings.get(name) != (value, origin):
+                self._told_settings[name] = value, origin
+                self._log.info("setting.effective", name=name, value=str(value), origin=origin)
+        levels = [
+            self.inventory.configurations[name].spec.log_severity_screen
+            for name in (f"node.{self._this}", "default")
+            if name in self.inventory.configurations
+        ]
+        level = next(filter(None, levels), "")
+        if level != self._log_level:
+            self._log_level = level
+            self._on_log_level(level)
+
+    def _follow_sessions(self, now: float) -> None:
+        found = sessions(self._this, self.inventory.nodes, self.globals, hold_seconds=self._settings.hold_seconds)
+        own = self.inventory.nodes.get(self._this)
+        identity: Identity | None = None
+        if own is not None and own.addresses:
+            identity = Identity(
+                router_id=router_id(own, self._this, self._settings.router_id),
+                listen_on=own.addresses,
+                port=self.globals.port_of(self._this),
+            )
+            self._readiness.done(NODE)
+        else:
+            self._readiness.wait_for(NODE)
+            self._log.warning("node.unknown", node=self._this, reason="the datastore has no address of this node")
+        self.peering.configure(found, identity, now)
+
+    def _follow_rules(self) -> None:
+        own = self.inventory.nodes.get(self._this)
+        self.routing.refresh_rules(self.inventory, router_id(own, self._this, self._settings.router_id))
+        if self._has_read:
+            self.routing.drop_forbidden()
+
+    def _read_host(self, now: float) -> None:
+        self._read_at = now + self._settings.refresh_seconds
+        try:
+            surroundings = self.routing.read_host()
+        except DataplaneError as error:
+            if not self._read_failed:
+                self._log.error("kernel.unreadable", error=str(error), retry_seconds=READ_RETRY_SECONDS)
+            self._read_failed, self._read_at = True, now + READ_RETRY_SECONDS
+            return
+        self._read_failed = False
+        if surroundings is not None:
+            own = self.inventory.nodes.get(self._this)
+            identifier = router_id(own, self._this, self._settings.router_id)
+            self.routing.refresh_rules(self.inventory, identifier, surroundings)
+        if not self._has_read:
+            self._has_read = True
+            self._log.info("routes.inherited", routes=len(self.routing.fib.inherited))
+        self.routing.drop_forbidden()
+
+    def _sweep_inherited(self, now: float) -> None:
+        """Give up what an earlier bgpd wrote and nobody told again, once all peers had their say or time is over."""
+        if self._swept_inherited:
+            return
+        deadline = self._started + max(self.globals.restart_seconds, 1)
+        if not (self.peering.have_told_all or now >= deadline):
+            return
+        self._swept_inherited = True
+        swept = self.routing.fib.sweep()
+        self._log.info("routes.swept", routes=swept, early=now < deadline)
+
+    # --- seen from outside -------------------------------------------------------------------------------------------
+
+    def _show(self) -> None:
+        if self.speaker.is_settled:
+            self._readiness.done(SPEAKER)
+        elif not self.speaker.is_ready:
+            self._readiness.wait_for(SPEAKER)
+        if self._has_read and self.routing.fib.is_settled:
+            self._readiness.done(KERNEL)
+        identity = self.peering.identity
+        self._publish(
+            Snapshot(
+                rows=rows(self.peering.neighbors.values(), self.peering.sessions.unusable, self._booted),
+                router_id=str(identity.router_id) if identity else "0.0.0.0",
+                booted=self._booted,
+                reconfigured=self.peering.reconfigured or self._booted,
+            )
+        )
+
+    def _due(self, now: float) -> float | None:
+        if not self._is_synced:
+            return None
+        times = [self.peering.due(now), self.speaker.due(now), self.routing.fib.due(now)]
+        if self._read_at is not None:
+            times.append(max(0.0, self._read_at - now))
+        if not self._swept_inherited:
+            times.append(max(0.05, self._started + max(self.globals.restart_seconds, 1) - now))
+        found = [time for time in times if time is not None]
+        return min(found) if found else None
+
+    def state(self) -> dict[str, object]:
+        """Return everything, as plain data (for ``/state`` and ``show calico json``)."""
+        routing, peering = self.routing, self.peering
+        return {
+            "node": self._this,
+            "in_sync": self._is_synced and self._store_trouble is None,
+            "store_trouble": self._store_trouble,
+            "speaker": {
+                "stage": self.speaker.stage.value,
+                "pid": self.speaker.pid,
+                "restarts": self.speaker.restarts,
+                "lost_events": self.speaker.lost_events,
+                "settled": self.speaker.is_settled,
+            },
+            "settings": {name: {"value": value, "origin": origin} for name, (value, origin) in
+                         self._told_settings.items()},
+            "sessions": [self._session(neighbor) for neighbor in peering.neighbors.values()],
+            "unusable": [
+                {"what": one.what, "reason": one.reason, "peer": None if one.address is None else str(one.address)}
+                for one in peering.sessions.unusable
+            ],
+            "records": dict(self.inventory.faults),
+            "blocks": sorted(map(str, routing.blocks)),
+            "exports": {
+                str(prefix): {"communities": list(found.communities + found.large_communities)}
+                for prefix, found in sorted(routing.exports.items(), key=lambda item: str(item[0]))
+            },
+            "routes": [self._route(prefix) for prefix in sorted(routing.rib.prefixes, key=str)],
+            "withheld": {
+                str(prefix): {"pool": one.pool, "reason": one.reason} for prefix, one in routing.withheld.items()
+            },
+            "kernel": {
+                "routes": len(routing.fib.actual),
+                "inherited": sorted(map(str, routing.fib.inherited)),
+                "conflicts": {str(key): str(theirs[0]) for key, theirs in routing.fib.conflicts.items()},
+                "failed": {str(key): str(error) for key, error in routing.fib.failed.items()},
+                "repairs": routing.fib.repairs,
+            },
+        }
+
+    def _session(self, neighbor: Neighbor) -> dict[str, object]:
+        table = self.routing.rib.table(neighbor.spec.address)
+        spec = neighbor.spec
+        return {
+            "name": spec.name,
+            "peer": str(spec.address),
+            "node": spec.node,
+            "type": spec.kind.value,
+            "up": neighbor.is_up,
+            "phase": neighbor.shown_phase.value,
+            "passive": spec.passive,
+            "since": neighbor.since,
+            "error": neighbor.error,
+            "transitions": neighbor.transitions,
+            "local_as": spec.local_as,
+            "peer_as": spec.peer_as,
+            "router_id": None if neighbor.router_id is None else str(neighbor.router_id),
+            "end_of_rib_received": neighbor.end_received,
+            "end_of_rib_sent": neighbor.end_sent,
+            "routes_received": len(table.entries),
+            "routes_accepted": table.accepted,
+            "routes_stale": len(table.stale),
+            "routes_refused": {reason.value: count for reason, count in table.refused.items()},
+            "routes_offered": len(neighbor.offered),
+        }
+
+    def _route(self, prefix: IPNetwork) -> dict[str, object]:
+        return {
+            "prefix": str(prefix),
+            "paths": [
+                {
+                    "peer": str(peer),
+                    "next_hop": str(entry.path.next_hop),
+                    "refused": None if entry.refusal is None else entry.refusal.value,
+                    "stale": prefix in self.routing.rib.table(peer).stale,
+                }
+                for peer, entry in self.routing.rib.entries(prefix).items()
+            ],
+        }
+
+
+def _is_workload(name: IfName) -> bool:
+    return name.startswith(WORKLOAD_INTERFACES)

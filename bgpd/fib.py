@@ -1,0 +1,210 @@
+"""Effector: the routes of bgpd in the kernel's main table (reference bgp.md 4.8, 4.4).
+
+Ours are those of protocol 81. A route of anybody else at a prefix of ours stays, and is reported as a conflict. Routes
+of ours that an earlier bgpd wrote are *inherited*: kept until they are wanted again, decided against, or swept.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from kernel.errors import AlreadyThere, DataplaneError, OutcomeUnknown
+from kernel.route import PROTOCOL_BGPD, Route, RouteKey
+from kernel.routes import FoundRoutes, Owns
+from resources.names import IPNetwork
+from resources.runtime.delta import Delta
+
+RETRY_SECONDS = 2.0
+REPAIRS_PER_SECOND = 10
+"""Of one route: somebody who deletes it in a loop is not joined in a race."""
+
+
+class RouteKernel(Protocol):
+    """What this effector needs of kernel.routes."""
+
+    def read(self, owns: Owns) -> FoundRoutes: ...
+    def add(self, routes: Mapping[RouteKey, Route]) -> dict[RouteKey, DataplaneError]: ...
+    def replace(self, routes: Mapping[RouteKey, Route]) -> dict[RouteKey, DataplaneError]: ...
+    def delete(self, routes: Mapping[RouteKey, Route]) -> dict[RouteKey, DataplaneError]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What one apply did."""
+
+    added: int = 0
+    replaced: int = 0
+    removed: int = 0
+    failed: Mapping[RouteKey, DataplaneError] | None = None
+
+    @property
+    def writes(self) -> int:
+        return self.added + self.replaced + self.removed
+
+
+def owns(_: RouteKey, route: Route) -> bool:
+    """Whether a route is bgpd's."""
+    return route.protocol == PROTOCOL_BGPD
+
+
+class Fib:
+    """Makes the kernel have what `want` says, and nothing else of ours once `sweep` was called."""
+
+    def __init__(self, kernel: RouteKernel) -> None:
+        self._kernel = kernel
+        self._delta: Delta[RouteKey, Route] = Delta()
+        self._foreign: Mapping[RouteKey, tuple[Route, ...]] = {}
+        self._is_read = False
+        self.inherited: set[RouteKey] = set()
+        self.failed: dict[RouteKey, DataplaneError] = {}
+        self._retry_at: float | None = None
+        self._repairs: dict[RouteKey, deque[float]] = {}
+        self._held: dict[RouteKey, float] = {}
+        self.repairs = 0
+
+    # --- what is wanted ----------------------------------------------------------------------------------------------
+
+    def want(self, prefix: IPNetwork, route: Route | None) -> None:
+        """Have `route` at `prefix` from the next apply on; None: nothing of ours."""
+        key = RouteKey(prefix)
+        self.inherited.discard(key)
+        if route is None:
+            self._delta.unwant(key)
+            self.failed.pop(key, None)
+        elif self._delta.desired.get(key) != route:
+            self._delta.want(key, route)
+
+    def sweep(self) -> int:
+        """Give up what is still inherited; return how much that was."""
+        swept = len(self.inherited)
+        self.inherited.clear()
+        return swept
+
+    @property
+    def desired(self) -> Mapping[RouteKey, Route]:
+        return self._delta.desired
+
+    @property
+    def actual(self) -> Mapping[RouteKey, Route]:
+        return self._delta.actual
+
+    @property
+    def foreign(self) -> Mapping[RouteKey, tuple[Route, ...]]:
+        """The routes of others, as last read."""
+        return self._foreign
+
+    @property
+    def conflicts(self) -> dict[RouteKey, tuple[Route, ...]]:
+        """Routes of others where we want one."""
+        return {key: self._foreign[key] for key in sorted(self._delta.desired.keys() & self._foreign.keys(), key=str)}
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the kernel has all that is wanted, conflicts aside."""
+        return self._is_read and all(key in self._foreign for key, _ in self._delta.missing())
+
+    # --- the kernel --------------------------------------------------------------------------------------------------
+
+    def read(self) -> None:
+        """Read the table. The first time, what is ours in it is inherited.
+
+        Raises:
+            DataplaneError: it cannot be read; nothing has changed.
+        """
+        found = self._kernel.read(owns)
+        self._foreign = found.foreign
+        if not self._is_read:
+            self.inherited |= found.ours.keys() - self._delta.desired.keys()
+        self.inherited &= found.ours.keys()
+        self._delta.saw_all(found.ours)
+        self._is_read = True
+        self._retry_at = None
+        self.failed = {key: error for key, error in self.failed.items() if not _is_puzzling(error)}
+
+    def lost(self, key: RouteKey, now: float) -> None:
+        """Take it that somebody else deleted a route of ours."""
+        self._delta.gone(key)
+        self.inherited.discard(key)
+        if key not in self._delta.desired:
+            return
+        self.repairs += 1
+        times = self._repairs.setdefault(key, deque(maxlen=REPAIRS_PER_SECOND))
+        if len(times) == REPAIRS_PER_SECOND and now - times[0] < 1.0:
+            self._held[key] = times[0] + 1.0
+        times.append(now)
+
+    def saw(self, key: RouteKey, route: Route) -> None:
+        """Take it that somebody else wrote a route under our protocol."""
+        self._delta.saw(key, route)
+
+    def due(self, now: float) -> float | None:
+        """Return the seconds until an apply is due without anything having changed, or None."""
+        times = [*self._held.values(), *([self._retry_at] if self._retry_at is not None else [])]
+        return max(0.0, min(times) - now) if times else None
+
+    def apply(self, now: float) -> Applied:
+        """Write the difference: additions and replacements first, removals last. Nothing happens before `read`."""
+        if not self._is_read or not (self._delta or self._retry_at is not None):
+            return Applied()
+        self._held = {key: until for key, until in self._held.items() if until > now}
+        waits = self._retry_at is not None and now < self._retry_at
+        new: dict[RouteKey, Route] = {}
+        changed: dict[RouteKey, Route] = {}
+        for key, route in self._delta.missing():
+            if key in self._foreign or key in self._held or (waits and key in self.failed):
+                continue
+            (changed if key in self._delta.actual else new)[key] = route
+        doomed = {
+            key: self._delta.actual[key]
+            for key in self._delta.stale()
+            if key not in self.inherited and not (waits and key in self.failed)
+        }
+        failed = self._write(new, changed, doomed)
+        self._after(new.keys() | changed.keys() | doomed.keys(), failed, now)
+        return Applied(
+            added=len(new) - len(failed.keys() & new.keys()),
+            replaced=len(changed) - len(failed.keys() & changed.keys()),
+            removed=len(doomed) - len(failed.keys() & doomed.keys()),
+            failed=failed,
+        )
+
+    def _write(
+        self, new: Mapping[RouteKey, Route], changed: Mapping[RouteKey, Route], doomed: Mapping[RouteKey, Route]
+    ) -> dict[RouteKey, DataplaneError]:
+        failed: dict[RouteKey, DataplaneError] = {}
+        if new:
+            failed |= self._kernel.add(new)
+        if changed:
+            failed |= self._kernel.replace(changed)
+        for key, route in (*new.items(), *changed.items()):
+            if key not in failed:
+                self._delta.saw(key, route)
+        if doomed:
+            failed |= self._kernel.delete(doomed)
+        for key in doomed:
+            if key not in failed:
+                self._delta.gone(key)
+        return failed
+
+    def _after(self, tried: Iterable[RouteKey], failed: Mapping[RouteKey, DataplaneError], now: float) -> None:
+        for key in tried:
+            self.failed.pop(key, None)
+        self.failed |= failed
+        self.failed = {
+            key: error
+            for key, error in self.failed.items()
+            if key in self._delta.desired or key in self._delta.actual
+        }
+        if not self.failed:
+            self._retry_at = None
+        elif failed or self._retry_at is None or now >= self._retry_at:
+            self._retry_at = now + RETRY_SECONDS
+
+    def needs_read(self) -> bool:
+        """Whether the last writes met something that only a reading explains."""
+        return any(map(_is_puzzling, self.failed.values()))
+
+
+def _is_puzzling(error: DataplaneError) -> bool:
+    return isinstance(error, AlreadyThere | OutcomeUnknown)

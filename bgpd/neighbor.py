@@ -1,0 +1,202 @@
+"""One session as it goes: its phase, what is awaited of the peer, how long its old routes are kept (reference bgp.md
+4.3). Time is an argument: `now` is monotonic seconds, `wall` seconds since the epoch."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from ipaddress import IPv4Address
+
+from bgpd.calc.exports import Attributes
+from bgpd.calc.sessions import PeerSpec
+from bgpd.messages import FsmChanged, Neighbour, Notified, Opened, SessionChanged
+from resources.names import IPNetwork
+
+SILENT_PEER_SECONDS = 30.0
+"""How long to wait for all routes of a peer that does not say when it has sent them."""
+
+_REFUSED_WITHIN_SECONDS = 0.05
+
+
+class Phase(Enum):
+    """As BIRD calls them (reference bgp.md 5.3)."""
+
+    IDLE = "Idle"
+    CONNECT = "Connect"
+    ACTIVE = "Active"
+    PASSIVE = "Passive"
+    OPEN_SENT = "OpenSent"
+    OPEN_CONFIRM = "OpenConfirm"
+    ESTABLISHED = "Established"
+
+
+_PHASES = {"CONNECT": Phase.CONNECT, "OPENSENT": Phase.OPEN_SENT, "OPENCONFIRM": Phase.OPEN_CONFIRM}
+
+_NOTIFICATIONS = {
+    (2, 2): "Bad peer AS",
+    (2, 3): "Bad BGP identifier",
+    (4, 0): "Hold timer expired",
+    (6, 1): "Maximum number of prefixes reached",
+    (6, 2): "Administrative shutdown",
+    (6, 3): "Peer de-configured",
+    (6, 4): "Administrative reset",
+    (6, 5): "Connection rejected",
+    (6, 6): "Other configuration change",
+    (6, 7): "Connection collision resolution",
+}
+
+
+class Change(Enum):
+    """What an event means for the peer's routes."""
+
+    NONE = "none"
+    UP = "up"
+    DOWN_KEEP = "down, its routes are kept for a while"
+    DOWN_DROP = "down, its routes go"
+
+
+@dataclass(slots=True)
+class Neighbor:
+    """A configured peer. `spec` may be replaced while the session lives."""
+
+    spec: PeerSpec
+    phase: Phase = Phase.IDLE
+    since: float = 0.0
+    """Wall time of the last change between up and not up."""
+    up_at: float | None = None
+    """When the session came up; None while it is not."""
+    down_at: float = 0.0
+    router_id: IPv4Address | None = None
+    restart_seconds: int | None = None
+    """For how long the peer wants its routes kept when it goes away; None: not at all."""
+    end_received: bool = False
+    end_sent: bool = False
+    keep_until: float | None = None
+    """When stale routes of the peer go, whatever it says."""
+    error: str = ""
+    """The last trouble, in BIRD's words: ``Socket: ...``, ``Received: ...``, ``BGP Error: ...``."""
+    transitions: int = 0
+    offered: dict[IPNetwork, Attributes | None] = field(default_factory=dict)
+    """What ExaBGP was told to announce to this peer; None: something, its attributes are not known."""
+    needs_offer: bool = True
+    """What is offered has to be compared with what should be."""
+    offer_after: float = 0.0
+    """No new offer before: ExaBGP mixes up an announcement and a withdrawal of one prefix that it still queues."""
+    _connected_at: float | None = None
+    _notified: bool = False
+
+    @property
+    def is_up(self) -> bool:
+        return self.up_at is not None
+
+    @property
+    def has_told_all(self) -> bool:
+        """Whether we have all routes of the peer."""
+        return self.is_up and self.end_received
+
+    @property
+    def shown_phase(self) -> Phase:
+        if self.phase in (Phase.IDLE, Phase.ACTIVE):
+            if self.spec.passive:
+                return Phase.PASSIVE
+            return Phase.IDLE if self.error.startswith("Received") else Phase.ACTIVE
+        return self.phase
+
+    # --- events ------------------------------------------------------------------------------------------------------
+
+    def on_fsm(self, event: FsmChanged) -> None:
+        if self.is_up:
+            return
+        self.phase = _PHASES.get(event.state, Phase.ACTIVE)
+
+    def on_open(self, event: Opened) -> None:
+        self.router_id = event.router_id
+        self.restart_seconds = event.restart_seconds
+
+    def on_notification(self, event: Notified) -> None:
+        self._notified = True
+        text = _NOTIFICATIONS.get((event.code, event.subcode), f"{event.code}/{event.subcode}")
+        self.error = f"Received: {text}" if event.received else f"BGP Error: {text}"
+
+    def on_session(self, event: SessionChanged, now: float, wall: float) -> Change:
+        match event.state:
+            case "connected":
+                self._connected_at = now
+                return Change.NONE
+            case "up":
+                self.come_up(now, wall)
+                return Change.UP
+            case "down":
+                return self._go_down(event.reason, now, wall)
+        return Change.NONE
+
+    def on_end_of_rib(self) -> None:
+        self.end_received = True
+        self.keep_until = None
+
+    def come_up(self, now: float, wall: float, *, for_seconds: float = 0.0) -> None:
+        """Take it that the session is up, since `for_seconds`."""
+        self.phase, self.error, self._notified = Phase.ESTABLISHED, "", False
+        self.up_at, self.since = now - for_seconds, wall - for_seconds
+        self.transitions += 1
+        self.end_received = self.end_sent = False
+        self.needs_offer = True
+        if for_seconds >= SILENT_PEER_SECONDS:
+            self.end_received, self.keep_until = True, None
+        elif for_seconds or self.restart_seconds is None:
+            self.keep_until = self.up_at + SILENT_PEER_SECONDS
+        else:
+            self.keep_until = now + max(self.restart_seconds, SILENT_PEER_SECONDS)
+
+    def show(self, row: Neighbour, now: float, wall: float) -> Change:
+        """Take over what ExaBGP says of a session that we may have missed the events of."""
+        self.router_id = row.router_id or self.router_id
+        if row.is_up:
+            if not self.is_up or now - row.seconds > (self.up_at or 0.0) + 1.0:
+                if row.restarts_gracefully and self.restart_seconds is None:
+                    self.restart_seconds = self.spec.restart_seconds
+                self.come_up(now, wall, for_seconds=row.seconds)
+                return Change.UP
+            return Change.NONE
+        self.on_fsm(FsmChanged(row.peer, row.fsm))
+        return self._go_down("", now, wall) if self.is_up else Change.NONE
+
+    def lose_speaker(self, now: float, wall: float) -> Change:
+        """Take it that our own speaker died: the peer is not at fault and its routes stay for now."""
+        if not self.is_up:
+            return Change.NONE
+        self._leave_up(now, wall)
+        self.keep_until = now + self.spec.restart_seconds
+        return Change.DOWN_KEEP
+
+    def is_overdue(self, now: float) -> bool:
+        """Whether stale routes have been kept long enough."""
+        return self.keep_until is not None and now >= self.keep_until
+
+    def stop_waiting(self) -> None:
+        """Take what the peer told so far for all it has."""
+        self.keep_until = None
+        self.end_received = self.is_up
+
+    def _go_down(self, reason: str, now: float, wall: float) -> Change:
+        quick = self._connected_at is not None and now - self._connected_at < _REFUSED_WITHIN_SECONDS
+        self._connected_at = None
+        notified, self._notified = self._notified or reason.startswith("notification"), False
+        if reason.startswith("notification sent (4,0)"):
+            self.error = "BGP Error: Hold timer expired"
+        elif not notified and reason == "closing connection":
+            self.error = "Socket: Connection refused" if quick and not self.is_up else "Socket: Connection closed"
+        if not self.is_up:
+            self.phase = Phase.ACTIVE
+            return Change.NONE
+        self._leave_up(now, wall)
+        if notified or not self.restart_seconds:
+            # RFC 4724, section 4.2: a session that was ended on purpose is not a restart
+            self.keep_until = None
+            return Change.DOWN_DROP
+        self.keep_until = now + self.restart_seconds
+        return Change.DOWN_KEEP
+
+    def _leave_up(self, now: float, wall: float) -> None:
+        self.phase = Phase.ACTIVE
+        self.up_at, self.down_at, self.since = None, now, wall
+        self.transitions += 1
+        self.end_received = self.end_sent = False

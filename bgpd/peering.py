@@ -1,0 +1,383 @@
+"""The sessions of this node: what ExaBGP is to run with, what it tells, what each peer is offered.
+
+Session events change the Rib; everything else about routes is bgpd.routing's.
+"""
+
+import ipaddress
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import structlog
+
+from bgpd import messages
+from bgpd.calc.exports import Attributes
+from bgpd.calc.paths import UNKNOWN_IDENTIFIER, Path
+from bgpd.calc.sessions import DEFAULT_PORT, PeerSpec, Sessions
+from bgpd.dialogue import Doubt
+from bgpd.messages import (
+    EndOfRib,
+    FsmChanged,
+    Neighbour,
+    Notified,
+    Opened,
+    Refreshed,
+    SessionChanged,
+    Unreadable,
+    Updated,
+)
+from bgpd.neighbor import Change, Neighbor
+from bgpd.probe import Target
+from bgpd.render import configuration, environment
+from bgpd.rib import Rib
+from bgpd.speaker import Applied, Event, Gone, Plan, Refused, Speaker, Synced
+from resources.names import IPAddress, IPNetwork
+
+DEBOUNCE_SECONDS = 0.1
+"""Changes of the store that come close together make one reload."""
+OFFER_PAUSE_SECONDS = 0.2
+DOUBT_PAUSE_SECONDS = 1.0
+PROBE_EVERY_SECONDS = 5.0
+PROBE_AFTER_SECONDS = 6.0
+"""Before, ExaBGP itself tries often enough."""
+NUDGE_PAUSE_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What this node is to its peers."""
+
+    router_id: ipaddress.IPv4Address
+    listen_on: tuple[IPAddress, ...]
+    port: int = DEFAULT_PORT
+
+
+class Peering:
+    """All sessions. `probe` has peers tried, and `on_answer` is called for those that are there."""
+
+    def __init__(
+        self,
+        speaker: Speaker,
+        rib: Rib,
+        *,
+        relay_command: Iterable[str],
+        probe: Callable[[Iterable[Target]], None],
+        wall: Callable[[], float],
+    ) -> None:
+        self.speaker, self._rib, self._wall = speaker, rib, wall
+        self._relay_command = tuple(relay_command)
+        self._probe = probe
+        self.neighbors: dict[IPAddress, Neighbor] = {}
+        self.sessions = Sessions()
+        self.identity: Identity | None = None
+        self.reconfigured = 0.0
+        self._plan: Plan | None = None
+        self._plan_at: float | None = None
+        self._nudging: frozenset[IPAddress] = frozenset()
+        self._nudged: dict[IPAddress, float] = {}
+        self._probe_at = 0.0
+        self._strangers: dict[IPAddress, list[IPNetwork]] = {}
+        self._log = structlog.get_logger().bind(part="sessions")
+
+    @property
+    def specs(self) -> dict[IPAddress, PeerSpec]:
+        """The sessions that are configured, by the peer's address."""
+        return {address: neighbor.spec for address, neighbor in self.neighbors.items()}
+
+    @property
+    def have_told_all(self) -> bool:
+        """Whether every configured peer is up and has sent all its routes."""
+        return (
+            self._plan_at is None
+            and self.speaker.is_settled
+            and all(neighbor.has_told_all for neighbor in self.neighbors.values())
+        )
+
+    # --- configuration -----------------------------------------------------------------------------------------------
+
+    def configure(self, sessions: Sessions, identity: Identity | None, now: float) -> bool:
+        """Take the sessions that are to be; return whether any came, went or changed.
+
+        Without an identity (this node's record is not there) nothing listens yet, or sessions end and ExaBGP stays.
+        """
+        if sessions.unusable != self.sessions.unusable:
+            for unusable in sessions.unusable:
+                if unusable not in self.sessions.unusable:
+                    self._log.error("session.withheld" if unusable.address else "setting.passed_over",
+                                    what=unusable.what, reason=unusable.reason, peer=str(unusable.address or ""))
+        same = sessions.peers == self.sessions.peers and identity in (None, self.identity)
+        self.sessions = sessions
+        self.identity = identity or self.identity
+        if same and self._plan is not None:
+            return False
+        for address in self.neighbors.keys() - sessions.peers.keys():
+            self._remove(address)
+        for address, spec in sessions.peers.items():
+            if (neighbor := self.neighbors.get(address)) is None:
+                self.neighbors[address] = Neighbor(spec, since=self._wall(), down_at=now)
+                self._log.info("session.added", peer=str(address), name=spec.name, passive=spec.passive)
+            elif neighbor.spec != spec:
+                neighbor.spec = spec
+                self._log.info("session.changed", peer=str(address), name=spec.name)
+        if self._plan_at is None and self.identity is not None:
+            # the first plan waits for nothing
+            self._plan_at = now + (DEBOUNCE_SECONDS if self._plan is not None else 0.0)
+        return True
+
+    def _remove(self, address: IPAddress) -> None:
+        neighbor = self.neighbors.pop(address)
+        # taken out of the file it would be gone without a word, and its routes from us would live on as stale
+        self.speaker.say(messages.withdraw(address, neighbor.offered))
+        self._rib.drop(address)
+        self._nudged.pop(address, None)
+        self._log.info("session.removed", peer=str(address), name=neighbor.spec.name)
+
+    def _make_plan(self) -> None:
+        assert self.identity is not None
+        specs = {address: spec for address, spec in self.specs.items() if address not in self._nudging}
+        self._plan = Plan(
+            configuration=configuration(specs.values(), self.identity.router_id, self._relay_command),
+            environment=environment(self.identity.listen_on, self.identity.port),
+            visible={
+                address: (spec.local_address, int(spec.local_as), int(spec.peer_as), spec.hold_seconds)
+                for address, spec in specs.items()
+            },
+        )
+        self.speaker.want(self._plan)
+
+    # --- what ExaBGP tells -------------------------------------------------------------------------------------------
+
+    def handle(self, events: Iterable[Event], now: float) -> None:
+        for event in events:
+            self._handle(event, now)
+
+    def _handle(self, event: Event, now: float) -> None:
+        match event:
+            case Updated():
+                self._on_update(event)
+            case SessionChanged():
+                if (neighbor := self.neighbors.get(event.peer)) is not None:
+                    self._on_change(neighbor, neighbor.on_session(event, now, self._wall()), event.reason)
+            case FsmChanged():
+                if (neighbor := self.neighbors.get(event.peer)) is not None:
+                    neighbor.on_fsm(event)
+            case Opened():
+                if (neighbor := self.neighbors.get(event.peer)) is not None:
+                    neighbor.on_open(event)
+            case EndOfRib():
+                if (neighbor := self.neighbors.get(event.peer)) is not None and neighbor.spec.version == event.version:
+                    neighbor.on_end_of_rib()
+                    self._swept(neighbor)
+            case Notified():
+                if (neighbor := self.neighbors.get(event.peer)) is not None:
+                    neighbor.on_notification(event)
+                    self._log.warning("session.notified", peer=str(event.peer), what=neighbor.error)
+            case Synced():
+                self._on_synced(event, now)
+            case Gone():
+                self._on_gone(event, now)
+            case Applied():
+                self._on_applied()
+            case Refused():
+                self._log.error("configuration.refused", reason=event.reason)
+            case Doubt():
+                self._on_doubt(event, now)
+            case Unreadable():
+                self._log.warning("line.unreadable", line=event.line, reason=event.reason)
+            case Refreshed():
+                pass
+            case _:
+                pass
+
+    def _on_update(self, event: Updated) -> None:
+        neighbor = self.neighbors.get(event.peer)
+        if neighbor is None:
+            return
+        for prefix in event.withdrawn:
+            self._rib.forget(event.peer, prefix)
+        external = neighbor.spec.is_external
+        identifier = neighbor.router_id or UNKNOWN_IDENTIFIER
+        for prefix, next_hop in event.announced:
+            self._rib.learn(
+                prefix,
+                Path(
+                    peer=event.peer,
+                    next_hop=next_hop,
+                    attributes=event.attributes,
+                    is_external=external,
+                    identifier=identifier,
+                ),
+            )
+
+    def _on_change(self, neighbor: Neighbor, change: Change, reason: str = "") -> None:
+        peer = neighbor.spec.address
+        match change:
+            case Change.NONE:
+                return
+            case Change.UP:
+                self._rib.mark_stale(peer)
+                self._log.info("session.up", peer=str(peer), name=neighbor.spec.name)
+            case Change.DOWN_KEEP:
+                self._rib.mark_stale(peer)
+                kept = len(self._rib.table(peer).entries)
+                self._log.warning("session.down", peer=str(peer), reason=neighbor.error or reason, routes_kept=kept)
+            case Change.DOWN_DROP:
+                dropped = len(self._rib.table(peer).entries)
+                self._rib.drop(peer)
+                self._log.warning("session.down", peer=str(peer), reason=neighbor.error or reason, dropped=dropped)
+
+    def _swept(self, neighbor: Neighbor) -> None:
+        swept = self._rib.sweep(neighbor.spec.address)
+        if swept:
+            self._log.info("session.stale_removed", peer=str(neighbor.spec.address), routes=swept)
+
+    def _on_synced(self, event: Synced, now: float) -> None:
+        self._log.info(
+            "speaker.ready",
+            pid=self.speaker.pid,
+            adopted=event.was_adopted,
+            sessions_up=sum(neighbour.is_up for neighbour in event.neighbours),
+            routes=len(event.received),
+        )
+        up: set[IPAddress] = set()
+        for neighbour in event.neighbours:
+            self._show(neighbour, now)
+            if neighbour.is_up:
+                up.add(neighbour.peer)
+        for shown in event.received:
+            if shown.peer in up:
+                self._on_update(Updated(shown.peer, ((shown.prefix, shown.next_hop),), shown.attributes))
+        for neighbor in self.neighbors.values():
+            neighbor.offered = {}
+            neighbor.needs_offer, neighbor.end_sent, neighbor.offer_after = True, False, now
+        strangers: dict[IPAddress, list[IPNetwork]] = {}
+        for shown in event.sent:
+            if (known := self.neighbors.get(shown.peer)) is not None:
+                known.offered[shown.prefix] = None
+            else:
+                strangers.setdefault(shown.peer, []).append(shown.prefix)
+        for peer, prefixes in strangers.items():
+            self.speaker.say(messages.withdraw(peer, prefixes))
+
+    def _show(self, neighbour: Neighbour, now: float) -> None:
+        if (neighbor := self.neighbors.get(neighbour.peer)) is not None:
+            self._on_change(neighbor, neighbor.show(neighbour, now, self._wall()))
+
+    def _on_gone(self, event: Gone, now: float) -> None:
+        self._log.error("speaker.lost", reason=event.reason, retry_seconds=event.retry_seconds)
+        self._nudging = frozenset()
+        for neighbor in self.neighbors.values():
+            self._on_change(neighbor, neighbor.lose_speaker(now, self._wall()), "the BGP speaker ended")
+            neighbor.offered = {}
+        if self._plan is not None:
+            self._make_plan()
+
+    def _on_applied(self) -> None:
+        self.reconfigured = self._wall()
+        self._log.info("configuration.applied", sessions=len(self.neighbors) - len(self._nudging))
+        if self._nudging:
+            for address in self._nudging:
+                if (neighbor := self.neighbors.get(address)) is not None:
+                    neighbor.offered = {}
+            self._nudging = frozenset()
+            self._make_plan()
+
+    def _on_doubt(self, event: Doubt, now: float) -> None:
+        """ExaBGP refused one of some commands: the peers that they were about are offered everything again."""
+        addresses = {word for command in event.commands for word in command.split()[1:2]}
+        for neighbor in self.neighbors.values():
+            if str(neighbor.spec.address) in addresses:
+                neighbor.offered = dict.fromkeys(neighbor.offered)
+                neighbor.needs_offer, neighbor.end_sent = True, False
+                neighbor.offer_after = now + DOUBT_PAUSE_SECONDS
+        self._log.warning("command.refused", peers=sorted(addresses))
+
+    # --- what is due -------------------------------------------------------------------------------------------------
+
+    def tick(self, exports: Mapping[IPNetwork, Attributes], now: float) -> None:
+        """Do what is due: a new plan, offers, ends of waiting, probes."""
+        if self._plan_at is not None and now >= self._plan_at:
+            self._plan_at = None
+            self._make_plan()
+        for neighbor in self.neighbors.values():
+            if neighbor.is_overdue(now):
+                neighbor.stop_waiting()
+                self._swept(neighbor)
+        if self.speaker.is_ready:
+            self._offer(exports, now)
+            self._probe_silent(now)
+
+    def exports_changed(self) -> None:
+        """Have every peer's offer compared again."""
+        for neighbor in self.neighbors.values():
+            neighbor.needs_offer = True
+
+    def _offer(self, exports: Mapping[IPNetwork, Attributes], now: float) -> None:
+        """Tell ExaBGP the difference between what each peer is offered and what it should be.
+
+        A peer that is not up is told nothing: ExaBGP would forget reloads while it holds routes for it. It is offered
+        the difference when it comes up.
+        """
+        was_quiet = self.speaker.is_quiet
+        for neighbor in self.neighbors.values():
+            if not neighbor.is_up or not neighbor.needs_offer or now < neighbor.offer_after:
+                continue
+            if neighbor.end_sent and not was_quiet:
+                continue
+            wanted = {p: found for p, found in exports.items() if p.version == neighbor.spec.version}
+            missing = {p: found for p, found in wanted.items() if neighbor.offered.get(p) != found}
+            surplus = neighbor.offered.keys() - wanted.keys()
+            peer = neighbor.spec.address
+            commands = messages.withdraw(peer, surplus) + messages.announce(peer, missing)
+            if not neighbor.end_sent:
+                commands.append(messages.end_of_rib(peer))
+                neighbor.end_sent = True
+            self.speaker.say(commands)
+            neighbor.offered = dict(wanted)
+            neighbor.needs_offer, neighbor.offer_after = False, now + OFFER_PAUSE_SECONDS
+
+    def _silent(self, now: float, after: float) -> list[Neighbor]:
+        return [
+            neighbor
+            for neighbor in self.neighbors.values()
+            if not neighbor.is_up
+            and not neighbor.spec.passive
+            and neighbor.spec.password is None
+            and now - neighbor.down_at >= after
+            and now - self._nudged.get(neighbor.spec.address, -NUDGE_PAUSE_SECONDS) >= NUDGE_PAUSE_SECONDS
+        ]
+
+    def _probe_silent(self, now: float) -> None:
+        if now < self._probe_at or not self.speaker.is_settled:
+            return
+        self._probe_at = now + PROBE_EVERY_SECONDS
+        self._probe(
+            Target(neighbor.spec.address, neighbor.spec.port, neighbor.spec.local_address)
+            for neighbor in self._silent(now, PROBE_AFTER_SECONDS)
+        )
+
+    def probe_soon(self, now: float) -> None:
+        """Try the peers that are down now: an interface or address came."""
+        self._probe_at = min(self._probe_at, now + OFFER_PAUSE_SECONDS)
+
+    def on_answers(self, addresses: Iterable[IPAddress], now: float) -> None:
+        """Have ExaBGP begin anew with peers that answer: taken out of its file and put back, it connects at once."""
+        if not self.speaker.is_settled or self._plan_at is not None:
+            return
+        silent = {neighbor.spec.address for neighbor in self._silent(now, PROBE_AFTER_SECONDS)}
+        self._nudging = frozenset(silent.intersection(addresses))
+        if self._nudging:
+            self._nudged |= dict.fromkeys(self._nudging, now)
+            self._log.info("session.retried", peers=sorted(map(str, self._nudging)))
+            self._make_plan()
+
+    def due(self, now: float) -> float | None:
+        """Return the seconds until `tick` has something to do, or None."""
+        times = [] if self._plan_at is None else [self._plan_at]
+        for neighbor in self.neighbors.values():
+            if neighbor.keep_until is not None:
+                times.append(neighbor.keep_until)
+            if neighbor.is_up and neighbor.needs_offer:
+                times.append(max(neighbor.offer_after, now + 0.02))
+        if self.speaker.is_ready and self._silent(now, 0.0):
+            times.append(self._probe_at)
+        return max(0.0, min(times) - now) if times else None

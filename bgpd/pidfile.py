@@ -1,0 +1,82 @@
+"""ExaBGP's pid file: its pid and its start time, so that a pid that was given away again is never taken for it.
+
+The file is one line, ``PID STARTTIME``; the start time is field 22 of /proc/PID/stat (clock ticks since boot).
+"""
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+
+from resources.runtime.paths import RUN
+
+PID_FILE = RUN / "exabgp.pid"
+
+
+def write(path: Path, pid: int) -> None:
+    """Write the pid file of a process that runs; nothing is written if it is gone."""
+    started = start_time(pid)
+    if started is not None:
+        temporary = path.with_name(f"{path.name}.new")
+        temporary.write_text(f"{pid} {started}\n")
+        temporary.rename(path)
+
+
+def read(path: Path) -> int | None:
+    """Return the pid of the process that a pid file is about, if that process still runs."""
+    try:
+        words = path.read_text().split()
+        pid, started = int(words[0]), int(words[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pid if start_time(pid) == started else None
+
+
+def start_time(pid: int) -> int | None:
+    """Return when a process began, or None if it is gone or dead and not yet collected."""
+    fields = _stat(pid)
+    return None if fields is None or fields[0] == "Z" else int(fields[19])
+
+
+def session_members(session: int) -> list[int]:
+    """Return the pids of all processes of a session."""
+    members = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and (fields := _stat(int(entry))) is not None and int(fields[3]) == session:
+            members.append(int(entry))
+    return members
+
+
+def end(path: Path, *, seconds: float = 5.0) -> bool:
+    """End the process of a pid file and everything in its session, first politely; False if there was none."""
+    pid = read(path)
+    if pid is None:
+        path.unlink(missing_ok=True)
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + seconds
+    while read(path) == pid:
+        if time.monotonic() > deadline:
+            kill_session(pid)
+            deadline = time.monotonic() + seconds
+        time.sleep(0.02)
+    kill_session(pid)
+    path.unlink(missing_ok=True)
+    return True
+
+
+def kill_session(session: int) -> None:
+    """Kill every process of a session that was begun by a process with this pid."""
+    for member in session_members(session):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(member, signal.SIGKILL)
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Return the fields of /proc/PID/stat from the third on (the second may hold blanks and brackets)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return None

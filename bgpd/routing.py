@@ -1,0 +1,218 @@
+"""From received routes and our own blocks to the kernel's table: holds the tables, decides again what changed.
+
+`Routing` owns the Rib and the Fib. The decisions themselves are pure (bgpd.calc); here is what they are made of, and
+what a person should hear about.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Protocol
+
+import structlog
+
+from bgpd.calc.exports import Attributes, advertisements, aggregates, exports, own_blocks
+from bgpd.calc.imports import ImportRules, Withheld, forward, is_forbidden, other_owner
+from bgpd.calc.paths import Choice
+from bgpd.calc.pools import Pools
+from bgpd.calc.prefixes import PrefixTable
+from bgpd.calc.sessions import PeerSpec
+from bgpd.calc.surroundings import Surroundings
+from bgpd.fib import Fib
+from bgpd.inventory import Inventory
+from bgpd.rib import Rib
+from kernel.link import Link, LinkAddress
+from kernel.route import PROTOCOL_BGPD, Route, RouteKey, RouteKind
+from resources.names import IfName, IPAddress, IPNetwork, NodeName
+
+REPEAT_SECONDS = 60.0
+"""The same thing about the same peer is logged once in this time."""
+
+
+class HostInterfaces(Protocol):
+    """What this needs of kernel.links."""
+
+    def links(self) -> dict[IfName, Link]: ...
+    def addresses(self) -> list[LinkAddress]: ...
+
+
+class Routing:
+    """The routes of one node."""
+
+    def __init__(
+        self, this: NodeName, fib: Fib, interfaces: HostInterfaces, *, max_prefixes: int, is_strict: bool
+    ) -> None:
+        self._this, self._interfaces, self._is_strict = this, interfaces, is_strict
+        self.fib = fib
+        self.rib = Rib(max_prefixes)
+        self.blocks: frozenset[IPNetwork] = frozenset()
+        self.exports: dict[IPNetwork, Attributes] = {}
+        self.withheld: dict[IPNetwork, Withheld] = {}
+        self.surroundings = Surroundings()
+        self.rules = ImportRules(router_id=ipaddress.IPv4Address(0))
+        self._blackholes: frozenset[IPNetwork] = frozenset()
+        self._local: frozenset[IPNetwork] = frozenset()
+        self._learned: dict[IPNetwork, Route] = {}
+        self._told: dict[tuple[object, ...], float] = {}
+        self._told_withheld: dict[tuple[str, str], int] = {}
+        self._told_conflicts: frozenset[RouteKey] = frozenset()
+        self._told_faults: tuple[str, ...] = ()
+        self._log = structlog.get_logger().bind(part="routes")
+
+    # --- what decides ------------------------------------------------------------------------------------------------
+
+    def refresh_own(self, inventory: Inventory) -> bool:
+        """Work out this node's own routes again; return whether what is announced changed."""
+        self.blocks = own_blocks(self._this, inventory.affinities, inventory.owners)
+        before, self._local = self._local, inventory.local_addresses
+        entries, faults = advertisements(self._this, inventory.configurations)
+        if faults != self._told_faults:
+            self._told_faults = faults
+            for fault in faults:
+                self._log.warning("setting.passed_over", what="BGPConfiguration", reason=fault)
+        announced = exports(self.blocks, self._local, Pools(inventory.pools), entries)
+        changed, self.exports = announced != self.exports, announced
+        blackholes = aggregates(self.blocks)
+        moved, self._blackholes = blackholes ^ self._blackholes, blackholes
+        for prefix in moved | (before ^ self._local):
+            self.fib.want(prefix, self._wanted(prefix))
+        return changed
+
+    def refresh_rules(
+        self, inventory: Inventory, router_id: ipaddress.IPv4Address, surroundings: Surroundings | None = None
+    ) -> None:
+        """Take what decides about received routes anew, and have all of them decided again."""
+        if surroundings is not None:
+            self.surroundings = surroundings
+        own = inventory.nodes.get(self._this)
+        addresses: dict[IPNetwork, NodeName] = {}
+        for name in sorted(inventory.nodes):
+            for address in inventory.nodes[name].addresses:
+                addresses.setdefault(ipaddress.ip_network(address), name)
+        self.rules = ImportRules(
+            router_id=router_id,
+            own_blocks=PrefixTable(dict.fromkeys(self.blocks)),
+            node_addresses=PrefixTable(addresses),
+            own_subnets=tuple(found for found in (own.ipv4, own.ipv6) if found is not None) if own else (),
+            pools=Pools(inventory.pools),
+            surroundings=self.surroundings,
+            holder=inventory.holder,
+            owners=inventory.owners,
+            is_strict=self._is_strict,
+        )
+        self.rib.recheck()
+
+    def read_host(self) -> Surroundings | None:
+        """Read routes, interfaces and addresses; return what changed in them for next hops, or None if nothing did.
+
+        Raises:
+            DataplaneError: the kernel does not let itself be read.
+        """
+        self.fib.read()
+        found = Surroundings(
+            self.fib.foreign,
+            (entry.address.ip for entry in self._interfaces.addresses()),
+            (link.name for link in self._interfaces.links().values() if link.up),
+        )
+        return found if found != self.surroundings else None
+
+    # --- decide and write --------------------------------------------------------------------------------------------
+
+    def decide(self, peers: Mapping[IPAddress, PeerSpec], now: float) -> None:
+        """Decide about every prefix on which something changed."""
+        if not self.rib.is_dirty:
+            return
+        for prefix, choice in self.rib.decide(peers, self.rules):
+            self._learned.pop(prefix, None)
+            self.withheld.pop(prefix, None)
+            if choice is not None:
+                found = forward(prefix, choice, self.rules)
+                if isinstance(found, Withheld):
+                    self.withheld[prefix] = found
+                else:
+                    self._learned[prefix] = found
+            self.fib.want(prefix, self._wanted(prefix))
+            self._tell_refusals(prefix, now)
+            self._tell_owner(prefix, choice, now)
+        self._tell_withheld()
+
+    def _wanted(self, prefix: IPNetwork) -> Route | None:
+        """Our own routes come before learned ones: a block's blackhole, and felix's route to a workload here."""
+        if prefix in self._blackholes:
+            return Route.blackhole(protocol=PROTOCOL_BGPD)
+        return None if prefix in self._local else self._learned.get(prefix)
+
+    def drop_forbidden(self) -> None:
+        """Give up inherited routes that cannot be right, without waiting for a peer to say so.
+
+        These are drops for blocks that are not ours any more, and routes past the tunnel that their pool asks for.
+        """
+        for key in sorted(self.fib.inherited, key=str):
+            route = self.fib.actual[key]
+            if route.kind is RouteKind.BLACKHOLE or is_forbidden(key.destination, route, self.rules):
+                self.fib.want(key.destination, self._wanted(key.destination))
+
+    def apply(self, now: float) -> None:
+        """Write what is to be written."""
+        done = self.fib.apply(now)
+        failed = done.failed or {}
+        for key, error in failed.items():
+            if self._may_tell(("failed", key, type(error)), now):
+                self._log.warning("route.rejected", destination=str(key), error=str(error), retry="soon")
+        if done.writes:
+            self._log.info(
+                "routes.applied",
+                added=done.added,
+                replaced=done.replaced,
+                removed=done.removed,
+                failed=len(failed),
+                total=len(self.fib.actual),
+            )
+        self._tell_conflicts()
+
+    # --- what a person should hear -----------------------------------------------------------------------------------
+
+    def _may_tell(self, what: tuple[object, ...], now: float) -> bool:
+        """Return whether `what` was not said lately, and note that it is said now."""
+        if now - self._told.get(what, -REPEAT_SECONDS) < REPEAT_SECONDS:
+            return False
+        if len(self._told) > 10_000:
+            self._told = {key: at for key, at in self._told.items() if now - at < REPEAT_SECONDS}
+        self._told[what] = now
+        return True
+
+    def _tell_refusals(self, prefix: IPNetwork, now: float) -> None:
+        for peer, entry in self.rib.entries(prefix).items():
+            if entry.refusal is not None and self._may_tell(("refused", peer, entry.refusal), now):
+                count = self.rib.table(peer).refused[entry.refusal]
+                self._log.warning(
+                    "route.refused", peer=str(peer), reason=entry.refusal.value, prefix=str(prefix), so_far=count
+                )
+
+    def _tell_owner(self, prefix: IPNetwork, choice: Choice | None, now: float) -> None:
+        if choice is None:
+            return
+        owner = other_owner(prefix, choice.best, self.rules)
+        if owner is not None and self._may_tell(("owner", prefix), now):
+            self._log.warning(
+                "route.from_another_node", prefix=str(prefix), next_hop=str(choice.best.next_hop), owner=owner
+            )
+
+    def _tell_withheld(self) -> None:
+        counts: dict[tuple[str, str], int] = {}
+        for one in self.withheld.values():
+            counts[one.pool, one.reason] = counts.get((one.pool, one.reason), 0) + 1
+        for (pool, reason), count in counts.items():
+            if (pool, reason) not in self._told_withheld:
+                self._log.error("routes.withheld", pool=pool, reason=reason, routes=count)
+        for pool, reason in self._told_withheld.keys() - counts.keys():
+            self._log.info("routes.no_longer_withheld", pool=pool, reason=reason)
+        self._told_withheld = counts
+
+    def _tell_conflicts(self) -> None:
+        conflicts = self.fib.conflicts
+        for key in sorted(conflicts.keys() - self._told_conflicts, key=str):
+            self._log.error("route.conflict", destination=str(key), theirs=str(conflicts[key][0]))
+        for key in sorted(self._told_conflicts - conflicts.keys(), key=str):
+            self._log.info("route.conflict_gone", destination=str(key))
+        self._told_conflicts = frozenset(conflicts)
+

@@ -1,0 +1,548 @@
+"""ExaBGP's life: adopt or start it, read everything from it, reload it safely, end and restart it (reference bgp.md
+3.6, 4.2).
+
+`Speaker` decides; a `Child` (bgpd.child) does. Everything comes in through `handle` and `tick` and goes out as events,
+so that the whole of it runs in a test without a process.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import Protocol
+
+from bgpd.dialogue import Dialogue, Doubt, Reply
+from bgpd.messages import (
+    SHOW_NEIGHBOURS,
+    SHOW_RECEIVED,
+    SHOW_SENT,
+    Answered,
+    Hello,
+    Ignored,
+    Message,
+    Neighbour,
+    Neighbours,
+    Remark,
+    Shown,
+    ShuttingDown,
+    Unreadable,
+    Updated,
+    parse,
+)
+from resources.names import IPAddress, IPNetwork
+
+PING = "version"
+PING_EVERY_SECONDS = 10.0
+PATIENCE_SECONDS = 15.0
+"""Without an answer for so long ExaBGP, or its relay, is taken for stuck."""
+ADOPT_SECONDS = 5.0
+START_SECONDS = 20.0
+END_SECONDS = 3.0
+QUIET_SECONDS = 0.1
+"""After the last answer: ExaBGP forgets a reload while it still sends routes (reference bgp.md 2.3)."""
+CONFIRM_EVERY_SECONDS = 0.3
+CONFIRM_WITHIN_SECONDS = 2.0
+SIGNALS_MAX = 3
+BACKOFF_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0)
+STEADY_SECONDS = 60.0
+
+
+# --- the port --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An ExaBGP that an earlier bgpd left running, and digests of what it runs with."""
+
+    pid: int
+    configuration: str
+    environment: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Whole lines from the relay, of the connection with this number."""
+
+    connection: int
+    lines: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RelayClosed:
+    """The connection to the relay could not be made, or ended."""
+
+    connection: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChildEnded:
+    """ExaBGP is no more. `last` are its last lines on standard error."""
+
+    pid: int
+    status: int | None
+    last: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Validated:
+    """Whether ExaBGP takes a configuration; `fault` is None or what it says."""
+
+    digest: str
+    fault: str | None
+
+
+ChildMessage = Lines | RelayClosed | ChildEnded | Validated
+
+
+class Child(Protocol):
+    """ExaBGP with its relay, as a process. No call blocks; answers come as `ChildMessage`s."""
+
+    def find(self) -> Found | None:
+        """Return the ExaBGP that an earlier bgpd started, if it still runs."""
+
+    def start(self, configuration: str, environment: Mapping[str, str]) -> int:
+        """Start ExaBGP and return its pid, also where it ends at once (ChildEnded follows)."""
+
+    def validate(self, configuration: str, environment: Mapping[str, str]) -> None:
+        """Have ExaBGP check a configuration; Validated follows."""
+
+    def install(self, configuration: str) -> None:
+        """Put a configuration where the running ExaBGP reads it."""
+
+    def reload(self) -> None:
+        """Tell ExaBGP to read its configuration again."""
+
+    def note(self, found: Found) -> None:
+        """Remember, for the next bgpd, what ExaBGP runs with."""
+
+    def connect(self, seconds: float) -> int:
+        """Connect to the relay, trying for `seconds`, and return the connection's number; Lines or RelayClosed follow.
+
+        An earlier connection is closed without a message.
+        """
+
+    def write(self, data: bytes) -> None:
+        """Send to the relay; what cannot be sent is lost, and RelayClosed follows."""
+
+    def end(self, *, hard: bool) -> None:
+        """End ExaBGP: ask it, or kill it and its relay."""
+
+
+# --- what the speaker is to be, and what it says ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What ExaBGP is to run with. `visible` is what ``show neighbor json`` must say then, by the peer's address."""
+
+    configuration: str
+    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    visible: Mapping[IPAddress, tuple[object, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def digest(self) -> str:
+        return digest(self.configuration)
+
+    @property
+    def environment_digest(self) -> str:
+        return digest("\n".join(f"{key}={value}" for key, value in sorted(self.environment.items())))
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def visible(row: Neighbour) -> tuple[object, ...]:
+    """Return what of a session's settings ExaBGP shows, to be compared with a plan's."""
+    return row.local, row.local_as, row.peer_as, row.hold_seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Synced:
+    """Everything ExaBGP knows, after a connection was made. Events that came meanwhile are newer than `received`."""
+
+    neighbours: tuple[Neighbour, ...]
+    received: tuple[Shown, ...]
+    sent: tuple[Shown, ...]
+    was_adopted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """ExaBGP ended or got stuck; all sessions are down."""
+
+    reason: str
+    retry_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """ExaBGP runs with the plan of this digest."""
+
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """ExaBGP does not take the plan of this digest and goes on with what it has."""
+
+    digest: str
+    reason: str
+
+
+Event = Message | Synced | Gone | Applied | Refused | Doubt
+
+
+class Stage(Enum):
+    """Where ExaBGP is in its life."""
+
+    ABSENT = "absent"
+    STARTING = "starting"
+    SYNCING = "syncing"
+    READY = "ready"
+    ENDING = "ending"
+
+
+class Reload(Enum):
+    """Where a change of the configuration is."""
+
+    NONE = "none"
+    VALIDATING = "validating"
+    WAITING = "waiting for quiet"
+    SIGNALLED = "signalled"
+
+
+class Speaker:
+    """Keeps one ExaBGP running with what `want` said last."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self._plan: Plan | None = None
+        self._dialogue = Dialogue()
+        self.stage = Stage.ABSENT
+        self.restarts = 0
+        self.lost_events = 0
+        self.pid: int | None = None
+        self._is_first = True
+        self._adopting = False
+        self._connection = -1
+        self._running: Found | None = None
+        self._deadline = 0.0
+        self._retry_at = 0.0
+        self._failures = 0
+        self._ready_at = 0.0
+        self._ping_at = 0.0
+        self._quiet_since: float | None = None
+        self._syncing: list[Reply] = []
+        self._touched: set[tuple[IPAddress, IPNetwork]] = set()
+        self._restart_reason: str | None = None
+        # the reload under way
+        self._reload = Reload.NONE
+        self._target: Plan | None = None
+        self._seen: Mapping[IPAddress, tuple[object, ...]] = {}
+        self._signals = 0
+        self._signals_needed = 1
+        self._signalled_at = 0.0
+        self._confirm_at = 0.0
+        self._refused: str | None = None
+
+    # --- what the owner wants ----------------------------------------------------------------------------------------
+
+    def want(self, plan: Plan) -> None:
+        """Run with `plan` from now on; takes effect with the next `tick`."""
+        self._plan = plan
+
+    def say(self, commands: Iterable[str]) -> None:
+        """Queue commands for ExaBGP. They are lost unless it is ready."""
+        if self.stage is Stage.READY:
+            self._dialogue.say(commands)
+
+    @property
+    def is_ready(self) -> bool:
+        return self.stage is Stage.READY
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether ExaBGP has answered everything it was told."""
+        return self.stage is Stage.READY and self._dialogue.is_quiet
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether ExaBGP runs with the last plan, or has refused it."""
+        return (
+            self.stage is Stage.READY
+            and self._reload is Reload.NONE
+            and self._plan is not None
+            and self._running is not None
+            and self._plan.digest in (self._running.configuration, self._refused)
+        )
+
+    # --- what happens ------------------------------------------------------------------------------------------------
+
+    def handle(self, message: ChildMessage, now: float) -> list[Event]:
+        match message:
+            case Lines(connection=number, lines=lines):
+                return self._take_lines(lines, now) if number == self._connection else []
+            case RelayClosed(connection=number, reason=reason):
+                return self._on_relay_closed(reason, now) if number == self._connection else []
+            case ChildEnded():
+                return self._on_ended(message, now) if message.pid == self.pid else []
+            case Validated(digest=checked, fault=fault):
+                return self._on_validated(checked, fault, now)
+
+    def tick(self, now: float) -> list[Event]:
+        """Do what is due, and write what may be written."""
+        events: list[Event] = []
+        match self.stage:
+            case Stage.ABSENT:
+                if self._plan is not None and now >= self._retry_at:
+                    self._begin(self._plan, now)
+            case Stage.STARTING:
+                if now >= self._deadline:
+                    events += self._give_up("it did not answer", now)
+            case Stage.SYNCING:
+                events += self._watch(now)
+            case Stage.READY:
+                events += self._watch(now)
+                if self.stage is Stage.READY:
+                    events += self._advance(now)
+            case Stage.ENDING:
+                if now >= self._deadline:
+                    self._child.end(hard=True)
+                    self._deadline = now + END_SECONDS
+        if self.stage in (Stage.SYNCING, Stage.READY) and (data := self._dialogue.take(now)):
+            self._child.write(data)
+        return events
+
+    def due(self, now: float) -> float | None:
+        """Return the seconds until `tick` wants to be called again, or None."""
+        times: list[float] = []
+        match self.stage:
+            case Stage.ABSENT:
+                if self._plan is None:
+                    return None
+                times.append(self._retry_at)
+            case Stage.STARTING | Stage.ENDING:
+                times.append(self._deadline)
+            case Stage.SYNCING | Stage.READY:
+                times.append(self._ping_at)
+                if self._dialogue.waiting_since is not None:
+                    times.append(self._dialogue.waiting_since + PATIENCE_SECONDS)
+                if self._reload is Reload.WAITING:
+                    times.append(now + QUIET_SECONDS / 2)
+                if self._reload is Reload.SIGNALLED:
+                    times.append(self._confirm_at)
+        return max(0.0, min(times) - now)
+
+    # --- start and end -----------------------------------------------------------------------------------------------
+
+    def _begin(self, plan: Plan, now: float) -> None:
+        found = self._child.find() if self._is_first else None
+        self._is_first = False
+        self._adopting = found is not None
+        if found is not None:
+            self.pid, self._running, patience = found.pid, found, ADOPT_SECONDS
+        else:
+            self.pid = self._child.start(plan.configuration, plan.environment)
+            self._running = Found(self.pid, plan.digest, plan.environment_digest)
+            patience = START_SECONDS
+            self._child.note(self._running)
+        self.stage, self._deadline = Stage.STARTING, now + patience
+        self._connection = self._child.connect(patience)
+
+    def _on_relay_closed(self, reason: str, now: float) -> list[Event]:
+        if self.stage in (Stage.ABSENT, Stage.ENDING):
+            return []
+        return self._give_up(reason, now)
+
+    def _on_ended(self, ended: ChildEnded, now: float) -> list[Event]:
+        events: list[Event] = []
+        if self.stage not in (Stage.ENDING, Stage.ABSENT):
+            last = f": {ended.last}" if ended.last else ""
+            events = self._give_up(f"it ended with status {ended.status}{last}", now)
+        self.stage, self.pid, self._running = Stage.ABSENT, None, None
+        return events
+
+    def _give_up(self, reason: str, now: float) -> list[Event]:
+        """End ExaBGP, to start another one after a pause that grows with each failure."""
+        if self._ready_at and self.stage is Stage.READY and now - self._ready_at >= STEADY_SECONDS:
+            self._failures = 0
+        wait = BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)]
+        self._failures += 1
+        self.restarts += 1
+        self._retry_at = now + wait
+        self._finish(now)
+        return [Gone(reason, wait)]
+
+    def _restart(self, reason: str, now: float) -> list[Event]:
+        """End ExaBGP to start it again at once: that is wanted, no failure."""
+        self._retry_at = now
+        self._finish(now)
+        return [Gone(reason, 0.0)]
+
+    def _finish(self, now: float) -> None:
+        self._reload, self._refused = Reload.NONE, None
+        self._syncing, self._touched = [], set()
+        self._connection = -1
+        self._dialogue = Dialogue()
+        self._child.end(hard=False)
+        self.stage, self._deadline = Stage.ENDING, now + END_SECONDS
+
+    def _watch(self, now: float) -> list[Event]:
+        waiting = self._dialogue.waiting_since
+        if waiting is not None and now - waiting >= PATIENCE_SECONDS:
+            return self._give_up(f"it has not answered for {PATIENCE_SECONDS:g} s", now)
+        if now >= self._ping_at:
+            self._ping_at = now + PING_EVERY_SECONDS
+            if self._dialogue.is_quiet:
+                self._dialogue.ask(PING)
+        return []
+
+    # --- lines -------------------------------------------------------------------------------------------------------
+
+    def _take_lines(self, lines: Iterable[bytes], now: float) -> list[Event]:
+        events: list[Event] = []
+        for line in lines:
+            message = parse(line)
+            match message:
+                case Hello():
+                    self._on_hello(message, now)
+                case Answered() | Neighbours() | Shown() | Remark():
+                    heard = self._dialogue.hear(message, now)
+                    if isinstance(heard, Reply):
+                        events += self._on_reply(heard, now)
+                    elif heard is not None:
+                        events.append(heard)
+                case Updated():
+                    if self.stage is Stage.SYNCING:
+                        self._touched.update((message.peer, prefix) for prefix, _ in message.announced)
+                        self._touched.update((message.peer, prefix) for prefix in message.withdrawn)
+                    events.append(message)
+                case Ignored() | ShuttingDown():
+                    pass
+                case Unreadable():
+                    events.append(message)
+                case _:
+                    events.append(message)
+        return events
+
+    def _on_hello(self, hello: Hello, now: float) -> None:
+        if hello.pid != self.pid:
+            # the relay of an ExaBGP that just died; ours will come
+            self._connection = self._child.connect(max(0.0, self._deadline - now))
+            return
+        self.lost_events += hello.lost
+        self._dialogue.greet(hello, now)
+        self.stage, self._syncing, self._touched = Stage.SYNCING, [], set()
+        self._ping_at = now + PING_EVERY_SECONDS
+        for question in (SHOW_NEIGHBOURS, SHOW_RECEIVED, SHOW_SENT):
+            self._dialogue.ask(question)
+
+    def _on_reply(self, reply: Reply, now: float) -> list[Event]:
+        if self.stage is Stage.SYNCING:
+            self._syncing.append(reply)
+            if reply.question == SHOW_NEIGHBOURS:
+                # the table that is asked for next is newer than all events so far
+                self._touched.clear()
+            return self._synced(now) if len(self._syncing) == 3 else []
+        if reply.question == SHOW_NEIGHBOURS and self._reload is Reload.SIGNALLED:
+            return self._on_confirmation(reply, now)
+        return []
+
+    def _synced(self, now: float) -> list[Event]:
+        neighbours, received, sent = self._syncing
+        rows = tuple(row for line in neighbours.lines if isinstance(line, Neighbours) for row in line.rows)
+        touched = self._touched
+        self._seen = {row.peer: visible(row) for row in rows}
+        self.stage, self._ready_at = Stage.READY, now
+        self._syncing, self._touched = [], set()
+        return [
+            Synced(
+                neighbours=rows,
+                received=tuple(
+                    line
+                    for line in received.lines
+                    if isinstance(line, Shown) and (line.peer, line.prefix) not in touched
+                ),
+                sent=tuple(line for line in sent.lines if isinstance(line, Shown)),
+                was_adopted=self._adopting,
+            )
+        ]
+
+    # --- a new configuration -----------------------------------------------------------------------------------------
+
+    def _advance(self, now: float) -> list[Event]:
+        plan, running = self._plan, self._running
+        if plan is None or running is None:
+            return []
+        if running.environment != plan.environment_digest and self._reload is Reload.NONE:
+            return self._restart("its environment is to change", now)
+        match self._reload:
+            case Reload.NONE:
+                if plan.digest not in (running.configuration, self._refused):
+                    self._target, self._reload = plan, Reload.VALIDATING
+                    self._child.validate(plan.configuration, plan.environment)
+            case Reload.VALIDATING:
+                pass
+            case Reload.WAITING:
+                self._signal_when_quiet(now)
+            case Reload.SIGNALLED:
+                return self._confirm(now)
+        return []
+
+    def _on_validated(self, checked: str, fault: str | None, now: float) -> list[Event]:
+        if self._reload is not Reload.VALIDATING or self._target is None or checked != self._target.digest:
+            return []
+        if fault is not None:
+            self._reload, self._refused = Reload.NONE, checked
+            return [Refused(checked, fault)]
+        self._reload, self._quiet_since, self._signals = Reload.WAITING, None, 0
+        # a change that cannot be seen from outside is signalled twice: ExaBGP may have forgotten the first
+        self._signals_needed = 2 if self._target.visible == self._seen else 1
+        self._signal_when_quiet(now)
+        return []
+
+    def _signal_when_quiet(self, now: float) -> None:
+        if not self._dialogue.is_quiet:
+            self._quiet_since = None
+            return
+        if self._quiet_since is None:
+            self._quiet_since = now
+        if now - self._quiet_since >= QUIET_SECONDS and self._target is not None:
+            self._child.install(self._target.configuration)
+            self._signal(now)
+
+    def _signal(self, now: float) -> None:
+        self._child.reload()
+        self._reload, self._signals = Reload.SIGNALLED, self._signals + 1
+        self._signalled_at, self._confirm_at = now, now + CONFIRM_EVERY_SECONDS
+
+    def _confirm(self, now: float) -> list[Event]:
+        if now < self._confirm_at:
+            return []
+        if now - self._signalled_at >= CONFIRM_WITHIN_SECONDS:
+            if self._signals >= SIGNALS_MAX:
+                return self._restart("it does not take a new configuration", now)
+            self._signal(now)
+            return []
+        self._confirm_at = now + CONFIRM_EVERY_SECONDS
+        self._dialogue.ask(SHOW_NEIGHBOURS)
+        return []
+
+    def _on_confirmation(self, reply: Reply, now: float) -> list[Event]:
+        if self._target is None or self.pid is None:
+            return []
+        self._seen = {
+            row.peer: visible(row) for line in reply.lines if isinstance(line, Neighbours) for row in line.rows
+        }
+        if self._seen != self._target.visible:
+            return []
+        if self._signals < self._signals_needed:
+            self._signal(now)
+            return []
+        self._running = Found(self.pid, self._target.digest, self._target.environment_digest)
+        self._child.note(self._running)
+        self._reload = Reload.NONE
+        return [Applied(self._target.digest)]
