@@ -265,12 +265,11 @@ class Reader:
         values: list[object] = []
         for index, item in enumerate(node.items):
             at = (*path, index)
-            if is_null(item):
-                self._bad(at, item, "an entry of the list is empty")
-                continue
             value = self._value(shape.item, item, at)
-            if not isinstance(value, Missing):
-                values.append(value)
+            if value is Missing.ABSENT:
+                self._bad(at, item, "an entry of the list is empty")
+            # What is bad keeps its place, so that later findings in the list have the right index.
+            values.append(_zero(shape.item) if isinstance(value, Missing) else value)
         return values
 
     def _texts(self, node: Node, path: Path) -> object:

@@ -93,7 +93,7 @@ class Problem:
     def __str__(self) -> str:
         """Return ``field = 'value': reason; hint`` (without the value where there is none)."""
         field = dotted(self.path)
-        shown = f"{field} = '{self.value}'" if self.value else field
+        shown = f"{field} = '{self.value}'" if self.value and field else f"'{self.value}'" if self.value else field
         text = f"{shown}: {self.reason}" if shown else self.reason
         return f"{text}; {self.hint}" if self.hint else text
 
