@@ -166,7 +166,7 @@ class Store(Protocol):
         ...
 
     def close(self) -> None:
-        """End every watch and call under way; callable from another thread."""
+        """End every watch; calls under way end within their time. Callable from another thread."""
         ...
 
 
