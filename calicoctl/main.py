@@ -106,6 +106,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def report(error: CalicoError, prefix: str = "Error executing command: ") -> None:
     """Print an error and the way out of it, on stderr."""
+    if "\n" in str(error):  # all that is wrong in a file
+        prefix = "Failed to execute command: nothing was changed:\n"
     click.echo(f"{prefix}{error}", err=True)
     if error.hint:
         click.echo(f"  {error.hint}", err=True)

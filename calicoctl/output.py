@@ -18,17 +18,24 @@ def plain_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n\n"
 
 
-def boxed_table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> str:
-    """Return a table in a ``+---+`` box: headings centred and upper-case, cells left but for the `right` columns."""
+def boxed_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in a ``+---+`` box: headings centred and upper-case, numbers to the right, other cells left."""
     from prettytable import PrettyTable
 
     table = PrettyTable([heading.upper() for heading in headings])
     table.align = "l"
-    for heading in right:
-        table.align[heading.upper()] = "r"
+    widths = [max(len(text) for text in column) for column in zip(headings, *rows, strict=True)]
     for row in rows:
-        table.add_row(list(row))
+        table.add_row([cell.rjust(w) if _is_number(cell) else cell for cell, w in zip(row, widths, strict=True)])
     return _centre_headings(table.get_string())
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _centre_headings(text: str) -> str:
@@ -45,4 +52,16 @@ def _centre(text: str, width: int) -> str:
 
 def as_json(value: object) -> str:
     """Return indented JSON, two blanks a level."""
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(_whole(value), indent=2, ensure_ascii=False) + "\n"
+
+
+def _whole(value: object) -> object:
+    """Return `value` with floats that are whole as integers: 100, not 100.0."""
+    match value:
+        case float() if value.is_integer() and abs(value) < 1e21:
+            return int(value)
+        case dict():
+            return {key: _whole(item) for key, item in value.items()}
+        case list():
+            return [_whole(item) for item in value]
+    return value

@@ -1,17 +1,22 @@
-"""A command's connection to the store: opened late, closed always, with the settings that ``-c`` names."""
+"""A command's connection to the store, and the options that many commands share."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 
 from resources.datastore.client import ResourceClient
 from resources.datastore.settings import EtcdConfig, connect, etcd_config
+from resources.datastore.store import Store
 from resources.runtime import paths
 
-F = TypeVar("F", bound=Callable[..., object])
+F = TypeVar("F", bound=Callable[..., Any])
+
+STORE: ContextVar[Callable[[EtcdConfig], Store]] = ContextVar("STORE", default=connect)
+"""What opens the store of a command; tests put a store in memory here."""
 
 
 def config_option(function: F) -> F:
@@ -21,6 +26,24 @@ def config_option(function: F) -> F:
         help=f"Where the datastore is; default {paths.CALICOCTL_CFG}, else the environment.",
     )
     return option(function)
+
+
+def file_options(*, required: bool = True) -> Callable[[F], F]:
+    """Give a command ``-f/--filename``, ``-R/--recursive`` and ``-n/--namespace``."""
+
+    def decorate(function: F) -> F:
+        options: tuple[Callable[[F], F], ...] = (
+            click.option("-n", "--namespace", default=None, help="Namespace of namespaced resources."),
+            click.option("-R", "--recursive", is_flag=True, help="Take the folders in a folder too."),
+            click.option(
+                "-f", "--filename", required=required, metavar="FILE", help="A file, a folder, or - for standard input."
+            ),
+        )
+        for option in options:
+            function = option(function)
+        return function
+
+    return decorate
 
 
 def load_settings(config: str | None) -> EtcdConfig:
@@ -33,10 +56,15 @@ def load_settings(config: str | None) -> EtcdConfig:
 
 
 @contextmanager
-def open_client(config: str | None) -> Iterator[ResourceClient]:
-    """Open the store for a command; without what deleting pools and nodes needs."""
-    store = connect(load_settings(config))
+def open_client(config: str | None, *, removing: bool = False) -> Iterator[ResourceClient]:
+    """Open the store for a command. `removing`: pools and nodes may be deleted, with what is theirs."""
+    store = STORE.get()(load_settings(config))
     try:
-        yield ResourceClient(store)
+        client = ResourceClient(store)
+        if removing:
+            from ipam.cleanup import Cleanup
+
+            client.ipam = Cleanup(store)
+        yield client
     finally:
         store.close()

@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Sequence
 
 from ipam.allocator import Allocator
-from ipam.block import Block, decode
-from ipam.errors import BlockUnreadable, ReleaseRefused
+from ipam.borrowed import stored_blocks
+from ipam.errors import ReleaseRefused
 from ipam.results import Release
-from resources.datastore.keys import blocks_prefix, parse_block_key
 from resources.datastore.store import Store
 from resources.errors import DoesNotExist
 from resources.names import IPAddress, IPNetwork, NodeName
@@ -44,7 +43,7 @@ class Cleanup:
             pass
 
     def _held(self, node: NodeName, addresses: frozenset[IPAddress]) -> Iterator[Release]:
-        for block in self._blocks():
+        for block in stored_blocks(self._store):
             for ordinal in range(block.capacity):
                 owner = block.owner(ordinal)
                 if owner is None or owner.released_at is not None:
@@ -53,15 +52,3 @@ class Cleanup:
                 address = block.address(ordinal)
                 if holder == node or (holder is None and address in addresses):
                     yield Release(address, owner.handle, block.sequences.get(ordinal))
-
-    def _blocks(self) -> Iterator[Block]:
-        for item in self._store.list(blocks_prefix()).items:
-            cidr = parse_block_key(item.key)
-            if cidr is None:
-                continue
-            try:
-                block = decode(cidr, item.value)
-            except BlockUnreadable:
-                continue  # nothing may be written there; `ipam check` reports it
-            if not block.deleted and not block.is_virtual:
-                yield block

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from calicoctl.node import identity
-from calicoctl.node.stop import stop
+from calicoctl.node import identity, supervisor
+from calicoctl.node.stop import end_speaker
 from calicoctl.session import open_client
 from ipam.cleanup import Cleanup
 from kernel.errors import DataplaneError
@@ -36,7 +36,8 @@ def clean(*, config: str | None, confirmed: bool, ask: Callable[[str], bool]) ->
     if not confirmed and not ask(_question(name, config)):
         click.echo("Nothing was changed.")
         return 1
-    stop()
+    if supervisor.stop() | end_speaker():
+        click.echo("stopped calico")
     good = _clean_kernel()
     good &= _clean_store(name, config)
     if good:

@@ -109,6 +109,10 @@ class ResourceClient:
         """Return the name of what v1 identifies on the command line: a pool by its CIDR, the others by name."""
         return rules.of(kind).name_of_v1(self, kind, identifier)
 
+    def name_of(self, kind: Kind[R], resource: R, *, v1: bool = False) -> str:
+        """Return the stored name of what a document identifies; a v1 pool is its CIDR, whatever its name is."""
+        return rules.of(kind).identified(self, kind, resource) if v1 else resource.metadata.name
+
     # --- writing
 
     def create(self, kind: Kind[R], resource: R, *, v1: bool = False) -> R:
@@ -312,7 +316,7 @@ class ResourceClient:
         label = self._label(kind, resource, v1)
         metadata = resource.metadata
         rules.of(kind).refuse_synthetic(metadata.name, "update")
-        name = rules.of(kind).identified(self, kind, resource) if v1 else metadata.name
+        name = self.name_of(kind, resource, v1=v1)
 
         def replaced(stored: R) -> R:
             new = resource

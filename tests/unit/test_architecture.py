@@ -23,7 +23,7 @@ MAY_IMPORT = {
 ADAPTERS = {
     "etcd3gw": {"resources.datastore.etcd"},
     "requests": {"resources.datastore.etcd"},
-    "yaml": {"resources.yamldoc"},
+    "yaml": {"resources.yamldoc", "resources.yamltext"},
     "pyroute2": {"kernel"},
     "iptc": {"kernel"},
     "docker": {"libnetwork.engine"},

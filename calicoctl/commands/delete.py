@@ -1,0 +1,84 @@
+"""`calicoctl delete`."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from calicoctl.files import read
+from calicoctl.kinds import Asked, asked
+from calicoctl.session import config_option, file_options, open_client
+from calicoctl.writing import carry_out, tell
+from resources.datastore.client import ResourceClient
+from resources.documents import DEFAULT_NAMESPACE, Document
+from resources.errors import DoesNotExist
+from resources.kinds.base import Kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One resource to delete. `label` is how messages name it; "" leaves that to its kind."""
+
+    kind: Kind[Any]
+    kind_name: str
+    name: str
+    namespace: str
+    resource_version: str = ""
+    label: str = ""
+
+
+@click.command()
+@click.argument("kind", required=False)
+@click.argument("names", nargs=-1)
+@file_options(required=False)
+@click.option("-s", "--skip-not-exists", is_flag=True, help="Count resources that do not exist as deleted.")
+@config_option
+@click.pass_context
+def command(
+    ctx: click.Context, kind: str | None, names: tuple[str, ...], filename: str | None, recursive: bool,
+    namespace: str | None, skip_not_exists: bool, config: str | None,
+) -> int:
+    """Delete resources, by file (-f) or by KIND and NAMES.
+
+    Deleting a node gives back its addresses and blocks and removes its endpoints; deleting a pool gives back its
+    blocks. A pool is named by its CIDR if it is asked for as ipPool.
+    """
+    if bool(filename) == bool(kind) or (kind and not names):
+        raise click.UsageError("give either -f FILE, or a KIND and at least one NAME")
+    wanted = asked(kind, ctx.obj["api_version"]) if kind else None
+    documents = read(filename, recursive=recursive, namespace=namespace) if filename else []
+    with open_client(config, removing=True) as client:
+        targets = [_of_document(client, document) for document in documents]
+        if wanted:
+            targets += [_of_name(client, wanted, name, namespace) for name in names]
+
+        def delete(target: Target) -> None:
+            client.delete(
+                target.kind, target.name, target.namespace,
+                resource_version=target.resource_version, label=target.label,
+            )
+
+        account = carry_out(targets, delete, skip=DoesNotExist if skip_not_exists else None)
+    return tell(account, "delete", "deleted")
+
+
+def _of_document(client: ResourceClient, document: Document) -> Target:
+    metadata = document.resource.metadata
+    v1 = document.kind.v1 if document.v1 else None
+    return Target(
+        kind=document.kind,
+        kind_name=document.kind_name,
+        name=client.name_of(document.kind, document.resource, v1=document.v1),
+        namespace=metadata.namespace,
+        resource_version=metadata.resource_version,
+        label=v1.identifier(document.resource) if v1 else "",
+    )
+
+
+def _of_name(client: ResourceClient, wanted: Asked, name: str, namespace: str | None) -> Target:
+    return Target(
+        kind=wanted.kind,
+        kind_name=wanted.name,
+        name=client.name_of_v1(wanted.kind, name) if wanted.v1 else name,
+        namespace=(namespace or DEFAULT_NAMESPACE) if wanted.kind.namespaced else (namespace or ""),
+    )

@@ -1,0 +1,106 @@
+"""`calicoctl ipam`: how addresses are used (reference ipam.md 7.3, resources.md 5.10)."""
+
+import ipaddress
+
+import click
+
+from calicoctl.output import boxed_table
+from calicoctl.session import config_option, open_client
+from ipam.allocator import Allocator
+from ipam.borrowed import borrowed, stored_blocks
+from ipam.results import PoolUse
+from resources.errors import Rejected
+from resources.names import IPAddress, NodeName
+
+READER = NodeName("calicoctl")
+"""Nothing is assigned in this name."""
+
+
+class NotAnAddress(Rejected):
+    """``--ip`` with something else."""
+
+    reference = "not-an-address"
+
+
+@click.group()
+def command() -> None:
+    """Show how addresses are used."""
+
+
+@command.command()
+@click.option("--ip", default=None, help="Show who holds one address.")
+@click.option("--show-blocks", is_flag=True, help="Show the blocks of each pool.")
+@click.option("--show-borrowed", is_flag=True, help="Show addresses that a node holds in another node's block.")
+@click.option("--show-configuration", is_flag=True, help="Show the settings.")
+@config_option
+def show(ip: str | None, show_blocks: bool, show_borrowed: bool, show_configuration: bool, config: str | None) -> int:
+    """Show how many addresses of each pool are used, or what the options ask for."""
+    address = _address(ip) if ip else None
+    with open_client(config) as client:
+        allocator = Allocator(client.store, READER)
+        if address:
+            return _show_address(allocator, address)
+        if show_blocks or not (show_borrowed or show_configuration):
+            _show_pools(allocator.utilization(), show_blocks)
+        elif show_borrowed:
+            found, unknown = borrowed(stored_blocks(client.store))
+            headings = ("IP", "BORROWING-NODE", "BLOCK", "BLOCK OWNER", "TYPE", "ALLOCATED-TO")
+            rows = [(str(b.address), b.node, str(b.block), b.owner or "", b.type, b.allocated_to) for b in found]
+            click.echo(boxed_table(headings, rows))
+            if unknown:
+                click.echo(
+                    f"\nNote: found {unknown} IP allocations without an explicit node association. "
+                    "Unable to determine if they are borrowed."
+                )
+        else:
+            settings = allocator.configuration()
+            properties = [
+                ("StrictAffinity", str(settings.strict_affinity).lower()),
+                ("AutoAllocateBlocks", str(settings.auto_allocate_blocks).lower()),
+                ("MaxBlocksPerHost", str(settings.max_blocks_per_host)),
+            ]
+            click.echo(boxed_table(("PROPERTY", "VALUE"), properties))
+    return 0
+
+
+def _address(text: str) -> IPAddress:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        raise NotAnAddress(f"invalid IP address specified: {text}") from None
+
+
+def _show_address(allocator: Allocator, address: IPAddress) -> int:
+    held = allocator.attributes(address)
+    if held is None:
+        click.echo(f"{address} is not assigned")
+        return 0
+    click.echo(f"IP {address} is in use")
+    click.echo(f"Handle ID: {held.handle or '<none>'}")
+    if held.attributes:
+        click.echo("Active Owner Attributes:")
+        for key, value in sorted(held.attributes.items()):
+            click.echo(f"  {key}: {value}")
+    else:
+        click.echo("No Active Owner attributes defined")
+    return 0
+
+
+def _show_pools(uses: list[PoolUse], with_blocks: bool) -> None:
+    rows: list[tuple[str, ...]] = []
+    for use in uses:
+        if use.cidr is not None:
+            rows.append(("IP Pool", str(use.cidr), *_figures(use.capacity, use.in_use, use.free)))
+        if with_blocks:
+            for block in sorted(use.blocks, key=lambda block: str(block.cidr)):
+                figures = _figures(block.capacity, block.in_use, block.capacity - block.in_use)
+                rows.append(("Block", str(block.cidr), *figures))
+    click.echo(boxed_table(("GROUPING", "CIDR", "IPS TOTAL", "IPS IN USE", "IPS FREE"), rows))
+
+
+def _figures(total: int, used: int, free: int) -> tuple[str, str, str]:
+    return f"{total:.5g}", _share(used, total), _share(free, total)
+
+
+def _share(count: int, total: int) -> str:
+    return f"{count:.5g} ({100 * count / total:.0f}%)" if total else f"{count:.5g}"

@@ -1,0 +1,73 @@
+"""Resources from files, folders and standard input; what is wrong in any of them is told together."""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from resources.documents import Document, Finding, InvalidFile, load
+from resources.errors import Rejected
+
+SUFFIXES = (".yaml", ".yml", ".json")
+
+
+class FileUnreadable(Rejected):
+    """A file that cannot be read."""
+
+    reference = "file-unreadable"
+
+
+class NothingInFile(Rejected):
+    """A file or folder without a resource."""
+
+    reference = "nothing-in-file"
+
+
+def read(name: str, *, recursive: bool = False, namespace: str | None = None) -> list[Document]:
+    """Return the resources of a file, of a folder's files in name order, or of standard input (``-``).
+
+    Warnings are printed on stderr.
+
+    Raises:
+        InvalidFile: everything that is wrong, in all files; nothing may be used then.
+        FileUnreadable, NothingInFile.
+    """
+    documents: list[Document] = []
+    findings: list[Finding] = []
+    for shown, data in _contents(name, recursive):
+        try:
+            loaded = load(data, shown, namespace=namespace)
+        except InvalidFile as invalid:
+            findings.extend(invalid.findings)
+            continue
+        documents.extend(loaded.documents)
+        for warning in loaded.warnings:
+            click.echo(f"Warning: {warning}", err=True)
+    if findings:
+        raise InvalidFile(findings)
+    if not documents:
+        where = f"directory {name}" if Path(name).is_dir() else f"file {name}"
+        raise NothingInFile(f"no resources specified in {where}")
+    return documents
+
+
+def _contents(name: str, recursive: bool) -> Iterable[tuple[str, bytes]]:
+    if name == "-":
+        yield "<stdin>", sys.stdin.buffer.read()
+        return
+    path = Path(name)
+    if path.is_dir():
+        found = sorted(path.rglob("*") if recursive else path.glob("*"))
+        for file in found:
+            if file.suffix in SUFFIXES and file.is_file():
+                yield str(file), _bytes(file)
+        return
+    yield name, _bytes(path)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FileUnreadable(f"{path}: {error.strerror}") from error
