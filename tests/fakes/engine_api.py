@@ -16,6 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from libnetwork.engine import EngineUnavailable
+from resources.errors import DoesNotExist
+
 
 @dataclass
 class FakeContainer:
@@ -122,6 +125,37 @@ class FakeEngine:
         }
 
 
+class EngineInProcess:
+    """`libnetwork.network_driver.Engine` on a FakeEngine's data, without HTTP in between."""
+
+    def __init__(self, api: FakeEngine) -> None:
+        self._api = api
+
+    def network_name(self, network_id: str) -> str:
+        return self._network(network_id).name
+
+    def forget_network(self, network_id: str) -> None:
+        """Nothing is kept."""
+
+    def container_name(self, network_id: str, endpoint_id: str) -> str | None:
+        return self._network(network_id).endpoints.get(endpoint_id)
+
+    def container_labels(self, name: str) -> Mapping[str, str] | None:
+        self._check()
+        return self._api.containers[name].labels if name in self._api.containers else None
+
+    def _network(self, network_id: str) -> FakeNetwork:
+        self._check()
+        network = self._api.networks.get(network_id)
+        if network is None or not network.visible:
+            raise DoesNotExist(f"Docker knows nothing of network {network_id[:12]}")
+        return network
+
+    def _check(self) -> None:
+        if self._api.status is not None:
+            raise EngineUnavailable(f"the Docker Engine API answered {self._api.status}")
+
+
 def _split_version(path: str) -> tuple[str, str]:
     match = re.fullmatch(r"/v(\d+\.\d+)(/.*)", path)
     return (match[2], match[1]) if match else (path, "")
@@ -133,6 +167,7 @@ def _number(version: str) -> tuple[int, ...]:
 
 class _Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self, engine: FakeEngine) -> None:
         self.engine = engine
