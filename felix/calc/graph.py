@@ -5,13 +5,13 @@ returns what differs from the last time. The conclusion depends on the current r
 that is missing has a defined result, and that result is closed (reference felix.md 1.8, 4).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeVar
 
 from felix.calc.endpoints import LocalEndpoints, read_local, read_member
-from felix.calc.ipsets import MemberSets
+from felix.calc.ipsets import MemberSets, SetUse
 from felix.calc.labels import NO_LABELS, LabelIndex, Labels, interned
 from felix.calc.masquerade import NodeRecord, PoolRecord, read_node, read_pool, surroundings
 from felix.calc.model import ALLOW_ALL, LocalEndpoint, MembersChange, PolicyId, Rules, SetSpec, Surroundings
@@ -26,6 +26,7 @@ from felix.calc.policies import (
     read_policy,
     read_tier,
 )
+from felix.calc.problems import Problems
 from felix.calc.rules import read_rules, without_sets
 from resources.datastore.keys import ResourceKey
 from resources.errors import Rejected
@@ -83,82 +84,6 @@ class _ProfileRecord:
     labels: Labels
 
 
-class _Problems:
-    """What is wrong with records, by key and topic, and whose topics changed since they were last told."""
-
-    def __init__(self) -> None:
-        self._texts: dict[ResourceKey, dict[str, tuple[str, ...]]] = {}
-        self._changed: set[ResourceKey] = set()
-
-    def note(self, key: ResourceKey, topic: str, texts: Iterable[str]) -> None:
-        """Replace what is known under a topic; nothing clears it."""
-        texts = tuple(texts)
-        topics = self._texts.get(key, {})
-        if topics.get(topic, ()) == texts:
-            return
-        self._changed.add(key)
-        if texts:
-            self._texts.setdefault(key, {})[topic] = texts
-        else:
-            del topics[topic]
-            if not topics:
-                del self._texts[key]
-
-    def forget(self, key: ResourceKey) -> None:
-        if self._texts.pop(key, None):
-            self._changed.add(key)
-
-    def take_changes(self) -> dict[ResourceKey, tuple[str, ...]]:
-        changes = {key: self._of(key) for key in self._changed}
-        self._changed.clear()
-        return changes
-
-    def whole(self) -> dict[ResourceKey, tuple[str, ...]]:
-        return {key: self._of(key) for key in self._texts}
-
-    def _of(self, key: ResourceKey) -> tuple[str, ...]:
-        topics = self._texts.get(key, {})
-        return tuple(text for topic in sorted(topics) for text in topics[topic])
-
-
-class _SetUse:
-    """Which rules want which sets, so that a set exists while somebody wants it."""
-
-    def __init__(self) -> None:
-        self._by_owner: dict[ResourceKey, Mapping[str, SetSpec]] = {}
-        self._owners: dict[str, set[ResourceKey]] = {}
-        self._touched: dict[str, SetSpec] = {}
-
-    def owners(self, set_id: str) -> Iterable[ResourceKey]:
-        return self._owners.get(set_id, ())
-
-    def of(self, owner: ResourceKey) -> Mapping[str, SetSpec]:
-        return self._by_owner.get(owner, {})
-
-    def replace(self, owner: ResourceKey, specs: Mapping[str, SetSpec]) -> None:
-        """Note the sets that the owner's rules mention now."""
-        before = self._by_owner.pop(owner, {})
-        for set_id in before.keys() - specs.keys():
-            self._owners[set_id].discard(owner)
-            if not self._owners[set_id]:
-                del self._owners[set_id]
-            self._touched[set_id] = before[set_id]
-        for set_id in specs.keys() - before.keys():
-            self._owners.setdefault(set_id, set()).add(owner)
-            self._touched[set_id] = specs[set_id]
-        if specs:
-            self._by_owner[owner] = specs
-
-    def settle(self, members: MemberSets) -> None:
-        """Tell which sets are wanted."""
-        for set_id, spec in self._touched.items():
-            if set_id in self._owners:
-                members.want(spec)
-            else:
-                members.unwant(set_id)
-        self._touched.clear()
-
-
 class Graph:
     """All records that matter to this host, and what follows from them."""
 
@@ -185,8 +110,8 @@ class Graph:
         self._members = MemberSets()
         self._picked: LabelIndex[ResourceKey, PolicyId] = LabelIndex(self._picks, self._picks)
         self._profile_users: dict[ProfileName, set[IfName]] = {}
-        self._set_use = _SetUse()
-        self._problems = _Problems()
+        self._set_use = SetUse()
+        self._problems = Problems()
 
         self._unsettled: set[IfName] = set()
         self._dirty_interfaces: set[IfName] = set()

@@ -4,8 +4,7 @@ Sets exist while somebody wants them. A member may come from several endpoints a
 ipset's own text (reference felix.md 4.4), by address family.
 """
 
-import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from felix.calc.endpoints import Member
@@ -29,11 +28,6 @@ def nets_by_version(networks: Iterable[IPNetwork]) -> dict[int, frozenset[str]]:
     for network in networks:
         members[network.version].update(net_members(network))
     return {version: frozenset(found) for version, found in members.items()}
-
-
-def member_nets(text: str) -> IPNetwork:
-    """Return the network that a member of a hash:net set stands for."""
-    return ipaddress.ip_network(text)
 
 
 @dataclass(slots=True)
@@ -196,3 +190,38 @@ class MemberSets:
     def _unmatched(self, set_id: str, key: ResourceKey) -> None:
         self._sets[set_id].discard(self._endpoints[key])
         self._dirty.add(set_id)
+
+
+class SetUse:
+    """Which rules want which sets, so that a set exists while somebody wants it."""
+
+    def __init__(self) -> None:
+        self._by_owner: dict[ResourceKey, Mapping[str, SetSpec]] = {}
+        self._owners: dict[str, set[ResourceKey]] = {}
+        self._touched: dict[str, SetSpec] = {}
+
+    def owners(self, set_id: str) -> Iterable[ResourceKey]:
+        return self._owners.get(set_id, ())
+
+    def replace(self, owner: ResourceKey, specs: Mapping[str, SetSpec]) -> None:
+        """Note the sets that the owner's rules mention now."""
+        before = self._by_owner.pop(owner, {})
+        for set_id in before.keys() - specs.keys():
+            self._owners[set_id].discard(owner)
+            if not self._owners[set_id]:
+                del self._owners[set_id]
+            self._touched[set_id] = before[set_id]
+        for set_id in specs.keys() - before.keys():
+            self._owners.setdefault(set_id, set()).add(owner)
+            self._touched[set_id] = specs[set_id]
+        if specs:
+            self._by_owner[owner] = specs
+
+    def settle(self, members: MemberSets) -> None:
+        """Tell which sets are wanted."""
+        for set_id, spec in self._touched.items():
+            if set_id in self._owners:
+                members.want(spec)
+            else:
+                members.unwant(set_id)
+        self._touched.clear()

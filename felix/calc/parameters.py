@@ -288,18 +288,23 @@ class Parameters:
         "Ports that the host can reach whatever policy says.", zero=(),
     )
     nat_ports: PortRange | None = _option(
-        "NATPortRange", _port_range, None, "Source ports that masquerading uses; absent: the kernel's choice."
+        "NATPortRange", _port_range, None, "Source ports that masquerading uses; absent: the kernel's choice.",
+        spec="natPortRange",
     )
     nat_address: IPAddress | None = _option(
-        "NATOutgoingAddress", _address(4), None, "Source address of masqueraded packets; absent: the interface's."
+        "NATOutgoingAddress", _address(4), None, "Source address of masqueraded packets; absent: the interface's.",
+        spec="natOutgoingAddress",
     )
     nat_exclusions: NatExclusions = _option(
-        "NATOutgoingExclusions", _word(NatExclusions), NatExclusions.POOLS, "Destinations that are not masqueraded."
+        "NATOutgoingExclusions", _word(NatExclusions), NatExclusions.POOLS, "Destinations that are not masqueraded.",
+        spec="natOutgoingExclusions",
     )
     nat_interface: str = _option(
         "IptablesNATOutgoingInterfaceFilter", _interface, "", "Masquerade only what leaves here.", zero=""
     )
-    ip_forwarding: bool = _option("IPForwarding", _switch, True, "Whether the host's forwarding is switched on.")
+    ip_forwarding: bool = _option(
+        "IPForwarding", _switch, True, "Whether the host's forwarding is switched on.", spec="ipForwarding"
+    )
     ipv6: bool = _option("Ipv6Support", boolean, True, "Whether IPv6 rules are kept too.", spec="ipv6Support")
     ipip: bool | None = _option(
         "IpInIpEnabled", boolean, None, "Whether IPIP is used; absent: if a pool asks for it.", spec="ipipEnabled"
@@ -376,7 +381,9 @@ class Parameters:
 OPTIONS: tuple[Option[object], ...] = tuple(field.metadata[_DECLARED] for field in dataclasses.fields(Parameters))
 _ATTRIBUTES = {field.metadata[_DECLARED].name: field.name for field in dataclasses.fields(Parameters)}
 _NAME_BY_LOWER = {option.name.lower(): option.name for option in OPTIONS}
-_NAME_BY_SPEC = {field.metadata["spec"]: field.metadata[_DECLARED].name for field in dataclasses.fields(Parameters)}
+NAME_BY_FIELD = {field.metadata["spec"]: field.metadata[_DECLARED].name for field in dataclasses.fields(Parameters)}
+
+"""Parameters by their field in FelixConfiguration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -420,7 +427,7 @@ def spec_texts(spec: msgspec.Struct, annotations: Mapping[str, str]) -> dict[str
     """Return the parameters that a FelixConfiguration sets; its annotations override its fields."""
     texts = {}
     for key, value in cast("dict[str, object]", msgspec.to_builtins(spec)).items():
-        name = _NAME_BY_SPEC.get(key)
+        name = NAME_BY_FIELD.get(key)
         if name and value is not None:
             texts[name] = _text(value)
     for key, text in annotations.items():

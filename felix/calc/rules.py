@@ -126,9 +126,13 @@ def read_rule(rule: Rule, namespace: str = "") -> PolicyRule:
     icmp = _icmp(rule.icmp)
     if icmp and protocol not in _ICMP_VERSIONS:
         raise RuleUnusable("an icmp type without protocol ICMP or ICMPv6")
+    versions = _versions(rule.ip_version, protocol, icmp, source, destination)
+    if protocol is not None and not_protocol is not None:  # the kernel takes one of them, and one is enough
+        versions = versions if _number(protocol) != _number(not_protocol) else ()
+        not_protocol = None
     return PolicyRule(
         action=Action(rule.action),
-        versions=_versions(rule.ip_version, protocol, icmp, source, destination),
+        versions=versions,
         protocol=protocol,
         not_protocol=not_protocol,
         icmp=icmp,
@@ -148,6 +152,10 @@ def _protocol(protocol: Protocol | None) -> str | None:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 255:
         raise RuleUnusable(f"unknown protocol {protocol!r}")
     return str(int(text))
+
+
+def _number(protocol: str) -> int:
+    return _NUMBERS.get(protocol) or int(protocol)
 
 
 def _icmp(icmp: ICMP | None) -> IcmpType | None:

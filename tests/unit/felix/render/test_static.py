@@ -1,0 +1,185 @@
+"""Static chains by settings: NAT, allow and deny actions, marks, insert mode, IPIP (reference felix.md 3.4 to 3.7)."""
+
+import pytest
+
+from fakes.felix_records import HERE, host, policy, pool, rule, settings, workload
+from fakes.packets import Packet
+from fakes.scenario import OUTSIDE, Scenario
+from felix.desired import Chain, ChainKey, Desired
+from felix.pipeline import Pipeline
+from resources.datastore.keys import ResourceKey
+from resources.kinds.base import Resource
+from resources.kinds.felixconfiguration import FelixConfigurationSpec
+from resources.kinds.rule import EntityRule
+from resources.names import NodeName
+
+
+def desired(*records: tuple[ResourceKey, Resource]) -> Desired:
+    pipeline = Pipeline(NodeName(HERE))
+    for key, value in records:
+        pipeline.update(key, value)
+    pipeline.flush()
+    return pipeline.desired()
+
+
+def texts(chain: Chain) -> list[str]:
+    return [text.split('" ', 1)[1] for text in chain.rules]
+
+
+def chain(made: Desired, table: str, name: str, version: int = 4) -> list[str]:
+    return texts(made.chains[ChainKey(version, table, name)])
+
+
+POOL = pool("10.1.0.0/16", nat=True)
+
+
+def nat(*records: tuple[ResourceKey, Resource], version: int = 4) -> list[str]:
+    return chain(desired(*records), "nat", "cali-nat-outgoing", version)
+
+
+def test_nat_outgoing_is_there_while_a_pool_wants_it() -> None:
+    assert nat(POOL) == [
+        "-m set --match-set cali40masq-ipam-pools src -m set ! --match-set cali40all-ipam-pools dst "
+        "--jump MASQUERADE --random-fully"
+    ]
+    assert nat(pool("10.1.0.0/16")) == []
+    assert not any("pools" in name for name in desired(pool("10.1.0.0/16")).sets)
+
+
+def test_only_what_leaves_the_pools_is_translated() -> None:
+    world = Scenario().put(POOL, pool("10.2.0.0/16"), pool("10.3.0.0/16", nat=True, disabled=True))
+    machine = world.machine
+    assert machine.source_after_nat(world.packet("a0", OUTSIDE)) == "MASQUERADE --random-fully"
+    assert machine.source_after_nat(world.packet("a0", "a2")) == "same"
+    assert machine.source_after_nat(world.packet("a0", "b2")) == "same"
+    assert machine.source_after_nat(world.packet("b1", OUTSIDE)) == "same"
+    assert machine.source_after_nat(world.packet("10.3.0.1", OUTSIDE)) == "MASQUERADE --random-fully"
+
+
+def test_nat_with_ports_address_exclusions_and_interface() -> None:
+    spec = FelixConfigurationSpec(
+        nat_port_range="32768:61000",
+        nat_outgoing_exclusions="IPPoolsAndHostIPs",
+        iptables_nat_outgoing_interface_filter="eth+",
+        feature_detect_override="MASQFullyRandom=false",
+    )
+    match = (
+        "--out-interface eth+ -m set --match-set cali40masq-ipam-pools src "
+        "-m set ! --match-set cali40all-ipam-pools dst -m set ! --match-set cali40all-hosts-net dst"
+    )
+    assert nat(POOL, settings(spec)) == [
+        f"-p tcp {match} --jump MASQUERADE --to-ports 32768-61000", f"-p tcp {match} --jump RETURN",
+        f"-p udp {match} --jump MASQUERADE --to-ports 32768-61000", f"-p udp {match} --jump RETURN",
+        f"{match} --jump MASQUERADE",
+    ]  # fmt: skip
+    assert "cali40all-hosts-net" in desired(POOL, settings(spec)).sets
+    (text,) = nat(POOL, settings(FelixConfigurationSpec(nat_outgoing_address="192.0.2.7")))
+    assert text.endswith("--jump SNAT --to-source 192.0.2.7 --random-fully")
+
+
+def test_pools_of_the_other_family() -> None:
+    six = pool("fd00::/64", nat=True)
+    spec = settings(FelixConfigurationSpec(nat_outgoing_address="192.0.2.7"))
+    (text,) = nat(six, spec, version=6)
+    assert text.endswith("cali60all-ipam-pools dst --jump MASQUERADE --random-fully")
+    assert nat(six) == []
+
+
+def test_ipip_rules_follow_the_pools_unless_the_settings_decide() -> None:
+    tunnelled = pool("10.1.0.0/16", ipip="CrossSubnet")
+    node = host(HERE, "172.16.0.1/24", tunnel="10.1.0.1")
+    with_rules = desired(tunnelled, node)
+    assert len(chain(with_rules, "filter", "cali-INPUT")) == 7
+    assert chain(with_rules, "nat", "cali-POSTROUTING")[-1].startswith("--out-interface tunl0 ")
+    assert with_rules.sets["cali40all-hosts-net"].members == {"172.16.0.1"}
+    off = settings(FelixConfigurationSpec(ipip_enabled=False))
+    for without in (desired(POOL, node), desired(tunnelled, node, off)):
+        assert len(chain(without, "filter", "cali-INPUT")) == 5
+        assert len(chain(without, "nat", "cali-POSTROUTING")) == 2
+        assert "cali40all-hosts-net" not in without.sets
+    on = settings(FelixConfigurationSpec(ipip_enabled=True, external_nodes_list=["192.0.2.0/24"]))
+    assert desired(POOL, node, on).sets["cali40all-hosts-net"].members == {"172.16.0.1", "192.0.2.0/24"}
+    assert not any("ipencap" in text or "-p 4 " in text for text in chain(with_rules, "filter", "cali-INPUT", 6))
+
+
+def test_only_known_hosts_may_send_us_ipip() -> None:
+    world = Scenario().put(pool("10.1.0.0/16", ipip="Always"), host("node2", "172.16.60.216/24"))
+    def arriving(source: str) -> bool:
+        packet = Packet(source=source, destination="172.16.60.215", protocol=4, in_interface="eth0")
+        return world.machine.to_host(packet, policy="ACCEPT")
+
+    assert arriving("172.16.60.216")
+    assert not arriving("172.16.60.217")
+
+
+def test_returning_instead_of_accepting() -> None:
+    world = Scenario().put(settings(FelixConfigurationSpec(iptables_filter_allow_action="Return")))
+    assert not world.reaches("a0", "a1")
+    assert world.machine.forward(world.packet("a0", "a1"), policy="ACCEPT")
+    assert not world.machine.forward(world.packet("a0", "b1"), policy="ACCEPT")
+    assert world.machine.forward(world.packet("a0", "a1", state="ESTABLISHED"), policy="ACCEPT")
+
+
+def test_denying_with_an_answer() -> None:
+    world = Scenario().put(
+        settings(FelixConfigurationSpec(iptables_filter_deny_action="Reject")),
+        policy("p", "name == 'a0'", [rule("Deny")]),
+    )
+    assert not world.reaches("a1", "a0")
+    assert chain(world.desired, "filter", "cali-pi-gnp/p")[-1].endswith("--jump REJECT")
+    assert chain(world.desired, "filter", "cali-to-wl-dispatch")[-1].endswith("--jump REJECT")
+
+
+def test_other_mark_bits() -> None:
+    world = Scenario().put(
+        settings(FelixConfigurationSpec(iptables_mark_mask=0xFF000000)),
+        policy("p", "name == 'a0'", [rule("Deny", source=EntityRule(selector="name == 'a1'")), rule("Pass")]),
+    )
+    rules = [text for made in world.desired.chains.values() for text in texts(made)]
+    assert not any("0x10000/" in text for text in rules)
+    assert world.reaches("a2", "a0")
+    assert not world.reaches("a1", "a0")
+
+
+def test_marks_of_others_are_kept() -> None:
+    world = Scenario()
+    _, mark = world.machine.walk("raw", "cali-PREROUTING", world.packet("a0", "a1", mark=0xFFFFFFFF))
+    assert mark & 0xFFFF == 0xFFFF
+
+
+def test_append_mode_puts_everything_last() -> None:
+    made = desired(settings(FelixConfigurationSpec(chain_insert_mode="Append")))
+    assert all(kernel.inserts == Chain((), ()) for kernel in made.kernel_chains.values())
+    forward = made.kernel_chains[ChainKey(4, "filter", "FORWARD")]
+    assert [text.split('" ', 1)[1].split()[-1] for text in forward.appends.rules] == [
+        "cali-FORWARD", "ACCEPT", "0x10000/0x10000",
+    ]  # fmt: skip
+
+
+def test_several_interface_prefixes() -> None:
+    spec = settings(FelixConfigurationSpec(interface_prefix="cali,tap"))
+    made = desired(spec, workload("x", "10.0.0.1/32", interface="tap1"), workload("y", "10.0.0.2/32"))
+    assert made.interfaces.keys() == {"tap1", "caliy"}
+    assert "--in-interface tap+ --jump cali-from-wl-dispatch" in chain(made, "filter", "cali-FORWARD")
+
+
+@pytest.mark.parametrize("switch", [True, False])
+def test_connection_tracking_of_invalid_packets(switch: bool) -> None:
+    world = Scenario().put(settings(FelixConfigurationSpec(disable_conntrack_invalid_check=switch)))
+    assert world.reaches("a0", "a1", state="INVALID") is switch
+
+
+def test_neighbour_discovery_reaches_the_host_before_policy() -> None:
+    world = Scenario()
+    key, value = workload("six", "fd00::1/128", profiles=[])
+    world.put((key, value))
+    made = world.desired
+    assert "-p 58 -m icmp6 --icmpv6-type 135 --jump ACCEPT" in chain(made, "filter", "cali-wl-to-host", 6)
+    assert not any("icmp" in text for text in chain(made, "filter", "cali-wl-to-host", 4))
+
+
+def test_without_ipv6_nothing_of_it_is_kept() -> None:
+    made = desired(settings(FelixConfigurationSpec(ipv6_support=False)), POOL, workload("x", "10.0.0.1/32", "fd00::1"))
+    assert {key.version for key in made.chains} == {key.version for key in made.kernel_chains} == {4}
+    assert all(one.version == 4 for one in made.sets.values())
+    assert [str(net) for interface in made.interfaces.values() for net in interface.addresses] == ["10.0.0.1/32"]

@@ -1,0 +1,386 @@
+"""The desired state depends on the records there are, never on how they came; and one change costs what it needs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from itertools import pairwise
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from fakes import felix_case
+from fakes.felix_records import (
+    ELSEWHERE,
+    HERE,
+    host,
+    network_profile,
+    policy,
+    pool,
+    profile,
+    rule,
+    settings,
+    tier,
+    workload,
+)
+from fakes.folded import Folded
+from felix.desired import Desired, IPSet
+from felix.pipeline import Pipeline
+from resources.datastore.keys import ResourceKey
+from resources.kinds.base import Resource
+from resources.kinds.felixconfiguration import FelixConfigurationSpec
+from resources.kinds.rule import EntityRule, Rule
+from resources.names import IfName, NodeName, parse_network
+
+State = Mapping[ResourceKey, Resource]
+Step = tuple[ResourceKey, Resource | None]
+
+ALLOW, DENY = Rule(action="Allow"), Rule(action="Deny")
+
+
+def fresh(state: State) -> Desired:
+    pipeline = Pipeline(NodeName(HERE))
+    for key, value in state.items():
+        pipeline.update(key, value)
+    pipeline.flush()
+    return pipeline.desired()
+
+
+def state(*records: tuple[ResourceKey, Resource]) -> State:
+    return dict(records)
+
+
+LOCAL = workload("aa1", "10.0.0.1/32", profiles=["net"])
+CLASHING = workload("aa0", "10.0.0.9/32", interface="caliaa1", profiles=["other"])
+REMOTE = workload("bb1", "10.0.1.1/32", "fd00::1", node=ELSEWHERE, profiles=["net"], labels={"role": "web"})
+FROM_WEB = policy("web", "has(net)", [rule("Allow", "TCP", source=EntityRule(selector="role == 'web'"))])
+
+HISTORIES: dict[str, Sequence[State]] = {
+    "endpoint": [
+        state(network_profile("net"), LOCAL),
+        state(network_profile("net"), LOCAL, REMOTE),
+        state(network_profile("net"), REMOTE),
+    ],
+    "policy": [
+        state(network_profile("net"), LOCAL, REMOTE),
+        state(network_profile("net"), LOCAL, REMOTE, FROM_WEB),
+        state(network_profile("net"), LOCAL, REMOTE, policy("web", "has(net)", [DENY], order=1)),
+        state(network_profile("net"), LOCAL, REMOTE, policy("web", "has(net)", [DENY], tier="t"), tier("t", 1)),
+    ],
+    "profile": [
+        state(LOCAL),
+        state(LOCAL, network_profile("net")),
+        state(LOCAL, profile("net", [DENY], labels={"net": "", "role": "web"}), FROM_WEB),
+    ],
+    "clash": [
+        state(LOCAL, network_profile("net")),
+        state(LOCAL, CLASHING, network_profile("net"), network_profile("other")),
+        state(CLASHING, network_profile("other")),
+    ],
+    "move": [
+        state(LOCAL, network_profile("net")),
+        state(workload("aa1", "10.0.0.1/32", node=ELSEWHERE, profiles=["net"]), network_profile("net")),
+        state(workload("aa1", "10.0.0.1/32", interface="calizz", profiles=["net"]), network_profile("net")),
+    ],
+    "surroundings": [
+        state(host(HERE, "172.16.0.1/24"), pool("10.0.0.0/16", nat=True)),
+        state(host(HERE, "172.16.0.1/24", tunnel="10.0.0.64"), host(ELSEWHERE, "172.16.0.2/24"),
+              pool("10.0.0.0/16", nat=True, ipip="Always"), pool("fd00::/64", nat=True)),
+        state(host(HERE, "172.16.0.1/24"), pool("10.0.0.0/16")),
+    ],
+    "settings": [
+        state(LOCAL, network_profile("net")),
+        state(LOCAL, network_profile("net"), settings(FelixConfigurationSpec(ipv6_support=False))),
+        state(LOCAL, network_profile("net"), settings(FelixConfigurationSpec(interface_prefix="tap"))),
+        state(LOCAL, network_profile("net"), settings(FelixConfigurationSpec(iptables_mark_mask=0xFF))),
+    ],
+}  # fmt: skip
+
+
+def forwards(states: Sequence[State]) -> Sequence[State]:
+    return states
+
+
+def backwards(states: Sequence[State]) -> Sequence[State]:
+    return states[::-1]
+
+
+def with_empties(states: Sequence[State]) -> Sequence[State]:
+    return [between for one in states for between in ({}, one)]
+
+
+def squashed(states: Sequence[State]) -> Sequence[State]:
+    return states[-1:]
+
+
+def steps_between(before: State, after: State, *, flip: bool) -> list[Step]:
+    changes: list[Step] = [(key, None) for key in before.keys() - after.keys()]
+    changes += [(key, value) for key, value in after.items() if before.get(key) != value]
+    return sorted(changes, key=lambda change: change[0], reverse=flip)
+
+
+@pytest.mark.parametrize("reorder", [forwards, backwards, with_empties, squashed])
+@pytest.mark.parametrize("flip", [False, True], ids=["keys-up", "keys-down"])
+@pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
+def test_desired_state_forgets_how_it_got_there(
+    history: Sequence[State], reorder: Callable[[Sequence[State]], Sequence[State]], flip: bool
+) -> None:
+    pipeline, folded = Pipeline(NodeName(HERE)), Folded()
+    for before, after in pairwise([{}, *reorder(history)]):
+        for key, value in steps_between(before, after, flip=flip):
+            pipeline.update(key, value)
+        folded.fold(pipeline.flush())
+        assert pipeline.desired() == folded.desired == fresh(after)
+
+
+def test_nothing_is_left_of_what_is_gone() -> None:
+    pipeline = Pipeline(NodeName(HERE))
+    empty = fresh({})
+    for key, value in felix_case.records():
+        pipeline.update(key, value)
+    pipeline.flush()
+    for key, _ in felix_case.records():
+        pipeline.update(key, None)
+    update = pipeline.flush()
+    assert pipeline.desired() == empty
+    assert update.interfaces == {IfName("cali61dbcdeb9d0"): None}
+
+
+SIDES = st.sampled_from(
+    [EntityRule(), EntityRule(selector="role == 'web'"), EntityRule(selector="has(net)", not_selector="has(x)"),
+     EntityRule(ports=["http"]), EntityRule(nets=["10.0.0.0/8", "fd00::/8"])]
+)  # fmt: skip
+RULES = st.lists(
+    st.builds(rule, st.sampled_from(["Allow", "Deny", "Pass"]), st.just("TCP"), source=SIDES, destination=SIDES),
+    max_size=2,
+)
+LABELS = st.dictionaries(st.sampled_from(["role", "net", "x"]), st.sampled_from(["web", ""]), max_size=2)
+STEPS: st.SearchStrategy[tuple[ResourceKey, Resource]] = st.one_of(
+    st.builds(
+        workload,
+        st.sampled_from(["e1", "e2", "e3"]),
+        st.sampled_from(["10.0.0.1/32", "10.0.0.2/32", "fd00::1/128"]),
+        node=st.sampled_from([HERE, ELSEWHERE]),
+        interface=st.sampled_from(["calie1", "calie2", "calix", "eth9"]),
+        profiles=st.lists(st.sampled_from(["net", "other", "none"]), unique=True, max_size=2),
+        labels=LABELS,
+        ports=st.sampled_from([[], [("http", "TCP", 80)]]),
+    ),
+    st.builds(profile, st.sampled_from(["net", "other"]), RULES, RULES, LABELS),
+    st.builds(
+        policy,
+        st.sampled_from(["a", "b"]),
+        st.sampled_from(["has(net)", "role == 'web'", "all()", "!has(x)", "broken ("]),
+        RULES,
+        RULES,
+        order=st.sampled_from([None, 1.0]),
+        tier=st.sampled_from(["default", "t"]),
+    ),
+    st.builds(tier, st.sampled_from(["default", "t"]), st.sampled_from([None, 1.0]), st.sampled_from(["Deny", "Pass"])),
+    st.builds(pool, st.sampled_from(["10.0.0.0/16", "fd00::/64"]), nat=st.booleans(), ipip=st.just("Always")),
+    st.builds(
+        host, st.sampled_from([HERE, ELSEWHERE]), st.just("172.16.0.1/24"), tunnel=st.sampled_from(["", "10.0.0.9"])
+    ),
+    st.builds(
+        lambda **fields: settings(FelixConfigurationSpec(**fields)),
+        ipv6_support=st.sampled_from([None, False]),
+        max_ipset_size=st.sampled_from([None, 1]),
+        iptables_filter_deny_action=st.sampled_from(["Drop", "Reject"]),
+        workload_source_spoofing=st.sampled_from(["Any", "Disabled"]),
+    ),
+)
+
+
+@hypothesis_settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.lists(st.one_of(STEPS, STEPS.map(lambda step: (step[0], None)), st.just("flush")), max_size=25))
+def test_any_sequence_of_updates_ends_like_a_fresh_start(steps: list[Step | str]) -> None:
+    pipeline, folded = Pipeline(NodeName(HERE)), Folded()
+    there: dict[ResourceKey, Resource] = {}
+    for step in [*steps, "flush"]:
+        if isinstance(step, str):
+            folded.fold(pipeline.flush())
+            assert pipeline.desired() == folded.desired == fresh(there)
+            continue
+        key, value = step
+        pipeline.update(key, value)
+        there.pop(key, None)
+        if value is not None:
+            there[key] = value
+
+
+# Endpoints.
+
+
+def test_of_two_endpoints_with_one_interface_the_lowest_id_is_served() -> None:
+    pipeline = Pipeline(NodeName(HERE))
+    for key, value in (LOCAL, CLASHING, network_profile("net"), network_profile("other")):
+        pipeline.update(key, value)
+    update = pipeline.flush()
+    assert update.interfaces[IfName("caliaa1")] is not None
+    assert pipeline.desired().interfaces[IfName("caliaa1")].addresses == {parse_network("10.0.0.9/32")}
+    assert update.problems == {LOCAL[0]: (f"it waits: interface caliaa1 belongs to {CLASHING[0]}",)}
+    pipeline.update(CLASHING[0], None)
+    update = pipeline.flush()
+    assert pipeline.desired().interfaces[IfName("caliaa1")].addresses == {parse_network("10.0.0.1/32")}
+    assert update.problems == {LOCAL[0]: ()}
+
+
+def test_two_endpoints_may_claim_one_address() -> None:
+    other = workload("cc1", "10.0.0.1/32", profiles=["net"])
+    desired = fresh(state(LOCAL, other, network_profile("net")))
+    address = {parse_network("10.0.0.1/32")}
+    assert {name: interface.addresses for name, interface in desired.interfaces.items()} == {
+        "caliaa1": address, "calicc1": address,
+    }  # fmt: skip
+
+
+def test_an_interface_that_is_no_workloads_is_not_touched() -> None:
+    pipeline = Pipeline(NodeName(HERE))
+    key, value = workload("dd1", "10.0.0.1/32", interface="eth0", profiles=["net"])
+    pipeline.update(key, value)
+    update = pipeline.flush()
+    assert pipeline.desired().interfaces == {}
+    assert not any("eth0" in chain.chain for chain in pipeline.desired().chains)
+    assert update.problems == {key: ("it is not served: interface eth0 does not begin with cali",)}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        workload("dd1", "10.0.0.0/24"),
+        workload("dd1", "10.0.0.300"),
+        workload("dd1", "::ffff:10.0.0.1/128"),
+        workload("dd1", "10.0.0.1/32", interface="cali x"),
+        workload("dd1", "10.0.0.1/32", interface="cali0123456789ab"),
+        workload("dd1", "10.0.0.1/32", mac="nonsense"),
+        workload("dd1", "10.0.0.1/32", ports=[("http", "ICMP", 80)]),
+    ],
+    ids=lambda record: str(record[1].spec.ip_networks) + record[1].spec.interface_name,
+)
+def test_an_endpoint_that_cannot_be_served_is_absent_and_harms_nobody(
+    record: tuple[ResourceKey, Resource],
+) -> None:
+    pipeline = Pipeline(NodeName(HERE))
+    for key, value in (record, LOCAL, network_profile("net")):
+        pipeline.update(key, value)
+    update = pipeline.flush()
+    assert pipeline.desired() == fresh(state(LOCAL, network_profile("net")))
+    (problem,) = update.problems[record[0]]
+    assert problem.startswith("it cannot be used and counts as absent: ")
+    pipeline.update(record[0], None)
+    assert pipeline.flush().problems == {record[0]: ()}
+
+
+def test_a_policy_whose_selector_cannot_be_read_is_absent_with_the_column() -> None:
+    pipeline = Pipeline(NodeName(HERE))
+    key, value = policy("p", "role = 'x'", [ALLOW])
+    pipeline.update(key, value)
+    assert pipeline.flush().problems == {key: ("it cannot be used and counts as absent: expected == at column 6",)}
+
+
+def test_missing_profiles_and_tiers_are_told() -> None:
+    pipeline = Pipeline(NodeName(HERE))
+    blocked = policy("p", "all()", [ALLOW], tier="t")
+    pipeline.update(*LOCAL)
+    pipeline.update(*blocked)
+    assert pipeline.flush().problems == {
+        LOCAL[0]: ("profile net does not exist: until it does it denies everything",),
+        blocked[0]: ("tier t does not exist: until it does, what the policy selects is closed",),
+    }
+    pipeline.update(*network_profile("net"))
+    pipeline.update(*tier("t", 1))
+    assert pipeline.flush().problems == {LOCAL[0]: (), blocked[0]: ()}
+
+
+def test_a_set_that_is_too_large_is_left_out_and_what_uses_it_allows_nothing() -> None:
+    world = state(
+        LOCAL, network_profile("net"), workload("bb1", "10.0.1.1/32", node=ELSEWHERE, profiles=["net"]),
+        settings(FelixConfigurationSpec(max_ipset_size=1)),
+    )  # fmt: skip
+    pipeline = Pipeline(NodeName(HERE))
+    for key, value in world.items():
+        pipeline.update(key, value)
+    update = pipeline.flush()
+    desired = pipeline.desired()
+    assert not any("s:" in name for name in desired.sets)
+    rules = [chain.rules for key, chain in desired.chains.items() if key.chain == "cali-pri-net"]
+    assert rules == [(), ()]
+    assert update.problems == {
+        ResourceKey("profiles", "net"): ("selector has(net) has more than 1 members: rules with it allow nothing",)
+    }
+
+
+# What a change costs.
+
+
+@cache
+def crowd(count: int) -> Pipeline:
+    """A host with so many endpoints and policies; made once, every test leaves it as it was."""
+    pipeline = Pipeline(NodeName(HERE))
+    records: list[tuple[ResourceKey, Resource]] = [network_profile("net")]
+    for number in range(count):
+        labels = {"app": f"app{number}"}
+        name = f"{number * 7919 % 2**20:05x}"
+        records.append(
+            workload(name, f"10.{number >> 8}.{number & 255}.1/32", profiles=["net"], labels=labels)
+        )
+        ingress = [rule("Allow", "TCP", source=EntityRule(selector=f"app == 'app{number + 1}'"))]
+        records.append(policy(f"p{number}", f"app == 'app{number}'", ingress))
+    for key, value in records:
+        pipeline.update(key, value)
+    pipeline.flush()
+    return pipeline
+
+
+def cost_of(pipeline: Pipeline, *steps: Step) -> tuple[int, int]:
+    """Return how many chains were rendered and how many selectors tried."""
+    rendered, evaluations = pipeline.rendered, pipeline.evaluations
+    for key, value in steps:
+        pipeline.update(key, value)
+    pipeline.flush()
+    return pipeline.rendered - rendered, pipeline.evaluations - evaluations
+
+
+NEW = workload("fffff", "10.200.0.1/32", profiles=["net"], labels={"app": "app5"})
+NEW_ELSEWHERE = workload("fffff", "10.200.0.1/32", node=ELSEWHERE, profiles=["net"], labels={"app": "app5"})
+
+
+@pytest.fixture(params=[10, 5000])
+def crowded(request: pytest.FixtureRequest) -> Pipeline:
+    count: int = request.param
+    return crowd(count)
+
+
+def test_one_endpoint_costs_what_one_endpoint_needs(crowded: Pipeline) -> None:
+    rendered, tried = cost_of(crowded, NEW)
+    assert rendered <= 6  # its two chains, and in both directions the dispatch root and one child
+    assert tried <= 6
+    assert cost_of(crowded, (NEW[0], None))[0] <= 4
+
+
+def test_one_endpoint_elsewhere_renders_nothing(crowded: Pipeline) -> None:
+    crowded.update(*NEW_ELSEWHERE)
+    before = crowded.rendered
+    update = crowded.flush()
+    assert crowded.rendered == before
+    assert not update.chains
+    assert not any(isinstance(change, IPSet) for change in update.sets.values())
+    crowded.update(NEW_ELSEWHERE[0], None)
+    crowded.flush()
+
+
+def test_one_policy_changed_renders_its_own_chains(crowded: Pipeline) -> None:
+    changed = policy("p3", "app == 'app3'", [ALLOW])
+    rendered, _ = cost_of(crowded, changed)
+    assert rendered == 2  # one for each family
+    original = policy("p3", "app == 'app3'", [rule("Allow", "TCP", source=EntityRule(selector="app == 'app4'"))])
+    assert cost_of(crowded, original)[0] == 2
+
+
+def test_records_that_say_the_same_cost_nothing(crowded: Pipeline) -> None:
+    crowded.update(*network_profile("net"))
+    crowded.update(*policy("p4", "app == 'app4'", [rule("Allow", "TCP", source=EntityRule(selector="app == 'app5'"))]))
+    before = crowded.rendered
+    update = crowded.flush()
+    assert crowded.rendered == before
+    assert (update.sets, update.chains, update.kernel_chains, update.interfaces) == ({}, {}, {}, {})
