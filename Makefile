@@ -49,3 +49,8 @@ demo-packages test-packages:
 	@sum=$$(cat $^ | sha256sum) && if [ "$$sum" = "$$(cat $@ 2>/dev/null)" ]; then touch $@; else \
 		deploy/packages.sh venv && $(PYTHON) -m venv .venv && \
 		$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,legacy]' && echo "$$sum" >$@; fi
+
+# The pages of settings and errors, from the code.
+docs: venv
+	@$(BIN)/python docs/generate.py
+.PHONY: docs
