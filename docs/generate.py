@@ -26,7 +26,7 @@ def options_page() -> str:
     lines = [
         "# Settings",
         "",
-        "Generated from the code by `make docs`. Each daemon logs every effective setting with its origin when it starts.",
+        "Generated from the code by `make docs`. Each daemon logs its effective settings with their origin when it starts.",
         "",
         "All daemons and calicoctl find the datastore by `ETCD_ENDPOINTS`, `ETCD_CA_CERT_FILE`, `ETCD_CERT_FILE`,",
         "`ETCD_KEY_FILE`, `ETCD_USERNAME` and `ETCD_PASSWORD`; calicoctl reads `/etc/calico/calicoctl.cfg` first. The",
@@ -62,8 +62,8 @@ def errors_page() -> str:
     lines = [
         "# Errors",
         "",
-        "Generated from the code by `make docs`. *rejected*: asking again in the same way does not help; *transient*: it",
-        "may work later without anybody changing anything.",
+        "Generated from the code by `make docs`. *rejected*: asking again in the same way does not help; *transient*:",
+        "it may work later without anybody changing anything.",
         "",
         "| name | family | meaning |",
         "|---|---|---|",
