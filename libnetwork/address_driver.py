@@ -249,7 +249,8 @@ class AddressDriver:
         except ReleaseRefused as refused:
             log.warning("address.kept", address=address, reason=str(refused))
         else:
-            log.info("address.released", address=address, was_allocated=not unallocated)
+            if not unallocated:
+                log.info("address.released", address=address)
 
     def _unremembered(self, address: IPAddress, deadline: Deadline) -> Release | None:
         """Return the release of an allocation that this process did not make, or None if it is not to be touched.

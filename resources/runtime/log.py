@@ -7,6 +7,7 @@ import logging
 import sys
 
 import structlog
+from structlog.typing import EventDict
 
 LEVELS = {
     "trace": logging.DEBUG,
@@ -19,10 +20,18 @@ LEVELS = {
 
 
 def configure(component: str, level: str = "info") -> None:
-    """Send events of `level` (a Calico level name, any case) and above to stderr, as key=value lines."""
+    """Send events of `level` (a Calico level name, any case) and above to stderr, as key=value lines.
+
+    Every line names `component`, whichever thread it comes from, unless its logger was bound to a closer one.
+    """
+
+    def add_component(_: object, __: str, event: EventDict) -> EventDict:
+        event.setdefault("component", component)
+        return event
+
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            add_component,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -32,4 +41,3 @@ def configure(component: str, level: str = "info") -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
-    structlog.contextvars.bind_contextvars(component=component)
