@@ -226,10 +226,17 @@ class Cluster:
         )
 
     def open_stream(self, endpoint: Endpoint, body: bytes, seconds: float) -> requests.Response:
-        """POST a watch request; return the answer with its body still to come. To be run by `with_token`."""
+        """POST a watch request; return the answer with its body still to come. To be run by `with_token`.
+
+        Without ``Connection: close`` Go's HTTP server throws away what it has not read of a request once it begins to
+        answer. The gateway reads 512 bytes at a time, so of a longer body, that is of three prefixes or more, the last
+        watches were sometimes never opened.
+        """
         url = self._client(endpoint, seconds, seconds).get_url("watch")
         try:
-            response = self._session.post(url, data=body, stream=True, timeout=seconds)
+            response = self._session.post(
+                url, data=body, stream=True, timeout=seconds, headers={"Connection": "close"}
+            )
             if response.status_code != requests.codes["ok"]:
                 with response:
                     raise verdict(endpoint, gateway.refusal(response.text), response.reason)
