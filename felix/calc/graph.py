@@ -317,8 +317,6 @@ class Graph:
             )
         if before.parameters.interface_prefixes != self.parameters.interface_prefixes:
             self._unsettled.update(self._locals.interfaces())
-        if before.parameters.set_size_max != self.parameters.set_size_max:
-            self._members.recheck_sizes()
         self._surroundings_dirty = True
         if self._parameters_told == self._resolved:
             return None

@@ -101,6 +101,7 @@ class MemberSets:
         self._announced: set[str] = set()
         self._refused: set[str] = set()
         self._dirty: set[str] = set()
+        self._size_max = 0
 
     @property
     def evaluations(self) -> int:
@@ -156,6 +157,9 @@ class MemberSets:
 
     def flush(self, size_max: int) -> dict[str, MembersChange | None]:
         """Return what changed since the last flush, None for a set that is gone or refused for its size."""
+        if size_max != self._size_max:
+            self._size_max = size_max
+            self._dirty.update(self._sets)
         changes: dict[str, MembersChange | None] = {}
         for set_id in self._dirty:
             known = self._sets.get(set_id)
@@ -178,10 +182,6 @@ class MemberSets:
                 changes[set_id] = change
         self._dirty.clear()
         return changes
-
-    def recheck_sizes(self) -> None:
-        """Look at the size of every set at the next flush: the limit has changed."""
-        self._dirty.update(self._sets)
 
     def _matched(self, set_id: str, key: ResourceKey) -> None:
         self._sets[set_id].add(self._endpoints[key])

@@ -127,7 +127,6 @@ def test_a_set_beyond_the_limit_is_refused_until_it_fits() -> None:
     sets.set_endpoint(key("0"), None)
     assert sets.flush(2) == {HAS_A.id: whole("10.0.0.1", "10.0.0.2")}
     assert sets.refused == frozenset()
-    sets.recheck_sizes()
     assert sets.flush(1) == {HAS_A.id: None}
     assert sets.members() == {}
     sets.unwant(HAS_A.id)
