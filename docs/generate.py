@@ -26,7 +26,7 @@ def options_page() -> str:
     lines = [
         "# Settings",
         "",
-        "Generated from the code by `make docs`. A daemon logs its effective settings with their origin when it starts.",
+        "Generated from the code by `make docs`. A daemon logs its settings with their origin when it starts.",
         "",
         "All daemons and calicoctl find the datastore by `ETCD_ENDPOINTS`, `ETCD_CA_CERT_FILE`, `ETCD_CERT_FILE`,",
         "`ETCD_KEY_FILE`, `ETCD_USERNAME` and `ETCD_PASSWORD`; calicoctl reads `/etc/calico/calicoctl.cfg` first. The",
