@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import click
 
 from resources.datastore.client import ResourceClient
-from resources.datastore.settings import EtcdConfig, connect, etcd_config
+from resources.datastore.etcdconfig import EtcdConfig
+from resources.datastore.settings import connect, etcd_config
 from resources.datastore.store import Store
 from resources.runtime import paths
 

@@ -10,6 +10,9 @@ from typing import Generic, Protocol, TypeVar
 
 import click
 
+from calicoctl.files import read
+from calicoctl.overlaps import warnings
+from calicoctl.session import open_client
 from resources.datastore.client import ResourceClient
 from resources.documents import Document
 from resources.errors import CalicoError, StoreUnavailable
@@ -68,9 +71,17 @@ def tell(account: Account[T], verb: str, past: str) -> int:
     return 1 if account.failed else 0
 
 
-def warn_of_overlaps(client: ResourceClient, documents: Sequence[Document]) -> None:
-    """Print one line for each pool that lies over a node's own subnet, or over what is on a link of this host."""
-    from calicoctl.overlaps import warnings
+Action = Callable[[ResourceClient, Document], object]
 
-    for line in warnings(client, documents):
-        click.echo(f"Warning: {line}", err=True)
+
+def write_file(
+    name: str, action: Action, *, verb: str, past: str, recursive: bool, namespace: str | None, config: str | None,
+    skip: type[CalicoError] | None = None,
+) -> int:
+    """Check a whole file, do `action` to each of its resources, print the account; return the exit code."""
+    documents = read(name, recursive=recursive, namespace=namespace)
+    with open_client(config) as client:
+        for line in warnings(client, documents):
+            click.echo(f"Warning: {line}", err=True)
+        account = carry_out(documents, lambda document: action(client, document), skip=skip)
+    return tell(account, verb, past)

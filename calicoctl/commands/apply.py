@@ -2,10 +2,8 @@
 
 import click
 
-from calicoctl.files import read
-from calicoctl.session import config_option, file_options, open_client
-from calicoctl.writing import carry_out, tell, warn_of_overlaps
-from resources.documents import Document
+from calicoctl.session import config_option, file_options
+from calicoctl.writing import write_file
 
 
 @click.command()
@@ -16,12 +14,7 @@ def command(filename: str, recursive: bool, namespace: str | None, config: str |
 
     Every document is checked before anything is written.
     """
-    documents = read(filename, recursive=recursive, namespace=namespace)
-    with open_client(config) as client:
-        warn_of_overlaps(client, documents)
-
-        def apply(document: Document) -> None:
-            client.apply(document.kind, document.resource, v1=document.v1)
-
-        account = carry_out(documents, apply)
-    return tell(account, "apply", "applied")
+    return write_file(
+        filename, lambda client, d: client.apply(d.kind, d.resource, v1=d.v1), verb="apply", past="applied",
+        recursive=recursive, namespace=namespace, config=config,
+    )

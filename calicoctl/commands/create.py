@@ -2,10 +2,8 @@
 
 import click
 
-from calicoctl.files import read
-from calicoctl.session import config_option, file_options, open_client
-from calicoctl.writing import carry_out, tell, warn_of_overlaps
-from resources.documents import Document
+from calicoctl.session import config_option, file_options
+from calicoctl.writing import write_file
 from resources.errors import AlreadyExists
 
 
@@ -18,12 +16,7 @@ def command(filename: str, recursive: bool, namespace: str | None, skip_exists: 
 
     Every document is checked before anything is written.
     """
-    documents = read(filename, recursive=recursive, namespace=namespace)
-    with open_client(config) as client:
-        warn_of_overlaps(client, documents)
-
-        def create(document: Document) -> None:
-            client.create(document.kind, document.resource, v1=document.v1)
-
-        account = carry_out(documents, create, skip=AlreadyExists if skip_exists else None)
-    return tell(account, "create", "created")
+    return write_file(
+        filename, lambda client, d: client.create(d.kind, d.resource, v1=d.v1), verb="create", past="created",
+        recursive=recursive, namespace=namespace, config=config, skip=AlreadyExists if skip_exists else None,
+    )

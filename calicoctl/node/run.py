@@ -16,7 +16,8 @@ from calicoctl.node.addresses import HostInterface
 from calicoctl.node.startup import Host, Prepared, prepare
 from calicoctl.session import load_settings
 from resources.datastore.client import ResourceClient
-from resources.datastore.settings import EtcdConfig, connect
+from resources.datastore.etcdconfig import EtcdConfig
+from resources.datastore.settings import connect
 from resources.errors import Rejected, Transient
 from resources.names import IPAddress, IPInterface, NodeName
 from resources.runtime import paths

@@ -6,15 +6,13 @@ environment is ignored. Daemons have the environment only.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
+from resources.datastore.etcdconfig import DEFAULT_ENDPOINT, EtcdConfig, endpoint_fault
 from resources.datastore.store import Store
 from resources.errors import ConfigurationError
 from resources.runtime import paths
-
-DEFAULT_ENDPOINT = "http://127.0.0.1:2379"
 
 _V3_HEADER = ("projectcalico.org/v3", "CalicoAPIConfig")
 _V1_HEADER = ("v1", "calicoApiConfig")
@@ -47,26 +45,6 @@ _FELIX_NAMES = {
     "etcdCertFile": "FELIX_ETCDCERTFILE",
     "etcdKeyFile": "FELIX_ETCDKEYFILE",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EtcdConfig:
-    """How etcd is reached. `endpoints` are URLs without a path, all of one cluster.
-
-    A certificate comes as a file or as its text (`*_pem`), never both; user and password only together. `origin` is
-    where it was read (a file's path, ``environment``, ``default``), for one line in the log.
-    """
-
-    endpoints: tuple[str, ...] = (DEFAULT_ENDPOINT,)
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    ca_pem: str | None = None
-    cert_pem: str | None = None
-    key_pem: str | None = field(default=None, repr=False)
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    origin: str = field(default="default", compare=False)
 
 
 def connect(config: EtcdConfig) -> Store:
@@ -225,19 +203,3 @@ def _endpoints(settings: Mapping[str, _Setting]) -> tuple[str, ...]:
         if fault := endpoint_fault(url):
             raise setting.unusable(f"{url} {fault}", f"write endpoints as {DEFAULT_ENDPOINT}, separated by commas")
     return tuple(dict.fromkeys(url.rstrip("/") for url in urls))
-
-
-def endpoint_fault(url: str) -> str | None:
-    """Return why `url` is not an endpoint of etcd, or None."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        return f"is no URL: {error}"
-    if parts.scheme not in ("http", "https"):
-        return "does not begin with http:// or https://"
-    if not parts.hostname or parts.username is not None:
-        return "names no host" if not parts.hostname else "has a user in it: use etcdUsername (ETCD_USERNAME)"
-    if parts.path not in ("", "/") or parts.query or parts.fragment:
-        return "has more than a host and a port"
-    return "has the port 0" if port == 0 else None

@@ -13,7 +13,8 @@ from bed.workload import Workload
 from ipam.allocator import Allocator
 from ipam.cleanup import Cleanup
 from resources.datastore.client import ResourceClient
-from resources.datastore.settings import EtcdConfig, connect
+from resources.datastore.etcdconfig import EtcdConfig
+from resources.datastore.settings import connect
 from resources.datastore.store import Store
 from resources.kinds.base import Metadata
 from resources.kinds.pool import KIND as POOL

@@ -8,7 +8,7 @@ import pytest
 from fakes.etcdserver import EtcdServer
 from fakes.store_contract import StoreContract
 from resources.datastore.etcd import EtcdStore
-from resources.datastore.settings import EtcdConfig
+from resources.datastore.etcdconfig import EtcdConfig
 
 
 class EtcdOperator:

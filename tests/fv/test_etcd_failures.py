@@ -14,7 +14,7 @@ from fakes.etcdserver import EtcdServer, free_port
 from fakes.store_contract import PATIENCE_SECONDS, committed, put, reading, together
 from fakes.tcpproxy import TcpProxy
 from resources.datastore.etcd import EtcdStore
-from resources.datastore.settings import EtcdConfig
+from resources.datastore.etcdconfig import EtcdConfig
 from resources.datastore.store import (
     ABSENT,
     MAX_BYTES,

@@ -10,7 +10,7 @@ from fakes.certificates import Authority, authority
 from fakes.etcdserver import EtcdServer
 from fakes.store_contract import put, reading
 from resources.datastore.etcd import EtcdStore
-from resources.datastore.settings import EtcdConfig
+from resources.datastore.etcdconfig import EtcdConfig
 from resources.datastore.store import Event
 from resources.errors import ConfigurationError, StoreRefused, StoreUnavailable
 

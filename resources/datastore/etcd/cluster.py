@@ -23,7 +23,7 @@ from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnection
 from urllib3.util import Timeout
 
 from resources.datastore.etcd import gateway
-from resources.datastore.settings import DEFAULT_ENDPOINT, EtcdConfig, endpoint_fault
+from resources.datastore.etcdconfig import DEFAULT_ENDPOINT, EtcdConfig, endpoint_fault
 from resources.errors import ConfigurationError, StoreRefused, StoreUnavailable
 from resources.runtime.backoff import Backoff
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from resources.datastore.etcd import gateway
 from resources.datastore.etcd.cluster import ROUNDS, Cluster, OutOfRange, Unanswered
 from resources.datastore.etcd.watch import IDLE_SECONDS, PULSE_SECONDS, EtcdWatch
-from resources.datastore.settings import EtcdConfig
+from resources.datastore.etcdconfig import EtcdConfig
 from resources.datastore.store import KeyValue, Lost, Outcome, Snapshot, Transaction, Unknown, check_transaction
 from resources.errors import CalicoError, StoreRefused, StoreUnavailable
 

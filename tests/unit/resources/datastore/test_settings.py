@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from resources.datastore.settings import EtcdConfig, etcd_config, etcd_config_of_daemon
+from resources.datastore.etcdconfig import EtcdConfig
+from resources.datastore.settings import etcd_config, etcd_config_of_daemon
 from resources.errors import ConfigurationError
 
 V3 = "apiVersion: projectcalico.org/v3\nkind: CalicoAPIConfig\nmetadata:\nspec:\n"
