@@ -15,7 +15,7 @@ import msgspec
 from resources.datastore.keys import ResourceKey
 from resources.errors import Rejected
 from resources.gotext import JSON, json_bytes
-from resources.kinds.base import API_VERSION, Kind, Metadata, Path, Problem, R
+from resources.kinds.base import API_VERSION, API_VERSION_V1, Kind, Metadata, Path, Problem, R
 
 _NEVER_STORED = ("resourceVersion", "selfLink")
 
@@ -138,9 +138,11 @@ def shown_document(kind: Kind[R], resource: R) -> dict[str, JSON]:
     return head | _document(resource, None, kind.always, hide_empty=True)
 
 
-def v1_document(struct: msgspec.Struct) -> dict[str, JSON]:
-    """Return any other struct (a v1 document) by the same rules of omission."""
-    return _document(struct, None, (), hide_empty=True)
+def shown_v1_document(kind: Kind[R], resource: R) -> dict[str, JSON]:
+    """Return the document in the v1 spelling of a kind that has one."""
+    assert kind.v1 is not None
+    head: dict[str, JSON] = {"apiVersion": API_VERSION_V1, "kind": kind.v1.name}
+    return head | _document(kind.v1.from_v3(resource), None, (), hide_empty=True)
 
 
 @dataclass(frozen=True, slots=True)

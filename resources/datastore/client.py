@@ -322,9 +322,8 @@ class ResourceClient:
             new = resource
             if v1 and kind.v1 is not None:
                 new = kind.v1.keep(stored, kind.complete(new))
-            kept = msgspec.structs.replace(
-                stored.metadata, labels=metadata.labels, annotations=metadata.annotations
-            )
+            own = new.metadata
+            kept = msgspec.structs.replace(stored.metadata, labels=own.labels, annotations=own.annotations)
             return _with_status(with_metadata(new, **msgspec.structs.asdict(kept)), stored)
 
         return self._write_over(kind, name, metadata.namespace, replaced, label, metadata.resource_version)

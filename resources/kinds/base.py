@@ -132,9 +132,11 @@ class V1(Generic[R]):
     """How v1 messages name the object, e.g. ``IPPool(cidr=10.0.0.0/24)``."""
     name_of: Callable[[str], str]
     """The v3 name for what v1 calls the object on the command line (its name, or a pool's CIDR)."""
-    keep: Callable[[R, R], R] = lambda stored, new: new  # noqa: ARG005
-    """What an update by a v1 document writes: the new resource with what v1 cannot say taken from the stored one."""
+    keep: Callable[[R, R], R]
+    """What an update by a v1 document writes: of (stored, new) the new, with what v1 cannot say from the stored."""
     paths: tuple[tuple[Path, Path], ...] = ()
+    order: Callable[[R], tuple[str, ...]] = lambda resource: (resource.metadata.name,)
+    """Sort key of a v1 list."""
     columns: tuple[Column[R], ...] = ()
     wide: tuple[Column[R], ...] = ()
     custom: tuple[Column[R], ...] = ()

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from resources.gotext import JSON, shown_float
-from resources.kinds import fields
-from resources.kinds.base import Column, Kind, Metadata, Problem, View, name_cell, wire
+from resources.kinds import fields, rule_v1
+from resources.kinds.base import V1, Column, Kind, Metadata, Problem, View, name_cell, wire
+from resources.kinds.naming import policy_name
 from resources.kinds.rule import Rule, direction_problems, rules_problems
+from resources.kinds.rule_v1 import RuleV1
 from resources.kinds.tier import DEFAULT_TIER
 from resources.names import DNS_LABEL_PATTERN
 
@@ -154,6 +156,104 @@ def _order_cell(policy: GlobalNetworkPolicy, _: View) -> str:
     return "<nil>" if policy.spec.order is None else shown_float(policy.spec.order)
 
 
+def _selector_cell(policy: GlobalNetworkPolicy, _: View) -> str:
+    return policy.spec.selector
+
+
+class PolicyMetadataV1(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    name: str = ""
+    annotations: dict[str, str] = {}
+
+
+class PolicySpecV1(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire(pre_dnat="preDNAT")):
+    order: float | None = None
+    ingress: list[RuleV1] = []
+    egress: list[RuleV1] = []
+    selector: str = ""
+    do_not_track: bool = False
+    pre_dnat: bool = False
+    types: list[str] = []
+
+
+class PolicyV1(msgspec.Struct, frozen=True, kw_only=True):
+    metadata: PolicyMetadataV1 = PolicyMetadataV1()
+    spec: PolicySpecV1 = PolicySpecV1()
+
+
+def _check_v1(policy: PolicyV1) -> Iterable[Problem]:
+    spec = policy.spec
+    yield from rule_v1.name_problems(("metadata", "name"), policy.metadata.name, slash=True)
+    for index, type_ in enumerate(spec.types):
+        at = ("spec", "types", index)
+        if not type_:
+            yield Problem(at, "", "allowed are ingress, egress")
+        yield from fields.one_of(at, type_, ("ingress", "egress"))
+    yield from rule_v1.rules_problems(("spec", "ingress"), spec.ingress)
+    yield from rule_v1.rules_problems(("spec", "egress"), spec.egress)
+
+
+def _to_v3(policy: PolicyV1) -> GlobalNetworkPolicy:
+    spec = policy.spec
+    return GlobalNetworkPolicy(
+        metadata=Metadata(name=policy_name(policy.metadata.name), annotations=policy.metadata.annotations),
+        spec=GlobalNetworkPolicySpec(
+            order=spec.order,
+            ingress=rule_v1.rules_to_v3(spec.ingress),
+            egress=rule_v1.rules_to_v3(spec.egress),
+            selector=rule_v1.selector_to_v3(spec.selector),
+            types=[type_.title() for type_ in spec.types],
+            do_not_track=spec.do_not_track,
+            pre_dnat=spec.pre_dnat,
+            apply_on_forward=spec.do_not_track or spec.pre_dnat,
+        ),
+    )
+
+
+def _from_v3(policy: GlobalNetworkPolicy) -> PolicyV1:
+    spec = policy.spec
+    return PolicyV1(
+        metadata=PolicyMetadataV1(name=policy.metadata.name, annotations=policy.metadata.annotations),
+        spec=PolicySpecV1(
+            order=spec.order,
+            ingress=rule_v1.rules_from_v3(spec.ingress),
+            egress=rule_v1.rules_from_v3(spec.egress),
+            selector=spec.selector,
+            do_not_track=spec.do_not_track,
+            pre_dnat=spec.pre_dnat,
+            types=[type_.lower() for type_ in spec.types],
+        ),
+    )
+
+
+def _keep(stored: GlobalNetworkPolicy, new: GlobalNetworkPolicy) -> GlobalNetworkPolicy:
+    """Take what v1 can say from the new policy, and what narrows the stored one otherwise from that."""
+    kept = stored.spec
+    spec = msgspec.structs.replace(
+        new.spec,
+        tier=kept.tier,
+        apply_on_forward=new.spec.apply_on_forward or kept.apply_on_forward,
+        namespace_selector=kept.namespace_selector,
+        service_account_selector=kept.service_account_selector,
+        performance_hints=kept.performance_hints,
+    )
+    metadata = msgspec.structs.replace(stored.metadata, annotations=new.metadata.annotations)
+    return GlobalNetworkPolicy(metadata=metadata, spec=spec)
+
+
+_V1: V1[GlobalNetworkPolicy] = V1(
+    name="policy",
+    type=PolicyV1,
+    check=_check_v1,
+    to_v3=_to_v3,
+    from_v3=_from_v3,
+    identifier=lambda policy: f"Policy(name={policy.metadata.name})",
+    name_of=policy_name,
+    keep=_keep,
+    paths=((("spec", "applyOnForward"), ("spec", "doNotTrack")),),
+    columns=(Column("NAME", name_cell),),
+    wide=(Column("NAME", name_cell), Column("ORDER", _order_cell), Column("SELECTOR", _selector_cell)),
+)
+
 _TIER: Column[GlobalNetworkPolicy] = Column("TIER", lambda policy, _: policy.spec.tier)
 
 KIND: Kind[GlobalNetworkPolicy] = Kind(
@@ -171,6 +271,7 @@ KIND: Kind[GlobalNetworkPolicy] = Kind(
         Column("NAME", name_cell),
         _TIER,
         Column("ORDER", _order_cell),
-        Column("SELECTOR", lambda policy, _: policy.spec.selector),
+        Column("SELECTOR", _selector_cell),
     ),
+    v1=_V1,
 )

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from resources.kinds import fields
-from resources.kinds.base import ASN, Column, Kind, Metadata, Path, Problem, View, name_cell, wire
+from resources.kinds import fields, rule_v1
+from resources.kinds.base import ASN, V1, Column, Kind, Metadata, Path, Problem, View, name_cell, wire
+from resources.kinds.naming import node_name
 from resources.names import IPInterface, NodeName
 
 NODE_ID_ANNOTATION = "calico-docker.org/node-id"
@@ -203,6 +204,105 @@ def _as_number_cell(node: Node, view: View) -> str:
     return f"({view.as_number})" if node.spec.bgp.as_number is None else str(node.spec.bgp.as_number)
 
 
+class NodeMetadataV1(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    name: str = ""
+
+
+class NodeBGPV1(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire(as_number="asNumber")
+):
+    as_number: ASN | None = None
+    ipv4_address: str = ""
+    ipv6_address: str = ""
+
+
+class NodeSpecV1(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+    bgp: NodeBGPV1 | None = None
+    orch_refs: list[OrchRef] = []
+
+
+class NodeV1(msgspec.Struct, frozen=True, kw_only=True):
+    metadata: NodeMetadataV1 = NodeMetadataV1()
+    spec: NodeSpecV1 = NodeSpecV1()
+
+
+def _check_v1(node: NodeV1) -> Iterable[Problem]:
+    yield from rule_v1.name_problems(("metadata", "name"), node.metadata.name)
+    bgp = node.spec.bgp
+    if bgp is None:
+        return
+    if not bgp.ipv4_address and not bgp.ipv6_address:
+        yield Problem(("spec", "bgp"), "", "no BGP IP address and subnet specified")
+    yield from fields.cidr(("spec", "bgp", "ipv4Address"), bgp.ipv4_address, 4)
+    yield from fields.cidr(("spec", "bgp", "ipv6Address"), bgp.ipv6_address, 6)
+
+
+def _to_v3(node: NodeV1) -> Node:
+    bgp = node.spec.bgp
+    return Node(
+        metadata=Metadata(name=node_name(node.metadata.name)),
+        spec=NodeSpec(
+            bgp=None
+            if bgp is None
+            else NodeBGPSpec(
+                as_number=bgp.as_number,
+                ipv4_address=rule_v1.full_length(bgp.ipv4_address) if bgp.ipv4_address else "",
+                ipv6_address=rule_v1.full_length(bgp.ipv6_address) if bgp.ipv6_address else "",
+            ),
+            orch_refs=node.spec.orch_refs,
+        ),
+    )
+
+
+def _from_v3(node: Node) -> NodeV1:
+    bgp = node.spec.bgp
+    shown = bgp is not None and bool(bgp.ipv4_address or bgp.ipv6_address)
+    return NodeV1(
+        metadata=NodeMetadataV1(name=node.metadata.name),
+        spec=NodeSpecV1(
+            bgp=NodeBGPV1(as_number=bgp.as_number, ipv4_address=bgp.ipv4_address, ipv6_address=bgp.ipv6_address)
+            if bgp is not None and shown
+            else None,
+            orch_refs=node.spec.orch_refs,
+        ),
+    )
+
+
+def _keep(stored: Node, new: Node) -> Node:
+    """Take what v1 can say from the new node, and the rest (tunnel addresses, labels) from the stored one."""
+    said, bgp = new.spec.bgp, stored.spec.bgp or NodeBGPSpec()
+    bgp = msgspec.structs.replace(
+        bgp,
+        as_number=said.as_number if said else None,
+        ipv4_address=said.ipv4_address if said else "",
+        ipv6_address=said.ipv6_address if said else "",
+    )
+    spec = msgspec.structs.replace(
+        stored.spec, bgp=None if bgp == NodeBGPSpec() else bgp, orch_refs=new.spec.orch_refs
+    )
+    return msgspec.structs.replace(stored, spec=spec)
+
+
+_WIDE: tuple[Column[Node], ...] = (
+    Column("NAME", name_cell),
+    Column("ASN", _as_number_cell),
+    Column("IPV4", lambda node, _: node.spec.bgp.ipv4_address if node.spec.bgp else ""),
+    Column("IPV6", lambda node, _: node.spec.bgp.ipv6_address if node.spec.bgp else ""),
+)
+
+_V1: V1[Node] = V1(
+    name="node",
+    type=NodeV1,
+    check=_check_v1,
+    to_v3=_to_v3,
+    from_v3=_from_v3,
+    identifier=lambda node: f"Node(name={node.metadata.name})",
+    name_of=node_name,
+    keep=_keep,
+    columns=(Column("NAME", name_cell),),
+    wide=_WIDE,
+)
+
 KIND: Kind[Node] = Kind(
     name="Node",
     plural="nodes",
@@ -211,10 +311,6 @@ KIND: Kind[Node] = Kind(
     check=_check,
     needs=_needs,
     columns=(Column("NAME", name_cell),),
-    wide=(
-        Column("NAME", name_cell),
-        Column("ASN", _as_number_cell),
-        Column("IPV4", lambda node, _: node.spec.bgp.ipv4_address if node.spec.bgp else ""),
-        Column("IPV6", lambda node, _: node.spec.bgp.ipv6_address if node.spec.bgp else ""),
-    ),
+    wide=_WIDE,
+    v1=_V1,
 )

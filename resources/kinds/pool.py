@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from resources.kinds import fields
-from resources.kinds.base import Column, Kind, Metadata, NotEmpty, Path, Problem, View, name_cell, wire, yes_no
+from resources.kinds.base import V1, Column, Kind, Metadata, NotEmpty, Path, Problem, View, name_cell, wire, yes_no
+from resources.kinds.naming import pool_name
 from resources.names import IPNetwork, parse_network
 
 MODES = ("Never", "Always", "CrossSubnet")
@@ -195,13 +196,123 @@ def host_overlaps(pool: IPPool, present: Mapping[str, IPNetwork]) -> Iterator[Pr
             yield Problem(_CIDR, pool.spec.cidr, f"overlaps {known} of {where} on this host", warning=True)
 
 
+class IPIPV1(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    enabled: bool = False
+    mode: str = ""
+    """always or cross-subnet; empty means always."""
+
+
+class IPPoolMetadataV1(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    cidr: str = ""
+
+
+class IPPoolSpecV1(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire(nat_outgoing="nat-outgoing")
+):
+    ipip: IPIPV1 | None = None
+    nat_outgoing: bool = False
+    disabled: bool = False
+
+
+class IPPoolV1(msgspec.Struct, frozen=True, kw_only=True):
+    metadata: IPPoolMetadataV1 = IPPoolMetadataV1()
+    spec: IPPoolSpecV1 = IPPoolSpecV1()
+
+
+_MODES_V1 = {"": "Always", "always": "Always", "cross-subnet": "CrossSubnet"}
+
+
+def _check_v1(pool: IPPoolV1) -> Iterable[Problem]:
+    path: Path = ("metadata", "cidr")
+    cidr, ipip = pool.metadata.cidr, pool.spec.ipip
+    if not cidr:
+        yield Problem(path, "", "insufficient identifiers, missing 'cidr'")
+    if ipip is not None and ipip.mode not in _MODES_V1:
+        yield from fields.one_of(("spec", "ipip", "mode"), ipip.mode, ("always", "cross-subnet"))
+    network = _network(IPPool(spec=IPPoolSpec(cidr=cidr)))
+    if network and not pool.spec.disabled and network.prefixlen > DEFAULT_BLOCK_SIZE[network.version]:
+        least = DEFAULT_BLOCK_SIZE[network.version]
+        yield Problem(path, cidr, f"IP pool size is too small (min /{least}) for use with Calico IPAM")
+
+
+def _to_v3(pool: IPPoolV1) -> IPPool:
+    spec, cidr = pool.spec, pool.metadata.cidr
+    enabled = spec.ipip is not None and spec.ipip.enabled
+    return IPPool(
+        metadata=Metadata(name=_name_of(cidr)),
+        spec=IPPoolSpec(
+            cidr=cidr,
+            ipip_mode=_MODES_V1[spec.ipip.mode] if spec.ipip is not None and enabled else "Never",
+            nat_outgoing=spec.nat_outgoing,
+            disabled=spec.disabled,
+        ),
+    )
+
+
+def _name_of(cidr: str) -> str:
+    network = _network(IPPool(spec=IPPoolSpec(cidr=cidr)))
+    return pool_name(str(network) if network else cidr)
+
+
+def _from_v3(pool: IPPool) -> IPPoolV1:
+    spec = pool.spec
+    mode = {"Always": "always", "CrossSubnet": "cross-subnet"}.get(spec.ipip_mode)
+    return IPPoolV1(
+        metadata=IPPoolMetadataV1(cidr=spec.cidr),
+        spec=IPPoolSpecV1(
+            ipip=IPIPV1(enabled=True, mode=mode) if mode else None,
+            nat_outgoing=spec.nat_outgoing,
+            disabled=spec.disabled,
+        ),
+    )
+
+
+def _keep(stored: IPPool, new: IPPool) -> IPPool:
+    """Take what v1 can say from the new pool, and the rest from the stored one."""
+    said = new.spec
+    spec = msgspec.structs.replace(
+        stored.spec, ipip_mode=said.ipip_mode, nat_outgoing=said.nat_outgoing, disabled=said.disabled
+    )
+    if said.ipip_mode != "Never":
+        spec = msgspec.structs.replace(spec, vxlan_mode="Never")
+    return msgspec.structs.replace(stored, spec=spec)
+
+
 def _cidr_cell(pool: IPPool, _: View) -> str:
     return pool.spec.cidr
+
+
+def _nat_cell(pool: IPPool, _: View) -> str:
+    return yes_no(pool.spec.nat_outgoing)
 
 
 def _selector_cell(pool: IPPool, _: View) -> str:
     return pool.spec.node_selector
 
+
+_V1: V1[IPPool] = V1(
+    name="ipPool",
+    type=IPPoolV1,
+    check=_check_v1,
+    to_v3=_to_v3,
+    from_v3=_from_v3,
+    identifier=lambda pool: f"IPPool(cidr={pool.spec.cidr})",
+    name_of=_name_of,
+    keep=_keep,
+    paths=(
+        (("metadata",), ("metadata", "cidr")),
+        (_CIDR, ("metadata", "cidr")),
+        (("spec", "ipipMode"), ("spec", "ipip", "mode")),
+        (("spec", "natOutgoing"), ("spec", "nat-outgoing")),
+    ),
+    order=lambda pool: (pool.spec.cidr,),
+    columns=(Column("CIDR", _cidr_cell),),
+    wide=(
+        Column("CIDR", _cidr_cell),
+        Column("NAT", _nat_cell),
+        Column("IPIP", lambda pool, _: yes_no(pool.spec.ipip_mode != "Never")),
+    ),
+)
 
 KIND: Kind[IPPool] = Kind(
     name="IPPool",
@@ -216,7 +327,7 @@ KIND: Kind[IPPool] = Kind(
     wide=(
         Column("NAME", name_cell),
         Column("CIDR", _cidr_cell),
-        Column("NAT", lambda pool, _: yes_no(pool.spec.nat_outgoing)),
+        Column("NAT", _nat_cell),
         Column("IPIPMODE", lambda pool, _: pool.spec.ipip_mode),
         Column("VXLANMODE", lambda pool, _: pool.spec.vxlan_mode),
         Column("DISABLED", lambda pool, _: yes_no(pool.spec.disabled)),
@@ -224,4 +335,5 @@ KIND: Kind[IPPool] = Kind(
         Column("SELECTOR", _selector_cell),
         Column("ASSIGNMENTMODE", lambda pool, _: pool.spec.assignment_mode),
     ),
+    v1=_V1,
 )

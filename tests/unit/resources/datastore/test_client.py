@@ -788,3 +788,31 @@ def test_a_node_removal_that_died_can_be_repeated(
 def test_keys_are_those_of_the_reference(kind: Kind[Any]) -> None:
     key = ResourceKey(kind.plural, "a", "ns" if kind.namespaced else "")
     assert resource_key(key) == f"{ROOT}{kind.plural}/{'ns/' if kind.namespaced else ''}a"
+
+
+# --- v1
+
+
+def test_a_v1_pool_is_identified_by_its_cidr(client: ResourceClient, store: MemoryStore) -> None:
+    client.create(POOL, pool("default-ipv4-ippool", "10.0.0.0/24", block_size=28, node_selector="has(x)"))
+    document = pool("10-0-0-0-24", "10.0.0.0/24", nat_outgoing=True)
+    with pytest.raises(AlreadyExists, match=r"^resource already exists: IPPool\(cidr=10\.0\.0\.0/24\)$"):
+        client.create(POOL, document, v1=True)
+    updated = client.update(POOL, document, v1=True)
+    assert (updated.metadata.name, updated.spec.nat_outgoing) == ("default-ipv4-ippool", True)
+    assert (updated.spec.block_size, updated.spec.node_selector) == (28, "has(x)")
+    assert client.name_of_v1(POOL, "10.0.0.0/24") == "default-ipv4-ippool"
+    client.delete(POOL, client.name_of_v1(POOL, "10.0.0.0/24"), label="IPPool(cidr=10.0.0.0/24)")
+    assert store.list(ROOT + "ippools/").items == ()
+    with pytest.raises(DoesNotExist, match=r"^resource does not exist: IPPool\(cidr=10\.0\.0\.0/24\)$"):
+        client.update(POOL, document, v1=True)
+    created = client.apply(POOL, document, v1=True)
+    assert created.metadata.name == "10-0-0-0-24"
+    assert client.name_of_v1(POOL, "10.0.0.0/24") == "10-0-0-0-24"
+
+
+def test_an_update_by_v1_keeps_labels_that_v1_does_not_have(client: ResourceClient) -> None:
+    client.create(PROFILE, labelled(profile("a", x=""), mark="kept"))
+    updated = client.update(PROFILE, profile("a", y=""), v1=True)
+    assert updated.metadata.labels == {"mark": "kept"}
+    assert updated.spec.labels_to_apply == {"y": ""}
