@@ -9,12 +9,12 @@ import click
 from calicoctl.kinds import Asked, asked
 from calicoctl.output import as_json, plain_table
 from calicoctl.session import config_option, file_options, open_client
-from resources.codec import BadRecord, shown_document, v1_document
+from resources.codec import BadRecord, shown_document, shown_v1_document
 from resources.datastore.client import ResourceClient
 from resources.documents import DEFAULT_NAMESPACE
 from resources.errors import DoesNotExist, Rejected
 from resources.gotext import JSON
-from resources.kinds.base import API_VERSION, API_VERSION_V1, Column, Resource, View
+from resources.kinds.base import API_VERSION, Column, Resource, View
 
 _EXPORT_DROPS = ("namespace", "uid", "resourceVersion", "creationTimestamp")
 
@@ -73,7 +73,8 @@ def _show_list(client: ResourceClient, wanted: Asked, namespace: str | None, out
         }
         _print_documents(whole, output)
     else:
-        click.echo(_table(client, wanted, listing.items, output, shown_namespace), nl=False)
+        items = sorted(listing.items, key=wanted.kind.v1.order) if wanted.v1 and wanted.kind.v1 else listing.items
+        click.echo(_table(client, wanted, items, output, shown_namespace), nl=False)
     return 0
 
 
@@ -177,9 +178,8 @@ def _as_number(client: ResourceClient) -> int:
 
 
 def _document(wanted: Asked, resource: Resource, *, export: bool = False) -> JSON:
-    if wanted.v1 and wanted.kind.v1:
-        head: dict[str, JSON] = {"apiVersion": API_VERSION_V1, "kind": wanted.kind.v1.name}
-        return head | v1_document(wanted.kind.v1.from_v3(resource))
+    if wanted.v1:
+        return shown_v1_document(wanted.kind, resource)
     document = shown_document(wanted.kind, resource)
     if export and isinstance(metadata := document["metadata"], dict):
         for name in _EXPORT_DROPS:
