@@ -1,0 +1,325 @@
+"""ExaBGP and its relay in memory: the `Child` of bgpd.speaker, with the habits that reference bgp.md 2 found.
+
+It reads the configuration it is given, answers commands with ExaBGP's lines, keeps adj-rib-in and -out, forgets both as
+the real one does, and can be told to misbehave. What it says is queued in `outbox` until the test takes it.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
+
+from bgpd.speaker import ChildEnded, ChildMessage, Found, Lines, RelayClosed, Validated, digest
+
+_NEIGHBOR = re.compile(r"^neighbor (\S+) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
+_SETTING = re.compile(r"^  ([a-z-]+) ([^;{]+);$", re.MULTILINE)
+
+Attributes = Mapping[str, object]
+
+
+@dataclass
+class FakePeer:
+    """One neighbour of the running ExaBGP."""
+
+    settings: dict[str, str]
+    is_up: bool = False
+    up_at: float = 0.0
+    router_id: str | None = None
+    graceful: bool = False
+    received: dict[str, tuple[str, dict[str, object]]] = field(default_factory=dict)
+    """adj-rib-in: prefix -> next hop and attributes."""
+    offered: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """adj-rib-out: prefix -> communities."""
+    ends: int = 0
+    """End-of-RIBs that were sent in this session."""
+
+    @property
+    def families(self) -> str:
+        return "ipv6 unicast" if ":" in self.settings["local-address"] else "ipv4 unicast"
+
+
+class FakeExabgp:
+    """Implements Child. `now` is the test's clock."""
+
+    def __init__(self) -> None:
+        self.outbox: list[ChildMessage] = []
+        self.now = 1000.0
+        self.peers: dict[str, FakePeer] = {}
+        self.pid: int | None = None
+        self.environment: Mapping[str, str] = {}
+        self.starts = 0
+        self.signals = 0
+        self.commands: list[str] = []
+        """All that was ever said, questions left out."""
+        self.refuse_validation: str | None = None
+        self.deaf_signals = 0
+        """So many reloads to come are forgotten."""
+        self.is_poisoned = False
+        """Every reload fails, until the next start."""
+        self.is_hung = False
+        self.refuse_commands = 0
+        """So many commands to come are answered by error."""
+        self.left_behind: Found | None = None
+        """What `find` finds."""
+        self.unanswered = 0
+        self.lost = 0
+        self._boot = 0
+        self._file = ""
+        self._note: Found | None = None
+        self._connection = 0
+        self._connected: int | None = None
+
+    # --- Child -------------------------------------------------------------------------------------------------------
+
+    def find(self) -> Found | None:
+        return self.left_behind
+
+    def start(self, configuration: str, environment: Mapping[str, str]) -> int:
+        assert self.pid is None, "two ExaBGP at once"
+        self.starts += 1
+        self.pid = 100 + self.starts
+        self._boot += 1
+        self.is_poisoned = False
+        self._file, self.environment, self.peers = configuration, dict(environment), {}
+        self._load()
+        return self.pid
+
+    def validate(self, configuration: str, environment: Mapping[str, str]) -> None:
+        self.outbox.append(Validated(digest(configuration), self.refuse_validation))
+
+    def install(self, configuration: str) -> None:
+        self._file = configuration
+
+    def reload(self) -> None:
+        self.signals += 1
+        if self.deaf_signals:
+            self.deaf_signals -= 1
+        elif not self.is_poisoned and self.pid is not None:
+            self._load()
+
+    def note(self, found: Found) -> None:
+        self._note = found
+
+    def connect(self, seconds: float) -> int:
+        self._connection += 1
+        self._connected = None
+        if self.pid is not None and not self.is_hung:
+            self._connected = self._connection
+            hello = {
+                "type": "hello",
+                "pid": self.pid,
+                "boot": str(self._boot),
+                "lost": self.lost,
+                "unanswered": self.unanswered,
+            }
+            self._say(json.dumps(hello))
+            for _ in range(self.unanswered):
+                self._say("done")
+            self.lost = self.unanswered = 0
+        return self._connection
+
+    def write(self, data: bytes) -> None:
+        if self.is_hung or self._connected is None:
+            return
+        for line in data.decode("ascii").splitlines():
+            self._command(line)
+
+    def end(self, *, hard: bool) -> None:
+        self._connected = None
+        if self.pid is not None and (hard or not self.is_hung):
+            self.die(0)
+
+    # --- what happens to it -------------------------------------------------------------------------------------------
+
+    def peer_up(self, address: str, *, graceful: bool | None = True, router_id: str | None = None) -> None:
+        """Bring a session up. `graceful` None: the peer's OPEN says nothing of a restart."""
+        peer = self.peers[address]
+        assert not peer.is_up
+        self._event(address, "state", {"state": "connected"})
+        self._event(address, "fsm", {"state": "CONNECT"})
+        self._event(address, "fsm", {"state": "OPENSENT"})
+        capabilities: dict[str, object] = {"1": {"name": "multiprotocol", "families": ["ipv4/unicast"]}}
+        if graceful is not None:
+            flags = {peer.families.replace(" ", "/"): ["restart"]} if graceful else {}
+            capabilities["64"] = {
+                "name": "graceful restart",
+                "time": 120,
+                "address-family-flags": flags,
+                "restart-flags": [],
+            }
+        peer.router_id = router_id or (address if ":" not in address else "9.9.9.9")
+        peer.graceful = bool(graceful)
+        said = {"version": 4, "asn": 64512, "hold_time": 90, "router_id": peer.router_id, "capabilities": capabilities}
+        self._event(address, "open", {"direction": "receive", "open": said})
+        self._event(address, "fsm", {"state": "OPENCONFIRM"})
+        self._event(address, "fsm", {"state": "ESTABLISHED"})
+        peer.received.clear()
+        peer.is_up, peer.up_at, peer.ends = True, self.now, 0
+        self._event(address, "state", {"state": "up"})
+
+    def peer_down(self, address: str, reason: str = "closing connection") -> None:
+        peer = self.peers[address]
+        peer.is_up = False
+        self._event(address, "state", {"state": "down", "reason": reason})
+        self._event(address, "fsm", {"state": "IDLE"})
+
+    def peer_notifies(self, address: str, code: int, subcode: int) -> None:
+        """The peer sends a NOTIFICATION and closes."""
+        said = {"code": code, "subcode": subcode, "data": "0x", "message": ""}
+        self._event(address, "notification", {"direction": "receive", "notification": said})
+        self.peer_down(address, f"notification received ({code},{subcode})")
+
+    def peer_refuses(self, address: str) -> None:
+        """A connection is tried and refused."""
+        self._event(address, "fsm", {"state": "ACTIVE"})
+        self._event(address, "state", {"state": "connected"})
+        self._event(address, "fsm", {"state": "CONNECT"})
+        self.peer_down(address)
+
+    def peer_sends(
+        self, address: str, prefixes: Iterable[str], next_hop: str | None = None, **attributes: object
+    ) -> None:
+        """The peer announces prefixes; attributes in ExaBGP's words, with underscores."""
+        peer = self.peers[address]
+        assert peer.is_up
+        said: dict[str, object] = {"origin": "igp", "local-preference": 100}
+        said |= {key.replace("_", "-"): value for key, value in attributes.items()}
+        listed = list(prefixes)
+        for prefix in listed:
+            peer.received[prefix] = (next_hop or address, said)
+        announce = {peer.families: {next_hop or address: [{"nlri": prefix} for prefix in listed]}}
+        self._event(address, "update", {"message": {"update": {"attribute": said, "announce": announce}}})
+
+    def peer_withdraws(self, address: str, prefixes: Iterable[str]) -> None:
+        peer = self.peers[address]
+        listed = list(prefixes)
+        for prefix in listed:
+            peer.received.pop(prefix, None)
+        withdraw = {peer.families: [{"nlri": prefix} for prefix in listed]}
+        self._event(address, "update", {"message": {"update": {"withdraw": withdraw}}})
+
+    def peer_ends(self, address: str) -> None:
+        """The peer says that it has sent all (End-of-RIB)."""
+        afi, safi = self.peers[address].families.split()
+        self._event(address, "update", {"message": {"eor": {"afi": afi, "safi": safi}}})
+
+    def die(self, status: int | None = -9) -> None:
+        """End at once; nothing is said but that."""
+        assert self.pid is not None
+        if self._connected is not None:
+            self.outbox.append(RelayClosed(self._connected, "the relay closed its socket"))
+        self.outbox.append(ChildEnded(self.pid, status))
+        self.pid, self._connected, self.peers = None, None, {}
+
+    def lose_relay(self) -> None:
+        """Only the relay dies."""
+        assert self._connected is not None
+        self.outbox.append(RelayClosed(self._connected, "the relay closed its socket"))
+        self._connected = None
+
+    def stay_behind(self) -> None:
+        """Let go of a bgpd that died; the next one will find this ExaBGP."""
+        self.outbox.clear()
+        self._connected = None
+        self.left_behind = self._note
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        wanted = {name: dict(_SETTING.findall(body)) for name, body in _NEIGHBOR.findall(self._file)}
+        for address in self.peers.keys() - wanted.keys():
+            gone = self.peers.pop(address)
+            if gone.is_up:
+                self._event(address, "fsm", {"state": "IDLE"})
+        for address, settings in wanted.items():
+            known = self.peers.get(address)
+            if known is None:
+                self.peers[address] = FakePeer(settings)
+            elif known.settings != settings:
+                known.settings = settings
+                if known.is_up:
+                    self.peer_down(address, "graceful restarted negotiated, closing without sending any notification")
+
+    def _say(self, line: str) -> None:
+        if self._connected is None:
+            self.lost += 1
+        else:
+            self.outbox.append(Lines(self._connected, (line.encode("ascii"),)))
+
+    def _event(self, address: str, kind: str, content: Mapping[str, object]) -> None:
+        peer = self.peers.get(address)
+        local = peer.settings["local-address"] if peer else ""
+        neighbor = {"address": {"local": local, "peer": address}, "asn": {"local": 64512, "peer": 64512}, **content}
+        self._say(json.dumps({"exabgp": "5.0.0", "time": self.now, "type": kind, "neighbor": neighbor}))
+
+    def _command(self, line: str) -> None:
+        match line.split():
+            case ["show", "neighbor", "json"]:
+                self._say(json.dumps([self._row(address) for address in self.peers]))
+            case ["show", "adj-rib", "in", "json"]:
+                for address, peer in self.peers.items():
+                    for prefix, (next_hop, attributes) in peer.received.items():
+                        self._show(address, prefix, next_hop, attributes)
+            case ["show", "adj-rib", "out", "json"]:
+                for address, peer in self.peers.items():
+                    for prefix, communities in peer.offered.items():
+                        self._show(address, prefix, peer.settings["local-address"], {"community": list(communities)})
+            case ["version"]:
+                self._say("exabgp 5.0.15")
+            case words:
+                self.commands.append(line)
+                if self.refuse_commands:
+                    self.refuse_commands -= 1
+                    self._say("error")
+                    return
+                self._say("done" if self._do(words) else "error")
+                return
+        self._say("done")
+
+    def _do(self, words: list[str]) -> bool:
+        match words:
+            case ["neighbor", address, "announce", "eor", afi, safi] if address in self.peers:
+                peer = self.peers[address]
+                peer.ends += peer.is_up
+                return peer.is_up and f"{afi} {safi}" == peer.families
+            case ["neighbor", address, verb, "attributes", "next-hop", "self", *rest] if address in self.peers:
+                at = rest.index("nlri")
+                offered = self.peers[address].offered
+                for text in rest[at + 1 :]:
+                    assert str(ip_network(text)) == text
+                    assert ip_network(text).version == ip_address(address).version
+                    if verb == "announce":
+                        offered[text] = tuple(re.findall(r"[\d:]+", " ".join(rest[:at])))
+                    else:
+                        offered.pop(text, None)
+                return True
+        return False
+
+    def _row(self, address: str) -> dict[str, object]:
+        peer = self.peers[address]
+        return {
+            "state": "up" if peer.is_up else "down",
+            "duration": int(self.now - peer.up_at) if peer.is_up else 3,
+            "fsm": "ESTABLISHED" if peer.is_up else "IDLE",
+            "local": {
+                "address": peer.settings["local-address"],
+                "as": int(peer.settings["local-as"]),
+                "id": peer.settings["router-id"],
+                "hold": int(peer.settings["hold-time"]),
+                "capabilities": {"graceful-restart": True},
+            },
+            "peer": {
+                "address": address,
+                "as": int(peer.settings["peer-as"]),
+                "id": peer.router_id if peer.is_up else None,
+                "hold": 90 if peer.is_up else None,
+                "capabilities": {"graceful-restart": peer.graceful if peer.is_up else None},
+            },
+            "messages": {},
+        }
+
+    def _show(self, address: str, prefix: str, next_hop: str, attributes: Mapping[str, object]) -> None:
+        family = {"afi": "ipv6" if ":" in prefix else "ipv4", "safi": "unicast"}
+        route = {"nlri": {"prefix": prefix, "nexthop": next_hop, "family": family}, "attributes": attributes}
+        self._say(json.dumps({"peer": {"address": address}, "route": route}))

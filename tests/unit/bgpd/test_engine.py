@@ -1,0 +1,999 @@
+"""bgpd as a whole, on a fake ExaBGP and a fake kernel: histories and what must hold at their ends (bgp.md 6)."""
+
+from ipaddress import ip_address, ip_interface, ip_network
+
+import pytest
+from fakes.bgp_host import (
+    ETH0,
+    BgpHost,
+    affinity_record,
+    block_record,
+    configuration_record,
+    endpoint_record,
+    node_record,
+    pool_record,
+)
+
+from bgpd.engine import KERNEL, NODE, SPEAKER, STORE
+from kernel.errors import KernelFailure
+from kernel.monitor import AddressAdded, ResyncNeeded
+from kernel.route import PROTOCOL_BGPD, PROTOCOL_STATIC, Route, RouteKey
+from resources.names import IfName
+
+POOL = pool_record("p", "10.65.0.0/16")
+NODES = [node_record(f"node{n}", f"10.0.0.{n}/24") for n in (1, 2, 3)]
+OWN = [block_record("10.65.1.0/26", "node1"), affinity_record("10.65.1.0/26", "node1")]
+N2, N3 = "10.0.0.2", "10.0.0.3"
+B2, B3 = "10.65.2.0/26", "10.65.3.0/26"
+GATEWAY = ip_address("10.0.0.99")
+
+
+def started(*records: tuple[str, bytes], host: BgpHost | None = None) -> BgpHost:
+    """Return a host whose store is in sync and whose ExaBGP runs."""
+    host = host or BgpHost()
+    host.put(POOL, *NODES, *OWN, *records)
+    host.in_sync()
+    host.run()
+    return host
+
+
+def meshed(*records: tuple[str, bytes], host: BgpHost | None = None) -> BgpHost:
+    """Return a host with both peers up, having told one block each and that this is all."""
+    host = started(*records, host=host)
+    for peer, block in ((N2, B2), (N3, B3)):
+        host.exabgp.peer_up(peer)
+        host.exabgp.peer_sends(peer, [block])
+        host.exabgp.peer_ends(peer)
+    host.run()
+    return host
+
+
+ALL = {"10.65.1.0/26": "blackhole", B2: f"via {N2} dev eth0", B3: f"via {N3} dev eth0"}
+
+
+# --- start -----------------------------------------------------------------------------------------------------------
+
+
+def test_blocks_go_out_and_routes_come_in() -> None:
+    host = meshed()
+    assert host.routes == ALL
+    assert host.offered(N2) == host.offered(N3) == {"10.65.1.0/26"}
+    assert {peer.ends for peer in host.exabgp.peers.values()} == {1}
+    assert host.phases == {"Mesh_10_0_0_2": "up Established", "Mesh_10_0_0_3": "up Established"}
+    assert host.waits.waiting == set()
+
+
+def test_nothing_is_done_before_the_store_was_read() -> None:
+    host = BgpHost()
+    host.put(POOL, *NODES, *OWN)
+    host.kernel_says(ResyncNeeded("test"))
+    host.run(600)
+    assert host.kernel.routes.log == []
+    assert host.exabgp.starts == 0
+    assert host.waits.waiting == {STORE, NODE, SPEAKER, KERNEL}
+
+
+def test_an_empty_store_that_was_read_is_an_answer_but_nobody_listens() -> None:
+    host = BgpHost()
+    host.in_sync()
+    host.run(600)
+    assert host.exabgp.starts == 0
+    assert host.waits.waiting == {NODE, SPEAKER}
+
+
+def test_a_single_node_needs_no_peer() -> None:
+    host = BgpHost()
+    host.put(POOL, NODES[0], *OWN)
+    host.in_sync()
+    host.run()
+    assert host.waits.waiting == set()
+    assert host.routes == {"10.65.1.0/26": "blackhole"}
+    assert host.exabgp.environment["exabgp.tcp.bind"] == "10.0.0.1"
+
+
+def test_our_end_of_rib_comes_after_our_routes() -> None:
+    host = meshed()
+    said = [command for command in host.exabgp.commands if command.startswith(f"neighbor {N2} ")]
+    assert [words.split()[2:4] for words in said] == [["announce", "attributes"], ["announce", "eor"]]
+
+
+def test_the_smaller_address_waits() -> None:
+    host = started()
+    assert host.exabgp.peers[N2].settings.get("passive") == "true"
+    last = BgpHost("node3", "10.0.0.3/24")
+    last.put(POOL, *NODES)
+    last.in_sync()
+    last.run()
+    assert "passive" not in last.exabgp.peers["10.0.0.1"].settings
+
+
+# --- nodes come and go ------------------------------------------------------------------------------------------------
+
+
+def test_a_node_comes_without_touching_the_other_sessions() -> None:
+    host = meshed()
+    before = host.peering.neighbors[ip_address(N2)].transitions
+    host.put(node_record("node4", "10.0.0.4/24"))
+    host.run()
+    assert set(host.exabgp.peers) == {N2, N3, "10.0.0.4"}
+    host.exabgp.peer_up("10.0.0.4")
+    host.run()
+    assert host.offered("10.0.0.4") == {"10.65.1.0/26"}
+    assert host.exabgp.peers["10.0.0.4"].ends == 1
+    assert host.peering.neighbors[ip_address(N2)].transitions == before
+    assert host.exabgp.starts == 1
+
+
+def test_a_node_goes_with_its_routes_and_is_told_to_forget_ours() -> None:
+    host = meshed()
+    peer = host.exabgp.peers[N3]
+    host.remove(NODES[2])
+    host.run()
+    assert set(host.exabgp.peers) == {N2}
+    assert peer.offered == {}
+    assert host.routes == {key: route for key, route in ALL.items() if key != B3}
+
+
+def test_a_node_gets_another_address() -> None:
+    host = meshed()
+    host.put(node_record("node3", "10.0.0.33/24"))
+    host.run()
+    assert set(host.exabgp.peers) == {N2, "10.0.0.33"}
+    host.exabgp.peer_up("10.0.0.33")
+    host.exabgp.peer_sends("10.0.0.33", [B3])
+    host.run()
+    assert host.routes == {**ALL, B3: "via 10.0.0.33 dev eth0"}
+
+
+def test_ten_nodes_at_once_are_one_reload() -> None:
+    host = meshed()
+    for number in range(10, 20):
+        host.put(node_record(f"node{number}", f"10.0.0.{number}/24"))
+        host.run(0.005)
+    host.run()
+    assert len(host.exabgp.peers) == 12
+    assert host.exabgp.signals == 1
+
+
+def test_a_bad_record_harms_nobody_else() -> None:
+    host = meshed(
+        node_record("node8", "not an address"),
+        pool_record("bad", "10.0.0.0.0/8"),
+        ("/calico/ipam/v2/assignment/ipv4/block/10.65.9.0-26", b"{"),
+        ("/calico/ipam/v2/host/node1/ipv4/block/10.65.9.0-26", b"[]"),
+    )
+    assert host.routes == ALL
+    assert set(host.exabgp.peers) == {N2, N3}
+    assert len(host.inventory.faults) >= 3
+
+
+def test_no_mesh_no_sessions() -> None:
+    host = meshed()
+    host.put(configuration_record(nodeToNodeMeshEnabled=False))
+    host.run()
+    assert host.exabgp.peers == {}
+    assert host.routes == {"10.65.1.0/26": "blackhole"}
+
+
+def test_this_nodes_record_goes_and_comes_back() -> None:
+    host = meshed()
+    host.remove(NODES[0])
+    host.run()
+    assert host.exabgp.peers == {}
+    assert host.exabgp.starts == 1
+    assert NODE in host.waits.waiting
+    host.put(NODES[0])
+    host.run()
+    assert set(host.exabgp.peers) == {N2, N3}
+    assert host.exabgp.starts == 1
+
+
+def test_another_listening_port_restarts_exabgp_and_keeps_routes() -> None:
+    host = meshed()
+    host.put(configuration_record("node.node1", listenPort=1790))
+    host.run(3)
+    assert host.exabgp.starts == 2
+    assert host.exabgp.environment["exabgp.tcp.port"] == "1790"
+    assert host.routes == ALL
+    host.put(configuration_record("node.node2", listenPort=1791))
+    host.run(3)
+    assert host.exabgp.starts == 2
+    assert host.exabgp.peers[N2].settings["connect"] == "1791"
+
+
+# --- exports ----------------------------------------------------------------------------------------------------------
+
+
+def test_only_confirmed_blocks_that_name_us_are_announced() -> None:
+    host = meshed(
+        block_record("10.65.4.0/26", "node1"),
+        affinity_record("10.65.4.0/26", "node1", "pending"),
+        block_record("10.65.5.0/26", "node1"),
+        affinity_record("10.65.5.0/26", "node1", "pendingDeletion"),
+        block_record("10.65.6.0/26", "node2"),
+        affinity_record("10.65.6.0/26", "node1"),
+    )
+    assert host.offered(N2) == {"10.65.1.0/26"}
+    assert host.routes == ALL
+    host.put(affinity_record("10.65.4.0/26", "node1"))
+    host.run()
+    assert host.offered(N2) == {"10.65.1.0/26", "10.65.4.0/26"}
+    assert host.routes["10.65.4.0/26"] == "blackhole"
+
+
+def test_a_released_block_is_withdrawn_and_its_blackhole_goes() -> None:
+    host = meshed()
+    host.remove(*OWN)
+    host.run()
+    assert host.offered(N2) == set()
+    assert "10.65.1.0/26" not in host.routes
+
+
+def test_a_borrowed_address_is_announced_alone_and_withdrawn() -> None:
+    host = meshed(endpoint_record("node1", "a", "10.65.2.7/32"), endpoint_record("node1", "b", "10.65.1.3/32"))
+    assert host.offered(N2) == {"10.65.1.0/26", "10.65.2.7/32"}
+    host.remove(endpoint_record("node1", "a"))
+    host.run()
+    assert host.offered(N2) == {"10.65.1.0/26"}
+
+
+def test_the_owner_of_a_block_learns_who_borrowed() -> None:
+    host = meshed(endpoint_record("node2", "a", "10.65.1.7/32"))
+    host.exabgp.peer_sends(N2, ["10.65.1.7/32"])
+    host.exabgp.peer_sends(N3, ["10.65.1.8/32", "10.65.1.7/32"])
+    host.run()
+    assert host.routes["10.65.1.7/32"] == f"via {N2} dev eth0"
+    assert host.refused("10.65.1.8/32") == ["own-block"]
+    assert host.refused("10.65.1.7/32") == [None, "own-block"]
+    host.remove(endpoint_record("node2", "a"))
+    host.run()
+    assert "10.65.1.7/32" not in host.routes
+
+
+def test_a_local_workload_comes_before_a_learned_route() -> None:
+    """felix's route is at the same key, so bgpd's would be a conflict."""
+    host = meshed()
+    host.exabgp.peer_sends(N3, ["10.65.2.9/32"])
+    host.run()
+    assert host.routes["10.65.2.9/32"] == f"via {N3} dev eth0"
+    host.put(endpoint_record("node1", "a", "10.65.2.9/32"))
+    host.run()
+    assert "10.65.2.9/32" not in host.routes
+    host.remove(endpoint_record("node1", "a"))
+    host.run()
+    assert host.routes["10.65.2.9/32"] == f"via {N3} dev eth0"
+
+
+def test_a_pool_is_kept_home_and_let_out_again() -> None:
+    host = meshed()
+    host.put(pool_record("p", "10.65.0.0/16", disableBGPExport=True))
+    host.run()
+    assert host.offered(N2) == set()
+    assert host.routes == ALL
+    host.put(POOL)
+    host.run()
+    assert host.offered(N2) == {"10.65.1.0/26"}
+
+
+def test_communities_change_without_a_withdrawal() -> None:
+    advertised = {"prefixAdvertisements": [{"cidr": "10.65.0.0/16", "communities": ["64512:7"]}]}
+    host = meshed(configuration_record(**advertised))
+    assert host.exabgp.peers[N2].offered == {"10.65.1.0/26": ("64512:7",)}
+    host.exabgp.commands.clear()
+    host.put(configuration_record())
+    host.run()
+    assert host.exabgp.peers[N2].offered == {"10.65.1.0/26": ()}
+    assert not [command for command in host.exabgp.commands if "withdraw" in command]
+
+
+def test_a_flapping_block_ends_in_the_right_state_and_is_said_in_pieces() -> None:
+    """ExaBGP mixes up an announcement and a withdrawal that it still queues, so they never meet."""
+    host = meshed()
+    said = len(host.exabgp.commands)
+    for _ in range(10):
+        host.remove(*OWN)
+        host.run(0.01)
+        host.put(*OWN)
+        host.run(0.01)
+    host.run()
+    assert host.offered(N2) == {"10.65.1.0/26"}
+    assert len(host.exabgp.commands) - said <= 2 * 4
+
+
+def test_a_peer_that_is_down_is_told_nothing_until_it_is_up() -> None:
+    host = started()
+    host.put(block_record("10.65.4.0/26", "node1"), affinity_record("10.65.4.0/26", "node1"))
+    host.run()
+    assert host.exabgp.commands == []
+    host.exabgp.peer_up(N2)
+    host.run()
+    assert host.offered(N2) == {"10.65.1.0/26", "10.65.4.0/26"}
+
+
+def test_a_refused_command_has_the_offer_repeated() -> None:
+    host = started()
+    host.exabgp.refuse_commands = 1
+    host.exabgp.peer_up(N2)
+    host.run(3)
+    assert host.offered(N2) == {"10.65.1.0/26"}
+    assert host.exabgp.peers[N2].ends >= 1
+
+
+# --- imports ----------------------------------------------------------------------------------------------------------
+
+
+def test_routes_that_must_not_come_in() -> None:
+    host = meshed()
+    reasons = {
+        "0.0.0.0/0": "default",
+        "10.65.1.0/26": "own-block",
+        "10.65.1.0/24": "own-block",
+        "10.65.1.5/32": "own-block",
+        "10.0.0.2/32": "node-address",
+        "10.0.0.0/25": "node-address",
+        "127.0.0.0/8": "node-address",
+        "10.66.0.0/26": "not-in-pool",
+        "10.64.0.0/10": "own-block",
+    }
+    host.exabgp.peer_sends(N2, reasons)
+    host.exabgp.peer_sends(N3, ["10.65.7.0/26"], next_hop="192.0.2.1")
+    host.exabgp.peer_sends(N3, ["10.65.8.0/26"], next_hop="10.0.0.1")
+    host.run()
+    assert {prefix: host.refused(prefix)[0] for prefix in reasons} == reasons
+    assert host.refused("10.65.7.0/26") == ["next-hop"]
+    assert host.refused("10.65.8.0/26") == ["next-hop"]
+    assert host.routes == ALL
+    table = host.routing.rib.table(ip_address(N2))
+    assert sum(table.refused.values()) == len(reasons)
+    assert table.accepted == 1
+
+
+def test_a_next_hop_that_becomes_reachable_needs_no_new_update() -> None:
+    host = meshed(node_record("node9", "172.16.0.9/24"))
+    host.exabgp.peer_up("172.16.0.9")
+    host.exabgp.peer_sends("172.16.0.9", ["10.65.9.0/26"])
+    host.run()
+    assert host.refused("10.65.9.0/26") == ["next-hop"]
+    host.put_route("0.0.0.0/0", Route.via(GATEWAY, ETH0, protocol=PROTOCOL_STATIC))
+    host.run()
+    assert host.routes["10.65.9.0/26"] == "via 10.0.0.99 dev eth0"
+
+
+def test_the_best_path_is_replaced_and_never_missing() -> None:
+    host = meshed()
+    host.exabgp.peer_sends(N3, [B2], local_preference=50)
+    host.run()
+    assert host.routes == ALL
+    host.kernel.routes.log.clear()
+    host.exabgp.peer_withdraws(N2, [B2])
+    host.run()
+    assert host.routes == {**ALL, B2: f"via {N3} dev eth0"}
+    assert host.kernel.routes.log == [f"replace {B2}"]
+
+
+def test_equal_paths_share_the_traffic() -> None:
+    host = meshed()
+    host.exabgp.peer_sends(N3, [B2])
+    host.run()
+    assert host.routes[B2] == f"nexthop via {N2} dev eth0 nexthop via {N3} dev eth0"
+    host.exabgp.peer_withdraws(N2, [B2])
+    host.run()
+    assert host.routes[B2] == f"via {N3} dev eth0"
+
+
+def test_a_peer_with_too_many_routes_keeps_the_first() -> None:
+    host = meshed(host=BgpHost(max_prefixes=3))
+    first = [f"10.65.10.{n * 64}/26" for n in range(2)]
+    host.exabgp.peer_sends(N2, first)
+    host.run()
+    host.exabgp.peer_sends(N2, ["10.65.11.0/26", "10.65.11.64/26"])
+    host.exabgp.peer_sends(N3, ["10.65.12.0/26"])
+    host.run()
+    assert set(host.routes) == {*ALL, *first, "10.65.12.0/26"}
+    assert host.refused("10.65.11.0/26") == ["max-prefix"]
+    host.exabgp.peer_withdraws(N2, [B2])
+    host.run()
+    assert len(set(host.routes) & {"10.65.11.0/26", "10.65.11.64/26"}) == 1
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_block_from_another_node_than_the_store_says(strict: bool) -> None:
+    host = meshed(block_record(B2, "node3"), host=BgpHost(is_strict=strict))
+    assert host.refused(B2) == (["spoofed-owner"] if strict else [None])
+    host.put(block_record(B2, "node2"))
+    host.run()
+    assert host.routes == ALL
+
+
+# --- pools with tunnels -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [{"ipipMode": "Always"}, {"vxlanMode": "Always"}, {"vxlanMode": "CrossSubnet"}])
+def test_without_the_tunnel_nothing_is_sent_unwrapped(mode: dict[str, str]) -> None:
+    host = meshed()
+    host.put(pool_record("p", "10.65.0.0/16", **mode))
+    host.run()
+    assert host.routes == {"10.65.1.0/26": "blackhole"}
+    assert {str(prefix) for prefix in host.routing.withheld} == {B2, B3}
+    withheld = host.engine.state()["withheld"]
+    assert isinstance(withheld, dict)
+    assert withheld[B2]["pool"] == "p"
+    assert next(iter(mode.values())) in withheld[B2]["reason"]
+    host.put(POOL)
+    host.run()
+    assert host.routes == ALL
+    assert host.routing.withheld == {}
+
+
+def test_ipip_goes_through_the_tunnel_that_is_up() -> None:
+    host = meshed(pool_record("p", "10.65.0.0/16", ipipMode="Always"))
+    assert B2 not in host.routes
+    host.kernel.links.add(IfName("tunl0"), up=False)
+    host.set_link(IfName("tunl0"), up=True)
+    host.run()
+    assert host.routes[B2] == f"via {N2} dev tunl0 onlink"
+    host.set_link(IfName("tunl0"), up=False)
+    host.run()
+    assert B2 not in host.routes
+
+
+def test_across_subnets_only() -> None:
+    host = meshed(pool_record("p", "10.65.0.0/16", ipipMode="CrossSubnet"), node_record("node9", "10.1.0.9/24"))
+    host.put_route("0.0.0.0/0", Route.via(GATEWAY, ETH0, protocol=PROTOCOL_STATIC))
+    host.exabgp.peer_up("10.1.0.9")
+    host.exabgp.peer_sends("10.1.0.9", ["10.65.9.0/26"])
+    host.run()
+    assert host.routes == ALL
+    assert [str(prefix) for prefix in host.routing.withheld] == ["10.65.9.0/26"]
+    host.kernel.links.add(IfName("tunl0"), up=False)
+    host.set_link(IfName("tunl0"), up=True)
+    host.run()
+    assert host.routes == {**ALL, "10.65.9.0/26": "via 10.1.0.9 dev tunl0 onlink"}
+
+
+# --- the kernel -------------------------------------------------------------------------------------------------------
+
+
+def test_a_route_deleted_by_hand_comes_back_at_once() -> None:
+    host = meshed()
+    host.lose_route(B2)
+    host.run(0.01)
+    assert host.routes == ALL
+    assert host.routing.fib.repairs == 1
+
+
+def test_somebody_who_deletes_in_a_loop_is_not_joined() -> None:
+    host = meshed()
+    for _ in range(50):
+        if B2 in host.routes:
+            host.lose_route(B2)
+        host.run(0.001)
+    assert host.kernel.routes.log.count(f"add {B2}") <= 12
+    host.run(2)
+    assert host.routes == ALL
+
+
+def test_all_routes_are_lost_and_notifications_too() -> None:
+    host = meshed()
+    for prefix in ALL:
+        host.kernel.routes.lose(RouteKey(ip_network(prefix)))
+    host.kernel_says(ResyncNeeded("test"))
+    host.run()
+    assert host.routes == ALL
+
+
+def test_a_silent_loss_is_found_by_the_timer() -> None:
+    host = meshed()
+    host.kernel.routes.lose(RouteKey(ip_network(B3)))
+    host.run(91)
+    assert host.routes == ALL
+
+
+def test_a_foreign_route_stays_and_is_reported() -> None:
+    foreign = Route.via(GATEWAY, ETH0, protocol=PROTOCOL_STATIC)
+    host = started()
+    host.put_route(B2, foreign)
+    host.run()
+    host.exabgp.peer_up(N2)
+    host.exabgp.peer_sends(N2, [B2])
+    host.run()
+    assert B2 not in host.routes
+    assert host.kernel.routes.routes[RouteKey(ip_network(B2))] == foreign
+    kernel = host.engine.state()["kernel"]
+    assert isinstance(kernel, dict)
+    assert list(kernel["conflicts"]) == [B2]
+    host.lose_route(B2)
+    host.run()
+    assert host.routes[B2] == f"via {N2} dev eth0"
+
+
+def test_a_foreign_route_that_was_not_seen_is_not_overwritten() -> None:
+    foreign = Route.via(GATEWAY, ETH0, protocol=PROTOCOL_STATIC)
+    host = started()
+    host.kernel.routes.put(RouteKey(ip_network(B2)), foreign)
+    host.exabgp.peer_up(N2)
+    host.exabgp.peer_sends(N2, [B2, "10.65.2.64/26"])
+    host.run()
+    assert host.kernel.routes.routes[RouteKey(ip_network(B2))] == foreign
+    assert [str(key) for key in host.routing.fib.conflicts] == [B2]
+    assert "10.65.2.64/26" in host.routes
+
+
+def test_a_route_taken_over_by_somebody_else_is_a_conflict() -> None:
+    host = meshed()
+    foreign = Route.via(GATEWAY, ETH0, protocol=PROTOCOL_STATIC)
+    host.put_route(B2, foreign)
+    host.run()
+    assert host.kernel.routes.routes[RouteKey(ip_network(B2))] == foreign
+    assert [str(key) for key in host.routing.fib.conflicts] == [B2]
+
+
+def test_an_interface_goes_down_and_comes_back() -> None:
+    host = meshed()
+    host.set_link(ETH0, up=False)
+    host.run()
+    assert host.routes == {"10.65.1.0/26": "blackhole"}
+    host.kernel.links.remove_address(ETH0, ip_interface("10.0.0.1/24"))
+    host.set_link(ETH0, up=True)
+    host.kernel.links.add_address(ETH0, ip_interface("10.0.0.1/24"))
+    host.kernel_says(AddressAdded(host.kernel.links.addresses()[-1]))
+    host.run()
+    assert host.routes == ALL
+
+
+def test_a_route_that_the_kernel_refuses_is_tried_again_and_harms_no_other() -> None:
+    host = started()
+    host.kernel.routes.refuse.add(RouteKey(ip_network(B2)))
+    host.exabgp.peer_up(N2)
+    host.exabgp.peer_sends(N2, [B2, "10.65.2.64/26"])
+    host.run(10)
+    assert set(host.routes) == {"10.65.1.0/26", "10.65.2.64/26"}
+    assert 2 <= host.kernel.routes.log.count(f"add {B2}") <= 8
+    host.kernel.routes.refuse.clear()
+    host.run(3)
+    assert B2 in host.routes
+
+
+def test_a_kernel_that_cannot_be_read_is_not_written() -> None:
+    host = BgpHost()
+    host.kernel.routes.unreadable = KernelFailure("no")
+    started(host=host)
+    assert host.kernel.routes.log == []
+    assert KERNEL in host.waits.waiting
+    host.kernel.routes.unreadable = None
+    host.run(2)
+    assert host.routes == {"10.65.1.0/26": "blackhole"}
+
+
+def test_one_change_among_many_is_one_write() -> None:
+    host = meshed()
+    host.exabgp.peer_sends(N2, [f"10.65.{100 + n // 4}.{n % 4 * 64}/26" for n in range(400)])
+    host.run()
+    host.kernel.routes.log.clear()
+    host.exabgp.commands.clear()
+    host.exabgp.peer_withdraws(N2, ["10.65.100.0/26"])
+    host.run(30)
+    assert host.kernel.routes.log == ["delete 10.65.100.0/26"]
+    assert host.exabgp.commands == []
+
+
+# --- sessions fall ----------------------------------------------------------------------------------------------------
+
+
+def test_a_peer_without_graceful_restart_takes_its_routes_with_it() -> None:
+    host = started()
+    host.exabgp.peer_up(N2, graceful=None)
+    host.exabgp.peer_sends(N2, [B2])
+    host.run()
+    host.exabgp.peer_down(N2)
+    host.run(0.01)
+    assert B2 not in host.routes
+    host.exabgp.peer_up(N2, graceful=None)
+    host.exabgp.peer_sends(N2, [B2])
+    host.run()
+    assert B2 in host.routes
+
+
+def test_a_peer_that_restarts_gracefully_keeps_its_routes_until_it_has_told_all() -> None:
+    host = meshed()
+    host.exabgp.peer_sends(N2, ["10.65.2.64/26"])
+    host.run()
+    host.kernel.routes.log.clear()
+    host.exabgp.peer_down(N2)
+    host.run(60)
+    host.exabgp.peer_up(N2)
+    host.exabgp.peer_sends(N2, [B2])
+    host.run(5)
+    assert host.kernel.routes.log == []
+    assert host.phases["Mesh_10_0_0_2"] == "wait Established"
+    host.exabgp.peer_ends(N2)
+    host.run()
+    assert host.kernel.routes.log == ["delete 10.65.2.64/26"]
+    assert host.offered(N2) == {"10.65.1.0/26"}
+    assert host.phases["Mesh_10_0_0_2"] == "up Established"
+
+
+def test_a_peer_that_never_returns_is_given_up_in_time() -> None:
+    host = meshed()
+    host.exabgp.peer_down(N2)
+    host.run(119)
+    assert B2 in host.routes
+    host.run(2)
+    assert B2 not in host.routes
+
+
+def test_a_second_restart_begins_the_time_anew() -> None:
+    host = meshed()
+    host.exabgp.peer_down(N2)
+    host.run(100)
+    host.exabgp.peer_up(N2)
+    host.run(1)
+    host.exabgp.peer_down(N2)
+    host.run(100)
+    assert B2 in host.routes
+    host.run(30)
+    assert B2 not in host.routes
+
+
+def test_a_notification_ends_it_at_once() -> None:
+    host = meshed()
+    host.exabgp.peer_notifies(N2, 6, 2)
+    host.run(0.01)
+    assert B2 not in host.routes
+    [row] = [row for row in host.snapshot.rows if row.name == "Mesh_10_0_0_2"]
+    assert (row.state, row.text) == ("start", "Received: Administrative shutdown")
+
+
+def test_our_hold_timer_ends_it_at_once() -> None:
+    host = meshed()
+    host.exabgp.peer_down(N3, "notification sent (4,0)")
+    host.run(0.01)
+    assert B3 not in host.routes
+    [row] = [row for row in host.snapshot.rows if row.name == "Mesh_10_0_0_3"]
+    assert row.text == "BGP Error: Hold timer expired"
+
+
+def test_a_silent_peer_is_waited_for_thirty_seconds() -> None:
+    """FRR and GoBGP say no End-of-RIB without graceful restart."""
+    host = started()
+    host.exabgp.peer_up(N2, graceful=None)
+    host.run(29)
+    assert not host.peering.have_told_all
+    host.exabgp.peer_up(N3)
+    host.exabgp.peer_ends(N3)
+    host.run(2)
+    assert host.peering.have_told_all
+
+
+def test_a_refused_connection_shows_as_such() -> None:
+    last = BgpHost("node3", "10.0.0.3/24")
+    last.put(POOL, *NODES)
+    last.in_sync()
+    last.run()
+    last.exabgp.peer_refuses(N2)
+    last.run(0.1)
+    [row] = [row for row in last.snapshot.rows if row.name == "Mesh_10_0_0_2"]
+    assert (row.state, row.phase, row.text) == ("start", "Active", "Socket: Connection refused")
+
+
+def test_a_passive_session_shows_as_such() -> None:
+    host = started()
+    assert host.phases["Mesh_10_0_0_2"] == "start Passive"
+
+
+# --- restarts ---------------------------------------------------------------------------------------------------------
+
+
+def restarted(host: BgpHost, **changes: object) -> BgpHost:
+    """Kill -9 bgpd and start another; ExaBGP and the kernel live on."""
+    host.exabgp.stay_behind()
+    host.kernel.routes.log.clear()
+    return BgpHost(kernel=host.kernel, exabgp=host.exabgp, clock=host.clock)
+
+
+def test_bgpd_is_killed_and_nobody_notices() -> None:
+    host = meshed()
+    host.run(60)
+    starts = host.exabgp.starts
+    again = started(host=restarted(host))
+    again.run(200)
+    assert again.exabgp.starts == starts
+    assert again.exabgp.signals == 0
+    assert again.routes == ALL
+    assert again.kernel.routes.log == []
+    assert again.phases == {"Mesh_10_0_0_2": "up Established", "Mesh_10_0_0_3": "up Established"}
+    assert again.waits.waiting == set()
+
+
+def test_what_changed_while_bgpd_was_away_is_made_good() -> None:
+    host = meshed()
+    host.run(60)
+    host.exabgp.stay_behind()
+    host.exabgp.peer_withdraws(N2, [B2])
+    host.exabgp.peer_sends(N3, ["10.65.3.64/26"])
+    again = restarted(host)
+    again.put(POOL, *NODES[:2], node_record("node5", "10.0.0.5/24"), *OWN)
+    again.put(block_record("10.65.4.0/26", "node1"), affinity_record("10.65.4.0/26", "node1"))
+    again.in_sync()
+    third = again.exabgp.peers[N3]
+    again.run(3)
+    assert again.exabgp.starts == 1
+    assert set(again.exabgp.peers) == {N2, "10.0.0.5"}
+    assert third.offered == {}
+    assert again.offered(N2) == {"10.65.1.0/26", "10.65.4.0/26"}
+    again.exabgp.peer_up("10.0.0.5")
+    again.exabgp.peer_ends("10.0.0.5")
+    again.run(3)
+    assert again.routes == {"10.65.1.0/26": "blackhole", "10.65.4.0/26": "blackhole"}
+
+
+def test_a_route_that_nobody_tells_again_goes_when_all_have_had_their_say() -> None:
+    host = meshed()
+    host.exabgp.die()
+    host.exabgp.outbox.clear()
+    again = restarted(host)
+    again.exabgp.left_behind = None
+    started(host=again)
+    again.exabgp.peer_up(N2)
+    again.exabgp.peer_sends(N2, [B2])
+    again.exabgp.peer_ends(N2)
+    again.run(5)
+    assert again.routes == ALL
+    assert again.kernel.routes.log == []
+    again.exabgp.peer_up(N3)
+    again.exabgp.peer_ends(N3)
+    again.run(5)
+    assert again.kernel.routes.log == [f"delete {B3}"]
+
+
+def test_a_peer_that_stays_away_does_not_keep_old_routes_for_ever() -> None:
+    host = meshed()
+    host.exabgp.die()
+    host.exabgp.outbox.clear()
+    again = restarted(host)
+    again.exabgp.left_behind = None
+    started(host=again)
+    again.exabgp.peer_up(N2)
+    again.exabgp.peer_sends(N2, [B2])
+    again.exabgp.peer_ends(N2)
+    again.run(115)
+    assert again.routes == ALL
+    again.run(10)
+    assert again.routes == {key: route for key, route in ALL.items() if key != B3}
+
+
+def test_an_old_blackhole_of_a_block_that_moved_goes_at_once() -> None:
+    host = meshed()
+    again = restarted(host)
+    again.put(POOL, *NODES, block_record("10.65.1.0/26", "node2"))
+    again.in_sync()
+    again.run(0.3)
+    assert "10.65.1.0/26" not in again.routes
+
+
+def test_an_old_route_past_a_tunnel_goes_at_once() -> None:
+    host = meshed()
+    host.exabgp.die()
+    host.exabgp.outbox.clear()
+    again = restarted(host)
+    again.exabgp.left_behind = None
+    again.put(*NODES, *OWN, pool_record("p", "10.65.0.0/16", ipipMode="Always"))
+    again.in_sync()
+    again.run(0.3)
+    assert again.routes == {"10.65.1.0/26": "blackhole"}
+
+
+def test_a_store_that_does_not_answer_at_the_start_changes_nothing() -> None:
+    host = meshed()
+    host.exabgp.die()
+    host.exabgp.outbox.clear()
+    again = restarted(host)
+    again.exabgp.left_behind = None
+    again.out_of_sync()
+    again.run(600)
+    assert again.routes == ALL
+    assert again.kernel.routes.log == []
+
+
+def test_a_store_that_goes_away_for_ten_minutes_changes_nothing() -> None:
+    host = meshed()
+    host.kernel.routes.log.clear()
+    host.out_of_sync()
+    host.run(600)
+    host.in_sync()
+    host.run()
+    assert host.kernel.routes.log == []
+    assert host.phases == {"Mesh_10_0_0_2": "up Established", "Mesh_10_0_0_3": "up Established"}
+
+
+def test_exabgp_is_killed_and_no_route_is_touched() -> None:
+    host = meshed()
+    host.kernel.routes.log.clear()
+    host.exabgp.die()
+    host.run(3)
+    assert host.exabgp.starts == 2
+    for peer, block in ((N2, B2), (N3, B3)):
+        host.exabgp.peer_up(peer)
+        host.exabgp.peer_sends(peer, [block])
+        host.exabgp.peer_ends(peer)
+    host.run()
+    assert host.kernel.routes.log == []
+    assert host.offered(N2) == {"10.65.1.0/26"}
+    assert host.exabgp.peers[N2].ends == 1
+
+
+def test_exabgp_keeps_dying_and_is_started_ever_more_slowly() -> None:
+    host = started()
+    for _ in range(40):
+        if host.exabgp.pid is not None:
+            host.exabgp.die()
+        host.run(1)
+    assert 6 <= host.exabgp.starts <= 14
+
+
+def test_a_block_disappears_during_the_outage_and_its_route_not_earlier() -> None:
+    host = meshed()
+    host.exabgp.die()
+    host.run(3)
+    host.exabgp.peer_up(N2)
+    host.run()
+    assert B2 in host.routes
+    host.exabgp.peer_ends(N2)
+    host.run(0.01)
+    assert B2 not in host.routes
+    assert B3 in host.routes
+
+
+def test_the_relay_dies_and_the_pair_is_restarted() -> None:
+    host = meshed()
+    host.exabgp.lose_relay()
+    host.run(3)
+    assert host.exabgp.starts == 2
+    assert host.routes == ALL
+
+
+def test_a_stuck_exabgp_is_ended_hard_and_replaced() -> None:
+    host = meshed()
+    host.exabgp.is_hung = True
+    host.run(40)
+    assert host.exabgp.starts == 2
+    host.exabgp.is_hung = False
+    host.run(60)
+    assert host.speaker.is_settled
+    assert host.routes == ALL
+
+
+def test_a_forgotten_reload_is_repeated() -> None:
+    host = meshed()
+    host.exabgp.deaf_signals = 1
+    host.put(node_record("node4", "10.0.0.4/24"))
+    host.run(5)
+    assert set(host.exabgp.peers) == {N2, N3, "10.0.0.4"}
+    assert host.exabgp.signals == 2
+    assert host.exabgp.starts == 1
+
+
+def test_a_poisoned_exabgp_is_restarted() -> None:
+    host = meshed()
+    host.kernel.routes.log.clear()
+    host.exabgp.is_poisoned = True
+    host.put(node_record("node4", "10.0.0.4/24"))
+    host.run(15)
+    assert set(host.exabgp.peers) == {N2, N3, "10.0.0.4"}
+    assert host.exabgp.signals == 3
+    assert host.exabgp.starts == 2
+    assert host.kernel.routes.log == []
+
+
+def test_a_configuration_that_exabgp_refuses_is_not_installed() -> None:
+    host = meshed()
+    host.exabgp.refuse_validation = "syntax error"
+    host.put(node_record("node4", "10.0.0.4/24"))
+    host.run(10)
+    assert host.exabgp.signals == 0
+    assert set(host.exabgp.peers) == {N2, N3}
+    host.exabgp.refuse_validation = None
+    host.put(node_record("node5", "10.0.0.5/24"))
+    host.run(3)
+    assert set(host.exabgp.peers) == {N2, N3, "10.0.0.4", "10.0.0.5"}
+
+
+# --- peers that are back ----------------------------------------------------------------------------------------------
+
+
+def test_a_peer_that_answers_again_is_connected_to_at_once() -> None:
+    last = BgpHost("node3", "10.0.0.3/24")
+    last.put(POOL, *NODES)
+    last.in_sync()
+    last.run()
+    last.exabgp.peer_up("10.0.0.1")
+    first = last.exabgp.peers["10.0.0.1"]
+    waiting = last.exabgp.peers[N2]
+    last.run(4)
+    assert last.probed == []
+    last.run(8)
+    assert {str(target.address) for target in last.probed} == {N2}
+    last.answering.add(ip_address(N2))
+    last.run(10)
+    assert last.exabgp.peers[N2] is not waiting
+    assert last.exabgp.peers["10.0.0.1"] is first
+    assert first.is_up
+    last.exabgp.peer_up(N2)
+    last.run(60)
+    assert last.exabgp.starts == 1
+
+
+def test_the_side_that_waits_does_not_probe() -> None:
+    host = started()
+    host.run(120)
+    assert host.probed == []
+
+
+# --- settings of the store --------------------------------------------------------------------------------------------
+
+
+def test_the_log_level_follows_the_store() -> None:
+    host = started(configuration_record(logSeverityScreen="Warning"))
+    host.put(configuration_record("node.node1", logSeverityScreen="Debug"))
+    host.run()
+    assert host.levels == ["Warning", "Debug"]
+
+
+def test_a_mesh_password_that_cannot_be_read_withholds_the_mesh() -> None:
+    host = started(configuration_record(nodeMeshPassword={"secretKeyRef": {"name": "s", "key": "k"}}))
+    assert host.exabgp.peers == {}
+    assert host.phases == {"Mesh_10_0_0_2": "down Down", "Mesh_10_0_0_3": "down Down"}
+
+
+def test_an_external_mesh() -> None:
+    host = started(node_record("node2", "10.0.0.2/24", asNumber=65002))
+    host.exabgp.peer_up(N2)
+    path = {"0": {"element": "as-sequence", "value": [65002]}}
+    host.exabgp.peer_sends(N2, [B2], as_path=path, local_preference=None)
+    host.exabgp.peer_sends(N2, ["10.65.2.64/26"], as_path={"0": {"element": "as-sequence", "value": [65002, 64512]}})
+    host.exabgp.peer_sends(N2, ["10.65.2.128/26"], as_path={"0": {"element": "as-sequence", "value": [65009]}})
+    host.run()
+    assert host.routes[B2] == f"via {N2} dev eth0"
+    assert host.refused("10.65.2.64/26") == ["as-loop"]
+    assert host.refused("10.65.2.128/26") == ["first-as"]
+    assert host.offered(N2) == {"10.65.1.0/26"}
+
+
+def test_both_families_each_over_its_own_session() -> None:
+    nodes = [node_record(f"node{n}", f"10.0.0.{n}/24", ipv6=f"fd99::{n}/64") for n in (1, 2)]
+    host = BgpHost()
+    host.kernel.links.add_address(ETH0, ip_interface("fd99::1/64"))
+    host.put(
+        POOL, pool_record("p6", "fd80::/48"), *nodes, *OWN,
+        block_record("fd80::40/122", "node1"), affinity_record("fd80::40/122", "node1"),
+    )
+    host.in_sync()
+    host.run()
+    for peer, block in ((N2, B2), ("fd99::2", "fd80::80/122")):
+        host.exabgp.peer_up(peer)
+        host.exabgp.peer_sends(peer, [block])
+        host.exabgp.peer_ends(peer)
+    host.run()
+    assert host.offered(N2) == {"10.65.1.0/26"}
+    assert host.offered("fd99::2") == {"fd80::40/122"}
+    assert host.routes[B2] == f"via {N2} dev eth0"
+    assert host.routes["fd80::80/122"] == "via fd99::2 dev eth0"
+    assert host.routes["fd80::40/122"] == "blackhole"
+    assert host.phases == {"Mesh_10_0_0_2": "up Established", "Mesh_fd99__2": "up Established"}
+
+
+def test_state_says_everything() -> None:
+    host = meshed()
+    host.exabgp.peer_sends(N2, ["10.66.0.0/26"])
+    host.run()
+    state = host.engine.state()
+    assert state["exports"] == {"10.65.1.0/26": {"communities": []}}
+    routes = state["routes"]
+    assert isinstance(routes, list)
+    assert {route["prefix"]: route["paths"][0]["refused"] for route in routes} == {
+        B2: None, B3: None, "10.66.0.0/26": "not-in-pool",
+    }
+    sessions = state["sessions"]
+    assert isinstance(sessions, list)
+    assert sessions[0]["routes_refused"] == {"not-in-pool": 1}
+    assert PROTOCOL_BGPD == 81
