@@ -346,6 +346,15 @@ _SHOWN = msgspec.json.Decoder(_ShownLine)
 _ROWS = msgspec.json.Decoder(list[_Row])
 _KNOWN_TYPES = frozenset(("hello", "state", "fsm", "open", "update", "notification", "refresh"))
 _GRACEFUL_RESTART = "64"
+# updates carry these as numbers, tables by name
+_WELL_KNOWN = {
+    "no-export": "65535:65281",
+    "no-advertise": "65535:65282",
+    "no-export-subconfed": "65535:65283",
+    "nopeer": "65535:65284",
+    "no-peer": "65535:65284",
+    "blackhole": "65535:666",
+}
 _FAMILIES = {4: "ipv4 unicast", 6: "ipv6 unicast"}
 
 
@@ -453,7 +462,7 @@ def _attributes(said: _WireAttributes | None) -> PathAttributes:
 
 
 def _communities(said: Iterable[Sequence[int] | str]) -> tuple[str, ...]:
-    return tuple(one if isinstance(one, str) else ":".join(map(str, one)) for one in said)
+    return tuple(_WELL_KNOWN.get(one, one) if isinstance(one, str) else ":".join(map(str, one)) for one in said)
 
 
 def _shown(line: _ShownLine) -> Shown:
@@ -494,13 +503,15 @@ def announce(peer: IPAddress, routes: Mapping[IPNetwork, Attributes]) -> list[st
     for prefix, attributes in routes.items():
         grouped.setdefault(attributes, []).append(prefix)
     commands: list[str] = []
-    for attributes, prefixes in sorted(grouped.items(), key=lambda item: str(item[0])):
+    for attributes in sorted(grouped, key=lambda found: (found.communities, found.large_communities)):
         words = ["next-hop self"]
         if attributes.communities:
             words.append(f"community [{' '.join(attributes.communities)}]")
         if attributes.large_communities:
             words.append(f"large-community [{' '.join(attributes.large_communities)}]")
-        commands += _per_hundred(f"neighbor {peer} announce attributes {' '.join(words)} nlri", prefixes)
+        commands += _per_hundred(
+            f"neighbor {peer} announce attributes {' '.join(words)} nlri", grouped[attributes]
+        )
     return commands
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from resources.runtime.paths import RUN
 
+_DEAD = ("Z", "X")
+
 PID_FILE = RUN / "exabgp.pid"
 
 
@@ -36,14 +38,15 @@ def read(path: Path) -> int | None:
 def start_time(pid: int) -> int | None:
     """Return when a process began, or None if it is gone or dead and not yet collected."""
     fields = _stat(pid)
-    return None if fields is None or fields[0] == "Z" else int(fields[19])
+    return None if fields is None or fields[0] in _DEAD else int(fields[19])
 
 
 def session_members(session: int) -> list[int]:
-    """Return the pids of all processes of a session."""
+    """Return the pids of all living processes of a session."""
     members = []
     for entry in os.listdir("/proc"):
-        if entry.isdigit() and (fields := _stat(int(entry))) is not None and int(fields[3]) == session:
+        fields = _stat(int(entry)) if entry.isdigit() else None
+        if fields is not None and fields[0] not in _DEAD and int(fields[3]) == session:
             members.append(int(entry))
     return members
 
@@ -62,7 +65,9 @@ def end(path: Path, *, seconds: float = 5.0) -> bool:
             kill_session(pid)
             deadline = time.monotonic() + seconds
         time.sleep(0.02)
-    kill_session(pid)
+    while session_members(pid) and time.monotonic() <= deadline:
+        kill_session(pid)
+        time.sleep(0.01)
     path.unlink(missing_ok=True)
     return True
 

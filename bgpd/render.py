@@ -10,9 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from bgpd.calc.sessions import PeerSpec
 from resources.names import IPAddress
-from resources.runtime.paths import RUN
 
-RELAY_SOCKET = RUN / "bgp-relay.sock"
 PASSWORD_MAX = 80
 """Bytes of a TCP MD5 key (Linux TCP_MD5SIG_MAXKEYLEN)."""
 

@@ -1,12 +1,8 @@
-"""A host with bgpd's whole mind on it, and nothing real: store changes in, fake ExaBGP and kernel out, time by hand."""
+"""A host with bgpd's whole mind on it and nothing real: store changes in, fake ExaBGP and kernel, time by hand."""
 
 import json
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_interface, ip_network
-
-from fakes.clock import ManualClock
-from fakes.exabgp import FakeExabgp
-from fakes.kernel import FakeKernel
 
 from bgpd.engine import WAITS_FOR, Engine, Message, Settings
 from bgpd.fib import Fib
@@ -16,6 +12,9 @@ from bgpd.probe import PeerAnswers, Target
 from bgpd.routing import Routing
 from bgpd.speaker import Speaker
 from bgpd.status import Snapshot
+from fakes.clock import ManualClock
+from fakes.exabgp import FakeExabgp
+from fakes.kernel import FakeKernel
 from kernel.monitor import KernelEvent, LinkChanged, RouteGone, RouteWritten
 from kernel.route import PROTOCOL_BGPD, Route, RouteKey
 from resources.datastore.keys import ResourceKey, affinity_key, block_key, resource_key
@@ -64,7 +63,7 @@ def endpoint_record(node: str, name: str, *addresses: str) -> tuple[str, bytes]:
 def block_record(cidr: str, node: str | None) -> tuple[str, bytes]:
     """Return key and value of a block that belongs to `node`."""
     affinity = None if node is None else f"host:{node}"
-    value = {"cidr": cidr, "affinity": affinity, "allocations": [], "unallocated": [], "attributes": []}
+    value: dict[str, object] = {"cidr": cidr, "affinity": affinity, "allocations": [], "unallocated": []}
     return block_key(ip_network(cidr)), json.dumps(value).encode()
 
 

@@ -3,6 +3,8 @@
 from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
+
+from bgpd.engine import KERNEL, NODE, SPEAKER, STORE
 from fakes.bgp_host import (
     ETH0,
     BgpHost,
@@ -13,8 +15,6 @@ from fakes.bgp_host import (
     node_record,
     pool_record,
 )
-
-from bgpd.engine import KERNEL, NODE, SPEAKER, STORE
 from kernel.errors import KernelFailure
 from kernel.monitor import AddressAdded, ResyncNeeded
 from kernel.route import PROTOCOL_BGPD, PROTOCOL_STATIC, Route, RouteKey
@@ -276,8 +276,8 @@ def test_a_pool_is_kept_home_and_let_out_again() -> None:
 
 
 def test_communities_change_without_a_withdrawal() -> None:
-    advertised = {"prefixAdvertisements": [{"cidr": "10.65.0.0/16", "communities": ["64512:7"]}]}
-    host = meshed(configuration_record(**advertised))
+    advertised = [{"cidr": "10.65.0.0/16", "communities": ["64512:7"]}]
+    host = meshed(configuration_record(prefixAdvertisements=advertised))
     assert host.exabgp.peers[N2].offered == {"10.65.1.0/26": ("64512:7",)}
     host.exabgp.commands.clear()
     host.put(configuration_record())
