@@ -24,10 +24,10 @@ class NothingInFile(Rejected):
     reference = "nothing-in-file"
 
 
-def read(name: str, *, recursive: bool = False, namespace: str | None = None) -> list[Document]:
+def read(name: str, *, recursive: bool = False, namespace: str | None = None, warn: bool = True) -> list[Document]:
     """Return the resources of a file, of a folder's files in name order, or of standard input (``-``).
 
-    Warnings are printed on stderr.
+    Warnings are printed on stderr, if `warn`.
 
     Raises:
         InvalidFile: everything that is wrong, in all files; nothing may be used then.
@@ -42,7 +42,7 @@ def read(name: str, *, recursive: bool = False, namespace: str | None = None) ->
             findings.extend(invalid.findings)
             continue
         documents.extend(loaded.documents)
-        for warning in loaded.warnings:
+        for warning in loaded.warnings if warn else ():
             click.echo(f"Warning: {warning}", err=True)
     if findings:
         raise InvalidFile(findings)

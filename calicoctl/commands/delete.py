@@ -46,7 +46,7 @@ def command(
     if bool(filename) == bool(kind) or (kind and not names):
         raise click.UsageError("give either -f FILE, or a KIND and at least one NAME")
     wanted = asked(kind, ctx.obj["api_version"]) if kind else None
-    documents = read(filename, recursive=recursive, namespace=namespace) if filename else []
+    documents = read(filename, recursive=recursive, namespace=namespace, warn=False) if filename else []
     with open_client(config, removing=True) as client:
         targets = [_of_document(client, document) for document in documents]
         if wanted:

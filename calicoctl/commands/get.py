@@ -111,7 +111,7 @@ def _show_file(
 
     documents: list[JSON] = []
     failed = 0
-    for document in read(filename, recursive=recursive, namespace=namespace):
+    for document in read(filename, recursive=recursive, namespace=namespace, warn=False):
         wanted = Asked(document.kind, document.v1)
         name = client.name_of(document.kind, document.resource, v1=document.v1)
         try:

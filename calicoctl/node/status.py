@@ -1,10 +1,10 @@
 """`calicoctl node status`: are the daemons running, and how are the BGP sessions (reference resources.md 5.9)."""
 
-import json
 from pathlib import Path
 from typing import TextIO
 
 import click
+import msgspec
 
 from calicoctl.node import birdctl
 from calicoctl.output import boxed_table
@@ -48,13 +48,53 @@ def _socket(name: str) -> Path:
 
 
 def withheld() -> list[str]:
-    """Return what bgpd does not do on purpose: routes that need a tunnel this kernel has not, conflicts."""
+    """Return what bgpd does not do on purpose or cannot do, one line each; nothing if it does not answer."""
     code, text = health.ask(paths.health_socket("bgpd"), "/state")
     if code != 200:
         return []
     try:
-        state = json.loads(text)
-    except ValueError:
-        return []
-    found = state.get("warnings", []) if isinstance(state, dict) else []
-    return [str(line) for line in found]
+        state = msgspec.json.decode(text, type=BgpState)
+    except msgspec.DecodeError as error:
+        return [f"what calico-bgpd says of its state cannot be read: {error}"]
+    return warnings(state)
+
+
+class _Withheld(msgspec.Struct):
+    pool: str
+    reason: str
+
+
+class _Unusable(msgspec.Struct):
+    what: str
+    reason: str
+
+
+class _Kernel(msgspec.Struct):
+    conflicts: dict[str, str] = {}
+    failed: dict[str, str] = {}
+
+
+class BgpState(msgspec.Struct):
+    """The part of bgpd's state that an operator must hear of."""
+
+    withheld: dict[str, _Withheld] = {}
+    unusable: list[_Unusable] = []
+    records: dict[str, str] = {}
+    kernel: _Kernel = msgspec.field(default_factory=_Kernel)
+
+
+def warnings(state: BgpState) -> list[str]:
+    """Return one line per thing that is not as asked for. Pure."""
+    by_cause: dict[tuple[str, str], list[str]] = {}
+    for prefix, found in state.withheld.items():
+        by_cause.setdefault((found.pool, found.reason), []).append(prefix)
+    lines = [
+        f"{len(prefixes)} routes of pool {pool} are withheld: {reason} ({', '.join(sorted(prefixes))})"
+        for (pool, reason), prefixes in sorted(by_cause.items())
+    ]
+    lines += [f"{one.what} is not used: {one.reason}" for one in state.unusable]
+    lines += [f"{key} is not used: {fault}" for key, fault in sorted(state.records.items())]
+    kernel = state.kernel
+    lines += [f"{key} is somebody else's route ({theirs}) and stays" for key, theirs in sorted(kernel.conflicts.items())]
+    lines += [f"{key} could not be written: {error}" for key, error in sorted(kernel.failed.items())]
+    return lines

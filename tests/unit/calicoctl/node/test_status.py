@@ -1,0 +1,23 @@
+import msgspec
+
+from calicoctl.node.status import BgpState, warnings
+
+
+def test_what_is_not_as_asked_for_is_one_line_each() -> None:
+    state = msgspec.json.decode(
+        b"""{"node": "node1", "withheld": {"10.6.0.64/26": {"pool": "p", "reason": "no tunl0"},
+        "10.6.0.0/26": {"pool": "p", "reason": "no tunl0"}}, "unusable": [{"what": "node2", "reason": "no address"}],
+        "records": {"nodes/x": "no JSON"}, "kernel": {"conflicts": {"10.0.0.0/26": "via 192.0.2.1 proto 4"},
+        "failed": {}, "routes": 3}}""",
+        type=BgpState,
+    )
+    assert warnings(state) == [
+        "2 routes of pool p are withheld: no tunl0 (10.6.0.0/26, 10.6.0.64/26)",
+        "node2 is not used: no address",
+        "nodes/x is not used: no JSON",
+        "10.0.0.0/26 is somebody else's route (via 192.0.2.1 proto 4) and stays",
+    ]
+
+
+def test_a_quiet_state_gives_no_line() -> None:
+    assert warnings(BgpState()) == []
