@@ -6,9 +6,9 @@ Inside the program a duration is a number of seconds; nanoseconds exist only her
 import re
 
 _UNITS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-_TERM = re.compile(r"([0-9]*)(?:(\.)([0-9]*))?([^0-9.]+)")
+_TERM = r"([0-9]*)(?:(\.)([0-9]*))?([^0-9.]+)"
 _LIMIT = 1 << 63
-_CONFIG_PATTERN = re.compile(r"([0-9]+(ms|s|m|h))*\Z")
+_CONFIG_PATTERN = r"([0-9]+(ms|s|m|h))*"
 
 
 class DurationError(ValueError):
@@ -28,7 +28,7 @@ def parse_nanoseconds(text: str) -> int:
         raise DurationError(f"{text!r} is no duration: write for example 90s, 1m30s or 500ms")
     total, at = 0, 0
     while at < len(rest):
-        term = _TERM.match(rest, at)
+        term = re.match(_TERM, rest[at:])
         if term is None:
             raise DurationError(f"a unit is missing in {text!r}: write for example 90s, 1m30s or 500ms")
         whole, _, fraction, unit = term.groups()
@@ -38,7 +38,7 @@ def parse_nanoseconds(text: str) -> int:
             raise DurationError(f"unknown unit {unit!r} in {text!r}: units are h, m, s, ms")
         total += int(whole or 0) * _UNITS[unit]
         total += int(fraction or 0) * _UNITS[unit] // 10 ** len(fraction or "")
-        at = term.end()
+        at += term.end()
     if total >= _LIMIT:
         raise DurationError(f"{text!r} is too long: Go's durations end at 292 years")
     return -total if text.startswith("-") else total
@@ -89,4 +89,4 @@ def fits_configuration(text: str) -> bool:
     Its pattern is meant to allow fractions and never does: ``1.5s`` fails, ``1.5h`` passes because it is stored as
     ``1h30m0s`` (reference resources.md 9). Negative times and units below milliseconds fail too.
     """
-    return _CONFIG_PATTERN.match(text) is not None
+    return re.fullmatch(_CONFIG_PATTERN, text) is not None

@@ -4,7 +4,6 @@ Each class is the rules of one kind; `of` finds them. They act through the clien
 compared and settled in one place.
 """
 
-import json
 from collections.abc import Sequence
 from typing import Any, Generic, Protocol
 
@@ -251,7 +250,7 @@ class PolicyRules(Rules[GlobalNetworkPolicy]):
 
     def stored(self, resource: GlobalNetworkPolicy, key_name: str) -> GlobalNetworkPolicy:
         metadata = resource.metadata
-        annotation = json.dumps({"name": metadata.name}, separators=(",", ":"))
+        annotation = msgspec.json.encode({"name": metadata.name}).decode()
         return with_metadata(
             resource, name=key_name, annotations=metadata.annotations | {NAME_ANNOTATION: annotation}
         )
@@ -266,8 +265,8 @@ class PolicyRules(Rules[GlobalNetworkPolicy]):
 
 def _annotated_name(text: str) -> str | None:
     try:
-        document = json.loads(text)
-    except ValueError:
+        document = msgspec.json.decode(text)
+    except msgspec.DecodeError:
         return None
     name = document.get("name") if isinstance(document, dict) else None
     return name if isinstance(name, str) and name else None

@@ -9,7 +9,6 @@ adding a kind touches one file.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -76,8 +75,7 @@ class Resource(Protocol):
 R = TypeVar("R", bound=Resource)
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """One thing wrong with a document.
 
     `reason` says what is wrong or what is allowed, `hint` the way out. `value` is the user's own value as text.
@@ -98,24 +96,21 @@ class Problem:
         return f"{text}; {self.hint}" if self.hint else text
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(msgspec.Struct, frozen=True):
     """What a table cell may need beside the resource itself."""
 
     as_number: int = 64512
     """The cluster's AS number, which nodes inherit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Column(Generic[R]):
+class Column(msgspec.Struct, Generic[R], frozen=True):
     """One column of `calicoctl get`: heading and cell text. Headings are fixed by reference resources.md 5.8."""
 
     heading: str
     cell: Callable[[R, View], str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class V1(Generic[R]):
+class V1(msgspec.Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     """The v1 spelling of a kind (resources.md 4): its document type, the way to and from v3, its own tables.
 
     `to_v3` is only called with a document that `check` found nothing wrong with. Paths of problems that the v3 check
@@ -143,8 +138,7 @@ class V1(Generic[R]):
     """Columns that only ``custom-columns`` shows."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Kind(Generic[R]):
+class Kind(msgspec.Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     """One kind of resource, declared once."""
 
     name: str

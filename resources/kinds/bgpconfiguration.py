@@ -13,8 +13,8 @@ DEFAULT_AS_NUMBER = 64512
 NODE_PREFIX = "node."
 """The name of one node's object is this and the node's name."""
 
-_INTERFACE = re.compile(r"[a-zA-Z0-9_.*-]{1,15}\Z")
-_COMMUNITY = re.compile(r"([0-9]+):([0-9]+)(?::([0-9]+))?\Z")
+_INTERFACE = r"[a-zA-Z0-9_.*-]{1,15}"
+_COMMUNITY = r"([0-9]+):([0-9]+)(?::([0-9]+))?"
 
 
 class CidrEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -125,7 +125,7 @@ def _check(config: BGPConfiguration) -> Iterable[Problem]:
                 reason = f"spec.{name} cannot be set if spec.NodeToNodeMesh is disabled"
                 yield Problem(("spec", name[0].lower() + name[1:]), "", reason)
     for index, interface in enumerate(spec.ignored_interfaces):
-        if interface == "*" or not _INTERFACE.match(interface):
+        if interface == "*" or not re.fullmatch(_INTERFACE, interface):
             reason = "an interface name, with * for any text, but not only *"
             yield Problem(("spec", "ignoredInterfaces", index), interface, reason)
     yield from fields.address(("spec", "localWorkloadPeeringIPV4"), spec.local_workload_peering_ipv4, 4)
@@ -174,13 +174,13 @@ def _community_problems(spec: BGPConfigurationSpec) -> Iterator[Problem]:
         for number, value in enumerate(advertisement.communities):
             fault = _community_fault(value)
             if fault and value not in defined:
-                if not _COMMUNITY.match(value):
+                if not re.fullmatch(_COMMUNITY, value):
                     fault = "community used is invalid or not defined."
                 yield Problem((*place, "communities", number), value, fault)
 
 
 def _community_fault(value: str) -> str | None:
-    match = _COMMUNITY.match(value)
+    match = re.fullmatch(_COMMUNITY, value)
     if match is None:
         return "invalid community value or format used."
     bits = 16 if match[3] is None else 32

@@ -365,29 +365,29 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "go_max_procs": (-1, 0x7FFFFFFF),
 }
 
-_INTERFACE_FILTER = (re.compile(r"[a-zA-Z0-9:._+-]{1,15}\Z"), "an interface name of 15 characters, + for any ending")
-_KEY_VALUES = (re.compile(r"(\s*\w+=[^,]*)?(,(\s*\w+=[^,]*)?)*\Z"), "a comma-separated list of name=value")
+_INTERFACE_FILTER = (r"[a-zA-Z0-9:._+-]{1,15}", "an interface name of 15 characters, + for any ending")
+_KEY_VALUES = (r"(\s*\w+=[^,]*)?(,(\s*\w+=[^,]*)?)*", "a comma-separated list of name=value")
 
-_PATTERNS: dict[str, tuple["re.Pattern[str]", str]] = {
+_PATTERNS: dict[str, tuple[str, str]] = {
     "iptables_nat_outgoing_interface_filter": _INTERFACE_FILTER,
-    "log_prefix": (re.compile(r"[a-zA-Z0-9%: /_-]*\Z"), "letters, digits, blanks and % : / _ - only"),
+    "log_prefix": (r"[a-zA-Z0-9%: /_-]*", "letters, digits, blanks and % : / _ - only"),
     "log_action_rate_limit": (
-        re.compile(r"[1-9][0-9]{0,3}/(second|minute|hour|day)\Z"),
+        r"[1-9][0-9]{0,3}/(second|minute|hour|day)",
         "1 to 9999 per second, minute, hour or day, such as 10/minute",
     ),
-    "prometheus_metrics_host": (re.compile(r"[a-zA-Z0-9:._+-]{1,64}\Z"), "a host name or address"),
+    "prometheus_metrics_host": (r"[a-zA-Z0-9:._+-]{1,64}", "a host name or address"),
     "feature_detect_override": _KEY_VALUES,
     "feature_gates": _KEY_VALUES,
-    "wireguard_interface_name": (re.compile(r"[a-zA-Z0-9_.-]{1,15}\Z"), "an interface name of 15 characters"),
-    "wireguard_interface_name_v6": (re.compile(r"[a-zA-Z0-9_.-]{1,15}\Z"), "an interface name of 15 characters"),
+    "wireguard_interface_name": (r"[a-zA-Z0-9_.-]{1,15}", "an interface name of 15 characters"),
+    "wireguard_interface_name_v6": (r"[a-zA-Z0-9_.-]{1,15}", "an interface name of 15 characters"),
 }
 
 _REGEXES = (
     "log_debug_filename_regex", "mtu_iface_pattern", "bpf_data_iface_pattern", "bpf_l3_iface_pattern",
     "bpf_disable_gro_for_ifaces",
 )
-_INTERFACE_PREFIX = re.compile(r"[a-zA-Z0-9_.-]{1,14}\Z")
-_HEALTH_NAME = re.compile(r"[a-zA-Z0-9_ -]+\Z")
+_INTERFACE_PREFIX = r"[a-zA-Z0-9_.-]{1,14}"
+_HEALTH_NAME = r"[a-zA-Z0-9_ -]+"
 _REGION_MAX = 63 - len("openstack-region-")
 _TABLE_MAX = 0xFFFFFFFF
 _TABLES_MAX = 65535
@@ -441,8 +441,8 @@ def _check(config: FelixConfiguration) -> Iterable[Problem]:
     yield from _table_problems(spec)
     for index, override in enumerate(spec.health_timeout_overrides):
         at = (*_at("health_timeout_overrides"), index)
-        if not _HEALTH_NAME.match(override.name):
-            yield Problem((*at, "name"), override.name, f"name should match regex ^{_HEALTH_NAME.pattern[:-2]}$")
+        if not re.fullmatch(_HEALTH_NAME, override.name):
+            yield Problem((*at, "name"), override.name, f"name should match regex ^{_HEALTH_NAME}$")
         if not override.timeout:
             yield Problem((*at, "timeout"), "", "must be set")
         yield from fields.duration((*at, "timeout"), override.timeout)
@@ -489,7 +489,7 @@ def _regex(path: Path, text: str) -> Iterator[Problem]:
 def _interface_problems(spec: FelixConfigurationSpec) -> Iterator[Problem]:
     if spec.interface_prefix:
         for prefix in spec.interface_prefix.split(","):
-            if not _INTERFACE_PREFIX.match(prefix):
+            if not re.fullmatch(_INTERFACE_PREFIX, prefix):
                 reason = "must be interface name prefixes of at most 14 characters, separated by commas"
                 yield Problem(_at("interface_prefix"), spec.interface_prefix, reason)
                 break

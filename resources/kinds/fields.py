@@ -24,10 +24,10 @@ LOG_LEVELS = ("Trace", "Debug", "Info", "Warning", "Error", "Fatal")
 PORT_PROTOCOLS = ("TCP", "UDP", "SCTP")
 PORT_PROTOCOL_NUMBERS = (6, 17, 132)
 
-_MAC = re.compile(r"([0-9a-fA-F]{2}([:-])([0-9a-fA-F]{2}\2){4}[0-9a-fA-F]{2}|([0-9a-fA-F]{4}\.){2}[0-9a-fA-F]{4})\Z")
-_PORT_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}\Z")
-_DIGITS = re.compile(r"[0-9]+\Z")
-_RANGE = re.compile(r"([0-9]+):([0-9]+)\Z")
+# Patterns are compiled at their first use: a program that only shows resources needs none of them.
+_MAC = r"[0-9a-fA-F]{2}([:-])([0-9a-fA-F]{2}\1){4}[0-9a-fA-F]{2}|([0-9a-fA-F]{4}\.){2}[0-9a-fA-F]{4}"
+_PORT_NAME = r"[a-zA-Z0-9_.-]{1,128}"
+_RANGE = r"([0-9]+):([0-9]+)"
 
 
 def port_value(text: str) -> int | str:
@@ -36,11 +36,11 @@ def port_value(text: str) -> int | str:
     Raises:
         ValueError: a number above 65535, a range that runs backwards, or no name either.
     """
-    if _DIGITS.match(text):
+    if text.isascii() and text.isdigit():
         if len(text.lstrip("0")) > 5 or int(text) > 0xFFFF:
             raise ValueError(f"invalid port format ({text}), a port is between 1 and 65535")
         return int(text)
-    if ports := _RANGE.match(text):
+    if ports := re.fullmatch(_RANGE, text):
         low, high = (port_value(part) for part in ports.groups())
         if not isinstance(low, int) or not isinstance(high, int):
             raise ValueError(f"invalid port format ({text})")
@@ -49,7 +49,7 @@ def port_value(text: str) -> int | str:
                 f"minimum port number ({low}) is greater than maximum port number ({high}) in port range"
             )
         return low if low == high else f"{low}:{high}"
-    if not _PORT_NAME.match(text):
+    if not re.fullmatch(_PORT_NAME, text):
         raise ValueError(f"invalid name for named port ({text}), or write a number or low:high")
     return text
 
@@ -90,8 +90,8 @@ def between(path: Path, value: int | None, low: int, high: int) -> Iterator[Prob
         yield Problem(path, str(value), f"must be between {low} and {high}")
 
 
-def pattern(path: Path, value: str, regex: "re.Pattern[str]", what: str) -> Iterator[Problem]:
-    if value and not regex.match(value):
+def pattern(path: Path, value: str, regex: str, what: str) -> Iterator[Problem]:
+    if value and not re.fullmatch(regex, value):
         yield Problem(path, value, what)
 
 
@@ -107,7 +107,7 @@ def interface(path: Path, value: str) -> Iterator[Problem]:
 
 
 def mac(path: Path, value: str) -> Iterator[Problem]:
-    if value and not _MAC.match(value):
+    if value and not re.fullmatch(_MAC, value):
         yield Problem(path, value, "must be a MAC address such as ee:ee:ee:ee:ee:ee")
 
 

@@ -20,7 +20,7 @@ NAME_ANNOTATION = "projectcalico.org/metadata"
 """Holds the name that the user gave, as JSON; never shown (reference resources.md 1.6)."""
 TYPES = ("Ingress", "Egress")
 
-_NAME = re.compile(rf"({DNS_LABEL_PATTERN}\.)?{DNS_LABEL_PATTERN}\Z")
+_NAME = rf"({DNS_LABEL_PATTERN}\.)?{DNS_LABEL_PATTERN}"
 
 
 class GlobalNetworkPolicySpec(
@@ -147,7 +147,7 @@ def _closed(document: Mapping[str, JSON]) -> GlobalNetworkPolicy | None:
 
 
 def _name_fault(name: str) -> str | None:
-    if _NAME.match(name):
+    if re.fullmatch(_NAME, name):
         return None
     return f"name must consist of lower case alphanumeric characters or '-' (regex: {DNS_LABEL_PATTERN})"
 

@@ -6,16 +6,14 @@ alike stay apart; nodes do not, because their names must stay recognisable: ther
 
 import re
 
-_FORBIDDEN = re.compile(r"[^-.a-z0-9]+")
-_DOTTED = re.compile(r"-*\.[-.]*")
 _CIDR_MARKS = str.maketrans(".:/", "---")
 _K8S_PREFIX = "k8s_ns."
 
 
 def norm(name: str) -> str:
     """Return the nearest v3 name: lower case, ``/`` as ``.``, anything else that is not allowed as ``-``."""
-    text = _FORBIDDEN.sub("-", name.lower().replace("/", "."))
-    return _DOTTED.sub(".", text).strip(".-")
+    text = re.sub(r"[^-.a-z0-9]+", "-", name.lower().replace("/", "."))
+    return re.sub(r"-*\.[-.]*", ".", text).strip(".-")
 
 
 def q(name: str, new: str) -> str:

@@ -17,8 +17,8 @@ from resources.names import label_key_fault, parse_interface
 
 ACTIONS = ("allow", "deny", "log", "pass")
 _PROTOCOLS = tuple(name.lower() for name in PROTOCOLS)
-_NAME = re.compile(r"[a-zA-Z0-9_.-]{1,128}\Z")
-_NAME_WITH_SLASH = re.compile(r"[a-zA-Z0-9_./-]{1,128}\Z")
+_NAME = r"[a-zA-Z0-9_.-]{1,128}"
+_NAME_WITH_SLASH = r"[a-zA-Z0-9_./-]{1,128}"
 
 
 class EntityRuleV1(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
@@ -49,7 +49,7 @@ def name_problems(path: Path, name: str, *, slash: bool = False) -> Iterator[Pro
     """Check a v1 name; policies and profiles may have ``/`` in it."""
     if not name:
         yield Problem(path, "", f"insufficient identifiers, missing '{path[-1]}'")
-    elif not (_NAME_WITH_SLASH if slash else _NAME).match(name):
+    elif not re.fullmatch(_NAME_WITH_SLASH if slash else _NAME, name):
         allowed = "letters, digits and _ . -" + (" /" if slash else "")
         yield Problem(path, name, f"a name has 1 to 128 {allowed}")
 

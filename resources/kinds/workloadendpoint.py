@@ -1,7 +1,6 @@
 """WorkloadEndpoint: one container interface, on whichever node it lives (reference resources.md 2.6)."""
 
 import ipaddress
-import re
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -9,13 +8,13 @@ import msgspec
 from resources.kinds import fields
 from resources.kinds.base import Column, Kind, Metadata, Path, Problem, Uint16, View, name_cell, wire
 from resources.kinds.rule import Protocol
-from resources.names import CONTAINER_ID_REGEX, IfName, IPAddress, IPNetwork, NodeName, parse_address, parse_network
+from resources.names import CONTAINER_ID_PATTERN, IfName, IPAddress, IPNetwork, NodeName, parse_address, parse_network
 
 DOCKER_NAMESPACE = "libnetwork"
 NAMESPACE_LABEL = "projectcalico.org/namespace"
 ORCHESTRATOR_LABEL = "projectcalico.org/orchestrator"
 
-_PORT_NAME = re.compile(r"(?!-)(?!.*--)(?=.*[a-z])[a-z0-9-]{1,15}(?<!-)\Z")
+_PORT_NAME = r"(?!-)(?!.*--)(?=.*[a-z])[a-z0-9-]{1,15}(?<!-)"
 _DSCP_NAMES = frozenset(
     ("DF", "EF", "LE", "VA", *(f"CS{n}" for n in range(8)), *(f"AF{c}{d}" for c in range(1, 5) for d in range(1, 4)))
 )
@@ -176,7 +175,7 @@ def _check(endpoint: WorkloadEndpoint) -> Iterable[Problem]:
     ):
         yield from fields.name(("spec", field), name)
     what = "a container ID has letters, digits and '-', and no '-' at its ends"
-    yield from fields.pattern(("spec", "containerID"), spec.container_id, CONTAINER_ID_REGEX, what)
+    yield from fields.pattern(("spec", "containerID"), spec.container_id, CONTAINER_ID_PATTERN, what)
     if not spec.interface_name:
         yield Problem(("spec", "interfaceName"), "", "must be set: the host side of the veth pair")
     yield from fields.interface(("spec", "interfaceName"), spec.interface_name)
