@@ -51,8 +51,10 @@ class AddressRefused(Rejected):
     reference = "address-refused"
 
 
-class EndpointFinder(Protocol):
-    """Finds the record of the endpoint that has an address, on whichever node."""
+class Endpoints(Protocol):
+    """What is needed of `libnetwork.records.EndpointRecords`."""
+
+    orphans: dict[IPAddress, str]
 
     def holding(self, address: IPAddress, deadline: Deadline) -> WorkloadEndpoint | None: ...
 
@@ -68,7 +70,7 @@ class AddressDriver:
         self,
         allocator: AddressAllocator,
         datastore: Datastore,
-        endpoints: EndpointFinder,
+        endpoints: Endpoints,
         *,
         node: NodeName,
         new_handle: Callable[[], HandleId],
@@ -271,7 +273,7 @@ class AddressDriver:
         if attributes.get("type", OWNER_TYPE) != OWNER_TYPE:
             return "it was not assigned for Docker"
         node = attributes.get("node")
-        if node in (None, self._node):
+        if node in (None, self._node, self._endpoints.orphans.pop(allocation.address, "")):
             return None
         if self._endpoints.holding(allocation.address, deadline) is not None:
             return f"an endpoint on {node} has it"

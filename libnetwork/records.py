@@ -112,6 +112,8 @@ class EndpointRecords:
     def __init__(self, datastore: Datastore, *, node: NodeName, namespace: str) -> None:
         self._datastore, self._node, self._namespace = datastore, node, namespace
         self.local = LocalEndpoints()
+        self.orphans: dict[IPAddress, str] = {}
+        """Addresses of other nodes' endpoints that were removed from here, with their nodes."""
         self._loaded = threading.Event()
         self._loading = threading.Lock()
 
@@ -193,7 +195,10 @@ class EndpointRecords:
             self._datastore.until(deadline).delete(KIND, record.metadata.name, self._namespace)
         except DoesNotExist:
             pass
-        self.local.remove(record.spec.endpoint)
+        if record.spec.node == self._node:
+            self.local.remove(record.spec.endpoint)
+        else:
+            self.orphans.update(dict.fromkeys(addresses_of(record), record.spec.node))
 
 
 def _local(record: WorkloadEndpoint) -> Local:

@@ -332,6 +332,23 @@ def test_the_address_of_an_endpoint_on_another_node_is_kept(
     assert seeded.allocated() == {}
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_the_container_of_a_lost_host_is_disconnected_from_elsewhere(
+    host: LibnetworkHost, docker: FakeDockerd, seeded: SeededStore, faulty: FaultyStore, restarted: bool
+) -> None:
+    """Just started or not: its endpoint was removed a moment before. A new process is only more careful."""
+    docker.network_create("calico-net1", POOL)
+    endpoint = docker.run("docker-test1", "calico-net1")
+    elsewhere = LibnetworkHost(faulty, "node2", host.api)
+    ids = {"NetworkID": endpoint.network.id, "EndpointID": endpoint.id}
+    elsewhere.call("NetworkDriver.DeleteEndpoint", ids)
+    if restarted:
+        elsewhere.restart()
+    release_address(elsewhere, endpoint.addresses[POOL])
+    assert seeded.endpoints() == {}
+    assert (seeded.allocated() == {}) is not restarted
+
+
 def test_what_is_no_address_is_refused(host: LibnetworkHost) -> None:
     assert "is not an address" in refused(host, "ReleaseAddress", {"PoolID": POOL, "Address": "x"})
     assert "is not an address" in refused(host, "RequestAddress", {"PoolID": POOL, "Address": "x"})
