@@ -8,6 +8,7 @@ import ipaddress
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -17,9 +18,10 @@ from ipam.port import AddressAllocator
 from ipam.results import Allocation, Release
 from libnetwork import messages, records
 from libnetwork.deadline import Deadline
+from libnetwork.leftovers import Leftovers
 from libnetwork.server import Call, Role, succeed
 from libnetwork.timed_store import Datastore
-from resources.errors import Rejected
+from resources.errors import Rejected, Transient
 from resources.kinds.pool import KIND as POOL
 from resources.kinds.pool import IPPool
 from resources.kinds.workloadendpoint import WorkloadEndpoint
@@ -71,12 +73,14 @@ class AddressDriver:
         allocator: AddressAllocator,
         datastore: Datastore,
         endpoints: Endpoints,
+        leftovers: Leftovers,
         *,
         node: NodeName,
         new_handle: Callable[[], HandleId],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._allocator, self._datastore, self._endpoints = allocator, datastore, endpoints
+        self._leftovers = leftovers
         self._node, self._new_handle, self._now = node, new_handle, now
         self._lock = threading.Lock()
         self._given: dict[IPAddress, HandleId] = {}
@@ -238,10 +242,12 @@ class AddressDriver:
             handle = self._given.get(address)
         release = Release(address, handle) if handle else self._unremembered(address, deadline)
         if release is not None:
-            self._release(release, deadline)
-        with self._lock:
-            if self._given.get(address) == handle:
-                self._given.pop(address, None)
+            try:
+                self._release(release, deadline)
+            except Transient:
+                owner = release.handle or release.sequence
+                self._leftovers.add(f"address {address} of {owner}", partial(self._release, release))
+                raise
         return messages.Empty()
 
     def _release(self, release: Release, deadline: Deadline) -> None:
@@ -253,6 +259,9 @@ class AddressDriver:
         else:
             if not unallocated:
                 log.info("address.released", address=address)
+        with self._lock:
+            if release.handle and self._given.get(release.address) == release.handle:
+                del self._given[release.address]
 
     def _unremembered(self, address: IPAddress, deadline: Deadline) -> Release | None:
         """Return the release of an allocation that this process did not make, or None if it is not to be touched.

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -22,6 +23,7 @@ from libnetwork import options
 from libnetwork.address_driver import AddressDriver
 from libnetwork.deadline import Deadline
 from libnetwork.engine import DockerEngine
+from libnetwork.leftovers import Leftovers
 from libnetwork.network_driver import Engine, NetworkDriver, NetworkSettings
 from libnetwork.profiles import NetworkProfiles
 from libnetwork.records import EndpointRecords
@@ -56,6 +58,7 @@ class Drivers:
     network: NetworkDriver
     address: AddressDriver
     endpoints: EndpointRecords
+    leftovers: Leftovers
 
 
 def build(
@@ -68,13 +71,14 @@ def build(
     now: Callable[[], float] = time.time,
 ) -> Drivers:
     """Put the drivers together. Nothing is read or written yet."""
-    datastore = Datastore(store)
+    datastore, leftovers = Datastore(store), Leftovers()
     endpoints = EndpointRecords(datastore, node=node, namespace=settings[options.NAMESPACE])
     network = NetworkDriver(
         engine,
         endpoints,
         NetworkProfiles(datastore, endpoints),
         VethPairs(links, mtu=settings[options.VETH_MTU]),
+        leftovers,
         node=node,
         settings=NetworkSettings(
             scope=settings[options.SCOPE],
@@ -84,8 +88,10 @@ def build(
         ),
     )
     allocator = Allocator(store, node, report=log.warning)
-    address = AddressDriver(allocator, datastore, endpoints, node=node, new_handle=new_handle, now=now)
-    return Drivers(network, address, endpoints)
+    address = AddressDriver(
+        allocator, datastore, endpoints, leftovers, node=node, new_handle=new_handle, now=now
+    )
+    return Drivers(network, address, endpoints, leftovers)
 
 
 def servers(drivers: Drivers, settings: Settings) -> tuple[PluginServer, PluginServer]:
@@ -133,7 +139,10 @@ def serve(drivers: Drivers, settings: Settings) -> int:
     health = Health(_SOCKETS, _STORE)
     turned_at = time.monotonic()
     health.watch_loop(lambda: turned_at)
-    health.state = lambda: {"endpoints": len(drivers.endpoints.local)}
+    health.state = lambda: {
+        "endpoints": len(drivers.endpoints.local),
+        "removals_postponed": len(drivers.leftovers),
+    }
     health.serve(paths.health_socket("libnetwork"))
     running = servers(drivers, settings)
     for server in running:
@@ -141,13 +150,17 @@ def serve(drivers: Drivers, settings: Settings) -> int:
         log.info("socket.opened", path=str(server.path))
     health.done(_SOCKETS)
     patience = settings[options.CALL_TIMEOUT]
-    loader = threading.Thread(target=_load, args=(drivers.endpoints, health, stopping, patience), daemon=True)
-    loader.start()
+    for name, work in (
+        ("load", partial(_load, drivers.endpoints, health, stopping, patience)),
+        ("leftovers", partial(drivers.leftovers.run, seconds=patience)),
+    ):
+        threading.Thread(target=work, name=name, daemon=True).start()
     while not stopping.wait(_LOOP_SECONDS):
         turned_at = time.monotonic()
     log.info("daemon.stopping")
     for server in running:
         server.stop(patience_seconds=patience)
+    drivers.leftovers.stop()
     log.info("daemon.stopped")
     return 0
 

@@ -8,6 +8,7 @@ import hashlib
 import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv6Address
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from msgspec.structs import replace
 from libnetwork import messages, records
 from libnetwork.address_driver import EVERYTHING
 from libnetwork.deadline import Deadline
+from libnetwork.leftovers import Leftovers
 from libnetwork.records import EndpointRecords
 from libnetwork.server import Call, Role, succeed
 from libnetwork.veth import container_interface, host_interface
@@ -95,12 +97,14 @@ class NetworkDriver:
         endpoints: EndpointRecords,
         profiles: Profiles,
         pairs: Pairs,
+        leftovers: Leftovers,
         *,
         node: NodeName,
         settings: NetworkSettings,
         clock: Clock | None = None,
     ) -> None:
         self._engine, self._endpoints, self._profiles, self._pairs = engine, endpoints, profiles, pairs
+        self._leftovers = leftovers
         self._node, self._settings = node, settings
         self._clock = clock or SystemClock()
 
@@ -294,11 +298,20 @@ class NetworkDriver:
         try:
             self._pairs.remove(request.endpoint_id)
         finally:  # whatever the kernel says, Docker forgets the endpoint now
-            record = self._endpoints.anywhere(request.endpoint_id, deadline)
-            if record is not None:
-                self._endpoints.remove(record, deadline)
-                log.info("endpoint.deleted", endpoint=request.endpoint_id[:12], node=record.spec.node)
+            try:
+                self._delete_record(request.endpoint_id, deadline)
+            except Transient:
+                self._leftovers.add(
+                    f"endpoint {request.endpoint_id}", partial(self._delete_record, request.endpoint_id)
+                )
+                raise
         return messages.Empty()
+
+    def _delete_record(self, endpoint_id: str, deadline: Deadline) -> None:
+        record = self._endpoints.anywhere(endpoint_id, deadline)
+        if record is not None:
+            self._endpoints.remove(record, deadline)
+            log.info("endpoint.deleted", endpoint=endpoint_id[:12], node=record.spec.node)
 
 
 def refuse_swarm(_: messages.AllocateNetwork, __: Deadline) -> messages.Message:

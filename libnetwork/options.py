@@ -85,11 +85,11 @@ LABEL_TIMEOUT = Option(
     unit="seconds",
     example="5s",
 )
-VETH_MTU = Option(
+VETH_MTU: Option[int | None] = Option(
     name="veth_mtu",
     keys=("CALICO_LIBNETWORK_VETH_MTU",),
     parse=integer(68, 65535),
-    default=0,
+    default=None,
     help="MTU of containers' interfaces. Not set: the kernel's default, 1500.",
     unit="bytes",
     example="1480",
@@ -121,7 +121,7 @@ DOCKER_TIMEOUT = Option(
 CALL_TIMEOUT = Option(
     name="call_timeout_seconds",
     keys=("CALICO_LIBNETWORK_CALL_TIMEOUT",),
-    parse=seconds(minimum=0.5),
+    parse=seconds(minimum=0.1),
     default=8.0,
     help="After what time a call of Docker fails when etcd or Docker do not answer. Docker itself would wait for ever.",
     unit="seconds",

@@ -58,9 +58,9 @@ def container_interface(endpoint_id: str) -> IfName:
 class VethPairs:
     """Makes and removes pairs in the namespace of dockerd, which is the host's. Thread-safe."""
 
-    def __init__(self, links: Links, *, mtu: int = 0, clock: Clock | None = None) -> None:
+    def __init__(self, links: Links, *, mtu: int | None = None, clock: Clock | None = None) -> None:
         self._links = links
-        self._mtu = mtu or None
+        self._mtu = mtu
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
 

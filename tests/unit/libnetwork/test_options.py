@@ -11,7 +11,7 @@ def test_defaults() -> None:
     assert settings[options.CREATE_PROFILES] is True
     assert settings[options.LABEL_ENDPOINTS] is False
     assert settings[options.LABEL_TIMEOUT] == 5.0
-    assert settings[options.VETH_MTU] == 0
+    assert settings[options.VETH_MTU] is None
     assert settings[options.NAMESPACE] == "libnetwork"
     assert settings[options.DOCKER_HOST] == "unix:///var/run/docker.sock"
     assert {setting.origin for setting in settings} == {"default"}
