@@ -298,21 +298,23 @@ def stamp(age_seconds: float) -> str:
 
 
 @pytest.mark.parametrize(
-    ("attributes", "released"),
+    ("attributes", "age_seconds", "released"),
     [
-        ({"node": "node1", "type": "docker"}, True),
-        ({"node": "node1"}, True),
-        ({"node": "node2", "type": "docker", "timestamp": stamp(3600)}, True),
-        ({"node": "node2", "type": "docker"}, True),
-        ({"node": "node2", "type": "docker", "timestamp": stamp(1)}, False),
-        ({"node": "node1", "type": "ipipTunnelAddress"}, False),
-        ({"node": "node2", "type": "vxlanTunnelAddress"}, False),
+        ({"node": "node1", "type": "docker"}, None, True),
+        ({"node": "node1"}, None, True),
+        ({"node": "node2", "type": "docker"}, 3600, True),
+        ({"node": "node2", "type": "docker"}, None, True),
+        ({"node": "node2", "type": "docker"}, 1, False),
+        ({"node": "node1", "type": "ipipTunnelAddress"}, None, False),
+        ({"node": "node2", "type": "vxlanTunnelAddress"}, None, False),
     ],
 )
 def test_who_may_release_what_this_process_did_not_give(
-    host: LibnetworkHost, seeded: SeededStore, attributes: dict[str, str], released: bool
+    host: LibnetworkHost, seeded: SeededStore, attributes: dict[str, str], age_seconds: float | None, released: bool
 ) -> None:
     address = parse_address("17.16.10.5")
+    if age_seconds is not None:
+        attributes = {**attributes, "timestamp": stamp(age_seconds)}
     Allocator(seeded.store, NodeName("node2")).assign(address, handle=new_handle(), attributes=attributes)
     release_address(host, "17.16.10.5")
     assert (seeded.allocation(address) is None) is released
