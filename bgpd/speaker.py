@@ -24,6 +24,7 @@ from bgpd.messages import (
     Neighbour,
     Neighbours,
     Remark,
+    SessionChanged,
     Shown,
     ShuttingDown,
     Unreadable,
@@ -161,7 +162,7 @@ def visible(row: Neighbour) -> tuple[object, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Synced:
-    """Everything ExaBGP knows, after a connection was made. Events that came meanwhile are newer than `received`."""
+    """Everything ExaBGP knows, after a connection was made, but for what events that came meanwhile say otherwise."""
 
     neighbours: tuple[Neighbour, ...]
     received: tuple[Shown, ...]
@@ -237,6 +238,8 @@ class Speaker:
         self._quiet_since: float | None = None
         self._syncing: list[Reply] = []
         self._touched: set[tuple[IPAddress, IPNetwork]] = set()
+        self._heard_up: dict[IPAddress, bool] = {}
+        """What was said of sessions since the connection was made: newer than the table of neighbours may be."""
         self._restart_reason: str | None = None
         # the reload under way
         self._reload = Reload.NONE
@@ -420,6 +423,10 @@ class Speaker:
                         self._touched.update((message.peer, prefix) for prefix, _ in message.announced)
                         self._touched.update((message.peer, prefix) for prefix in message.withdrawn)
                     events.append(message)
+                case SessionChanged():
+                    if message.state in ("up", "down"):
+                        self._heard_up[message.peer] = message.state == "up"
+                    events.append(message)
                 case Ignored() | ShuttingDown():
                     pass
                 case Unreadable():
@@ -436,6 +443,7 @@ class Speaker:
         self.lost_events += hello.lost
         self._dialogue.greet(hello, now)
         self.stage, self._syncing, self._touched = Stage.SYNCING, [], set()
+        self._heard_up.clear()
         self._ping_at = now + PING_EVERY_SECONDS
         for question in (SHOW_NEIGHBOURS, SHOW_RECEIVED, SHOW_SENT):
             self._dialogue.ask(question)
@@ -460,7 +468,7 @@ class Speaker:
         self._syncing, self._touched = [], set()
         return [
             Synced(
-                neighbours=rows,
+                neighbours=tuple(row for row in rows if self._heard_up.get(row.peer, row.is_up) == row.is_up),
                 received=tuple(
                     line
                     for line in received.lines
