@@ -355,6 +355,7 @@ _WELL_KNOWN = {
     "no-peer": "65535:65284",
     "blackhole": "65535:666",
 }
+_ESTABLISHED = "ESTABLISHED"
 _FAMILIES = {4: "ipv4 unicast", 6: "ipv6 unicast"}
 
 
@@ -479,9 +480,10 @@ def _neighbour(row: _Row) -> Neighbour:
     return Neighbour(
         peer=_address(row.peer.address),
         local=None if row.local.address in ("", "None", "auto") else _address(row.local.address),
-        is_up=row.state == "up",
+        # ExaBGP calls a session down while it is up for less than a second; its state machine knows better
+        is_up=row.fsm == _ESTABLISHED,
         fsm=row.fsm,
-        seconds=row.duration,
+        seconds=0 if row.fsm == _ESTABLISHED and row.state != "up" else row.duration,
         local_as=row.local.asn or 0,
         peer_as=row.peer.asn or 0,
         hold_seconds=row.local.hold or 0,

@@ -37,15 +37,10 @@ class Connected:
     def end(self, *, hard: bool) -> None: ...
 
 
-def row(state: str) -> dict[str, object]:
-    side = {"address": PEER, "as": 64512}
-    return {
-        "state": state,
-        "fsm": state.upper(),
-        "duration": 3,
-        "local": {**side, "address": "10.77.0.1"},
-        "peer": side,
-    }
+def row(state: str, *, duration: int = 3, fsm: str = "") -> dict[str, object]:
+    fsm = fsm or {"up": "ESTABLISHED", "down": "OPENCONFIRM"}[state]
+    sides = {side: {"address": address, "as": 64512} for side, address in (("local", "10.77.0.1"), ("peer", PEER))}
+    return {"state": state, "fsm": fsm, "duration": duration, **sides}
 
 
 def session(state: str) -> dict[str, object]:
@@ -87,3 +82,9 @@ def test_a_table_that_agrees_with_the_events_is_handed_on(state: str) -> None:
 def test_only_the_last_change_counts() -> None:
     found, _ = synced([row("down")], session("up"), session("down"), "done", "done", "done")
     assert [one.is_up for one in found.neighbours] == [False]
+
+
+def test_a_session_that_is_up_for_less_than_a_second_is_up() -> None:
+    """ExaBGP 5.0 calls it down: it takes a duration of 0 s for none."""
+    found, _ = synced([row("down", duration=0, fsm="ESTABLISHED")], "done", "done", "done")
+    assert [(one.is_up, one.seconds) for one in found.neighbours] == [(True, 0)]
