@@ -95,6 +95,8 @@ def warnings(state: BgpState) -> list[str]:
     lines += [f"{one.what} is not used: {one.reason}" for one in state.unusable]
     lines += [f"{key} is not used: {fault}" for key, fault in sorted(state.records.items())]
     kernel = state.kernel
-    lines += [f"{key} is somebody else's route ({theirs}) and stays" for key, theirs in sorted(kernel.conflicts.items())]
+    lines += [
+        f"{key} is somebody else's route ({theirs}) and stays" for key, theirs in sorted(kernel.conflicts.items())
+    ]
     lines += [f"{key} could not be written: {error}" for key, error in sorted(kernel.failed.items())]
     return lines
