@@ -1,16 +1,18 @@
 """Felix's owner thread: what it hears goes into the pipeline, what comes out goes into the dataplane.
 
-Nothing in the kernel changes before the store is in sync and its ready flag is set; a flag that is taken back later
-ends the process, which then waits for it again (reference felix.md 1.3, 1.8).
+Nothing in the kernel changes before the store is in sync and its ready flag is set: there is no dataplane until then. A
+flag that is taken back later ends the process, which then waits for it again (reference felix.md 1.3, 1.8).
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 import structlog
 
 from felix.calc.parameters import Parameters, Resolved
 from felix.dataplane.driver import Dataplane, Report
+from felix.desired import LocalInterface
 from felix.pipeline import Pipeline
 from kernel.errors import DataplaneError
 from kernel.link import Link
@@ -23,6 +25,7 @@ from kernel.monitor import (
     ResyncNeeded,
     RouteGone,
     RouteWritten,
+    RulesChanged,
 )
 from resources.datastore.keys import ResourceKey
 from resources.datastore.sync import Changes, InSync, OutOfSync, SyncMessage
@@ -34,9 +37,9 @@ from resources.runtime.backoff import Backoff
 from resources.runtime.health import Health
 from resources.typed_sync import TypedChange, TypedReader
 
-DATASTORE, FIRST_APPLY = "the datastore", "the first apply"
-FOREIGN_CHANGES_SECONDS = 0.5
-"""How often we ask whether somebody else changed rules; the question takes some 20 microseconds."""
+DATASTORE, DATAPLANE = "the datastore", "the dataplane to be written"
+REPAIR_SECONDS = 0.5
+"""Rules that somebody else changed are read back at once, but no more often than this."""
 RESTART_STATUS = 129
 """Exit status that means: start me again with the new settings (reference felix.md 5)."""
 READY_FLAG = ResourceKey(CLUSTER_INFORMATION.plural, CLUSTER_INFORMATION_NAME)
@@ -61,41 +64,53 @@ class Agent:
         *,
         pipeline: Pipeline,
         reader: TypedReader,
-        dataplane: Dataplane,
+        build: Callable[[Parameters], Dataplane],
+        follow: Callable[[Parameters], None],
         read_links: Callable[[], Mapping[IfName, Link]],
         health: Health,
         end: Callable[[int], None],
         monotonic: Callable[[], float],
         backoff: Backoff | None = None,
     ) -> None:
-        """`end` makes the process end with a status after the batch under way."""
+        """Take the parts.
+
+        Args:
+            build: makes the dataplane, once, when the settings are known and the kernel may be changed.
+            follow: is told the settings whenever they change, for what is live beside the dataplane.
+            read_links: returns all interfaces. It is first called after the kernel's events are being heard.
+            end: makes the process end with a status after the batch under way.
+        """
         self._pipeline = pipeline
         self._reader = reader
-        self._dataplane = dataplane
+        self._build = build
+        self._follow = follow
         self._read_links = read_links
         self._health = health
         self._end = end
         self._monotonic = monotonic
         self._backoff = backoff or Backoff(0.1, 10.0)
-        self._log = structlog.get_logger().bind(component="felix")
+        self._log = structlog.get_logger()
+        self._dataplane: Dataplane | None = None
         self._in_sync = False
         self._ready: bool | None = None
+        self._ending = False
+        self._interfaces_seen = False
         self._dirty = True
         self._retry_at: float | None = None
+        self._repair_at = 0.0
         self._due: dict[str, float] = {}
-        self._structure: tuple[object, ...] | None = None
         self._failing: frozenset[str] = frozenset()
-        self._origins: Mapping[str, str] = {}
+        self._settings: dict[str, tuple[str, str]] = {}
         self._known: Parameters | None = None
         self._problems: dict[str, tuple[str, ...]] = {}
         self._endpoints: dict[IfName, tuple[str, ...]] = {}
         health.wait_for(DATASTORE)
-        health.wait_for(FIRST_APPLY)
+        health.wait_for(DATAPLANE)
 
     @property
     def is_acting(self) -> bool:
         """Whether the kernel may be changed."""
-        return self._in_sync and self._ready is True
+        return self._in_sync and self._ready is True and not self._ending
 
     def handle(self, messages: Sequence[Message]) -> float | None:
         """Take what was heard, bring the kernel up to date, and return the seconds until the next look."""
@@ -103,34 +118,46 @@ class Agent:
             self._hear(message)
         if not self.is_acting:
             return None
-        now = self._monotonic()
-        self._look_around(now)
         update = self._pipeline.flush()
-        if update.parameters is not None:
-            self._take_parameters(update.parameters)
         if update.problems:
             self._tell_problems(update.problems)
+        if update.parameters is not None:
+            self._take_parameters(update.parameters)
+            if self._ending:
+                return None
+        dataplane = self._dataplane = self._dataplane or self._build(self._pipeline.parameters)
         if update.sets or update.chains or update.kernel_chains or update.interfaces:
             self._dirty = True
-            self._dataplane.want(update)
-            for name, interface in update.interfaces.items():
-                if interface is None:
-                    self._endpoints.pop(name, None)
-                else:
-                    self._endpoints[name] = tuple(sorted(str(a.network_address) for a in interface.addresses))
-        if self._dirty or (self._retry_at is not None and now >= self._retry_at):
-            self._apply()
+            dataplane.want(update)
+            self._note_endpoints(update.interfaces)
+        now = self._monotonic()
+        is_retry = self._retry_at is not None and now >= self._retry_at
+        if not self._interfaces_seen and (self._retry_at is None or is_retry):
+            self._see_interfaces(dataplane)
+        self._look_around(dataplane, now)
+        if self._interfaces_seen and (self._dirty or is_retry):
+            self._apply(dataplane)
         return self._wait()
+
+    def _note_endpoints(self, interfaces: Mapping[IfName, LocalInterface | None]) -> None:
+        for name, interface in interfaces.items():
+            if interface is None:
+                self._endpoints.pop(name, None)
+            else:
+                self._endpoints[name] = tuple(sorted(str(a.network_address) for a in interface.addresses))
 
     def state(self) -> dict[str, object]:
         """Return what felix is at, for people; called from another thread, so it copies."""
-        endpoints = dict(self._endpoints)
+        endpoints, dataplane = dict(self._endpoints), self._dataplane
         return {
             "acting": self.is_acting,
             "in_sync": self._in_sync,
             "datastore_ready": self._ready,
             "endpoints": {
-                name: {"addresses": list(addresses), "programmed": self._dataplane.is_programmed(name)}
+                name: {
+                    "addresses": list(addresses),
+                    "programmed": dataplane is not None and dataplane.is_programmed(name),
+                }
                 for name, addresses in sorted(endpoints.items())
             },
             "failing": sorted(self._failing),
@@ -145,39 +172,60 @@ class Agent:
                 for change in self._reader.read_all(changes):
                     self._take(change)
             case InSync():
-                self._log.info("datastore.in_sync")
-                self._in_sync = self._dirty = True
-                self._health.done(DATASTORE)
-                if self._ready is not True:
-                    # this state is wanted during upgrades: live and ready, doing nothing (felix.md 1.3)
-                    self._log.warning("datastore.not_ready", ready=self._ready, effect="the kernel stays as it is")
-                    self._health.done(FIRST_APPLY)
+                self._take_in_sync()
             case OutOfSync(reason):
                 self._log.warning("datastore.away", error=reason, effect="the dataplane keeps what it has")
+            case FlowsDeleted(address, failure):
+                self._take_flows(address, failure)
+            case _:
+                if self._dataplane is not None:  # until there is one nobody needs to know: it begins with a full read
+                    self._hear_kernel(self._dataplane, message)
+
+    def _hear_kernel(self, dataplane: Dataplane, event: KernelEvent) -> None:
+        match event:
             case LinkChanged(link):
-                self._dataplane.link_changed(link.name, link)
+                dataplane.link_changed(link.name, link)
                 self._dirty = True
             case LinkGone(name):
-                self._dataplane.link_changed(name, None)
+                dataplane.link_changed(name, None)
                 self._dirty = True
             case RouteWritten(key, route):
-                self._dataplane.route_changed(key, route, gone=False)
+                dataplane.route_changed(key, route, gone=False)
                 self._dirty = True
             case RouteGone(key, route):
-                self._dataplane.route_changed(key, route, gone=True)
+                dataplane.route_changed(key, route, gone=True)
                 self._dirty = True
             case ResyncNeeded(reason):
                 self._log.info("kernel.events_lost", reason=reason)
-                self.see_interfaces()
-                self._dataplane.resync_routes()
+                self._see_interfaces(dataplane)
+                dataplane.resync_routes()
                 self._dirty = True
-            case FlowsDeleted(address, failure):
-                if failure is not None:
-                    self._log.error("flows.delete_failed", address=str(address), error=str(failure))
-                self._dataplane.flows_deleted(address)
-                self._dirty = True
+            case RulesChanged():
+                pass  # whether it was somebody else is asked at every turn
             case AddressAdded() | AddressGone():
                 pass  # host endpoints will need them
+            case _:
+                assert_never(event)
+
+    def _take_in_sync(self) -> None:
+        self._log.info("datastore.in_sync")
+        self._in_sync = True
+        self._health.done(DATASTORE)
+        if self._ready is not True:
+            # this state is wanted during upgrades: live and ready, doing nothing (felix.md 1.3)
+            self._log.warning("datastore.not_ready", ready=self._ready, effect="the kernel stays as it is")
+            self._health.done(DATAPLANE)
+
+    def _take_flows(self, address: IPAddress, failure: DataplaneError | None) -> None:
+        if self._dataplane is None:
+            return
+        self._dataplane.flows_deleted(address, failure)
+        if failure is None:
+            self._dirty = True
+        else:
+            effect = "no new route to the address until they can be deleted"
+            self._log.error("flows.delete_failed", address=str(address), error=str(failure), effect=effect)
+            self._retry_later()
 
     def _take(self, change: TypedChange) -> None:
         if change.bad is not None:
@@ -192,27 +240,33 @@ class Agent:
         ready = isinstance(value, ClusterInformation) and value.ready
         if self._ready and not ready:
             self._log.warning("datastore.locked", effect="felix ends and waits; the dataplane stays as it is")
-            self._end(RESTART_STATUS)
+            self._end_with(RESTART_STATUS)
         elif ready and not self._ready and self._in_sync:
             self._log.info("datastore.ready")
-            self._dirty = True
         self._ready = ready
+
+    def _end_with(self, status: int) -> None:
+        self._ending = True
+        self._end(status)
 
     def _take_parameters(self, resolved: Resolved) -> None:
         for refused in resolved.refused:
             self._log.error(
                 "setting.refused", name=refused.option, value=refused.value, origin=refused.origin, error=refused.reason
             )
-        before, self._known = self._known, resolved.parameters
+        parameters = resolved.parameters
+        before, self._known = self._known, parameters
         for name, origin in resolved.origins.items():
-            if before is None or self._origins.get(name) != origin:
-                self._log.info("setting.effective", name=name, value=resolved.text(name), origin=origin)
-        self._origins = dict(resolved.origins)
-        structure = structure_of(resolved.parameters)
-        if self._structure is not None and structure != self._structure:
+            setting = (resolved.text(name), origin)
+            if self._settings.get(name) != setting:
+                self._settings[name] = setting
+                self._log.info("setting.effective", name=name, value=setting[0], origin=origin)
+        if before is not None and structure_of(parameters) != structure_of(before):
             self._log.warning("setting.restart_needed", effect="felix ends and is started again; traffic goes on")
-            self._end(RESTART_STATUS)
-        self._structure = structure
+            self._end_with(RESTART_STATUS)
+            return
+        self._due.clear()  # the intervals may be others
+        self._follow(parameters)
 
     def _tell_problems(self, problems: Mapping[ResourceKey, tuple[str, ...]]) -> None:
         for key, texts in problems.items():
@@ -224,33 +278,38 @@ class Agent:
 
     # --- the dataplane -------------------------------------------------------------------------------------------
 
-    def _look_around(self, now: float) -> None:
+    def _look_around(self, dataplane: Dataplane, now: float) -> None:
         """Let the effectors read back what is due, by the clock or because somebody else changed rules."""
         parameters = self._pipeline.parameters
         for name, interval, resync in (
-            ("sets", parameters.sets_refresh_seconds, self._dataplane.resync_sets),
-            ("tables", parameters.tables_refresh_seconds, self._dataplane.resync_tables),
-            ("routes", parameters.routes_refresh_seconds, self._dataplane.resync_routes),
-            ("interfaces", parameters.interfaces_refresh_seconds, self.see_interfaces),
+            ("sets", parameters.sets_refresh_seconds, dataplane.resync_sets),
+            ("tables", parameters.tables_refresh_seconds, dataplane.resync_tables),
+            ("routes", parameters.routes_refresh_seconds, dataplane.resync_routes),
+            ("interfaces", parameters.interfaces_refresh_seconds, lambda: self._see_interfaces(dataplane)),
         ):
             if interval > 0 and now >= self._due.setdefault(name, now + interval):
                 self._due[name] = now + interval
                 resync()
                 self._dirty = True
-        if self._dataplane.notice_foreign_changes():
+        if now >= self._repair_at and dataplane.notice_foreign_changes():
+            self._repair_at = now + REPAIR_SECONDS
             self._log.info("rules.changed_by_others", effect="all tables are read back")
             self._dirty = True
 
-    def see_interfaces(self) -> None:
-        """Read all interfaces; to be called once before the first message."""
+    def _see_interfaces(self, dataplane: Dataplane) -> None:
+        """Read all interfaces. Nothing is written before that: routes of interfaces not seen would be removed."""
         try:
-            self._dataplane.links_changed(self._read_links())
+            dataplane.links_changed(self._read_links())
         except DataplaneError as error:
-            self._log.warning("interfaces.read_failed", error=str(error), retry="next_refresh")
+            self._log.warning("interfaces.read_failed", error=str(error), retry="soon")
+            self._interfaces_seen = False
+            self._retry_later()
+        else:
+            self._interfaces_seen = self._dirty = True
 
-    def _apply(self) -> None:
+    def _apply(self, dataplane: Dataplane) -> None:
         started = self._monotonic()
-        report = self._dataplane.apply()
+        report = dataplane.apply()
         took_ms = round((self._monotonic() - started) * 1000, 1)
         self._dirty = False
         self._tell(report, took_ms)
@@ -258,9 +317,14 @@ class Agent:
             self._retry_at = None
             self._backoff.reset()
         else:
-            self._retry_at = self._monotonic() + self._backoff.next()
+            self._retry_later()
         if report.tables_written and not (report.failed.keys() & {"set", "route"}):
-            self._health.done(FIRST_APPLY)
+            self._health.done(DATAPLANE)
+        else:
+            self._health.wait_for(DATAPLANE)
+
+    def _retry_later(self) -> None:
+        self._retry_at = self._monotonic() + self._backoff.next()
 
     def _tell(self, report: Report, took_ms: float) -> None:
         for thing, error in report.failed.items():
@@ -269,14 +333,18 @@ class Agent:
         for thing in self._failing - report.failed.keys():
             self._log.info("dataplane.recovered", what=thing)
         self._failing = frozenset(report.failed)
-        self._log.info("dataplane.applied", took_ms=took_ms, failed=len(report.failed))
+        tell = self._log.info if report.written else self._log.debug
+        tell("dataplane.applied", **report.written, failed=len(report.failed), took_ms=took_ms)
 
-    def _wait(self) -> float:
+    def _wait(self) -> float | None:
+        """Return the seconds until something is due by the clock."""
         now = self._monotonic()
-        times = [now + FOREIGN_CHANGES_SECONDS, *self._due.values()]
+        times = [*self._due.values()]
         if self._retry_at is not None:
             times.append(self._retry_at)
-        return max(0.0, min(times) - now)
+        if now < self._repair_at:
+            times.append(self._repair_at)  # what changed meanwhile was not asked for
+        return max(0.0, min(times) - now) if times else None
 
 
 def structure_of(parameters: Parameters) -> tuple[object, ...]:
@@ -288,7 +356,6 @@ def structure_of(parameters: Parameters) -> tuple[object, ...]:
         parameters.route_source,
         parameters.remove_external_routes,
         parameters.ip_forwarding,
+        parameters.ipv6,
         parameters.backend,
-        parameters.reporting_seconds,
-        parameters.reporting_ttl_seconds,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from felix.agent import Agent, FlowsDeleted, Message
-from felix.calc.parameters import Parameters, effective, environment_texts, file_texts, spec_texts
+from felix.calc.parameters import Parameters, effective, environment_texts, file_texts
 from felix.dataplane.conntrack import FlowCleaner
 from felix.dataplane.driver import Dataplane
 from felix.dataplane.interfaces import InterfaceEffector
@@ -21,6 +21,7 @@ from felix.dataplane.tables import TableEffector
 from felix.desired import TABLES
 from felix.pipeline import Pipeline
 from felix.status import StatusReporter
+from kernel.arp import ArpAnnouncer
 from kernel.conntrack import ConntrackFlows
 from kernel.links import NetlinkLinks
 from kernel.monitor import Monitor
@@ -29,18 +30,14 @@ from kernel.sets import IpsetSets
 from kernel.sysctl import ProcSysctls
 from kernel.xtables import TableKey
 from kernel.xtables_nft import NftTables
-from resources.codec import BadRecord, decode
-from resources.datastore.keys import ResourceKey, resource_key
 from resources.datastore.settings import connect, etcd_config_of_daemon
 from resources.datastore.store import Store
 from resources.datastore.syncer import Syncer
-from resources.errors import CalicoError, Transient
+from resources.errors import CalicoError
 from resources.kinds import by_plural
 from resources.kinds.clusterinformation import KIND as CLUSTER_INFORMATION
-from resources.kinds.felixconfiguration import KIND as FELIX_CONFIGURATION
 from resources.names import NodeName
 from resources.runtime import log, paths
-from resources.runtime.backoff import Backoff
 from resources.runtime.health import Health
 from resources.runtime.loop import Loop
 from resources.runtime.nodename import node_name
@@ -51,37 +48,34 @@ from resources.typed_sync import TypedReader
 class Felix:
     """The process: watchers around one owner thread. Made and run in the host's network namespace."""
 
-    def __init__(self, node: NodeName, store: Store, sources: list[Source], parameters: Parameters) -> None:
-        """`parameters` are those that the effectors are built with; the pipeline follows their changes."""
+    def __init__(self, node: NodeName, store: Store, sources: list[Source]) -> None:
+        """`sources` are the parameters that are stronger than the store's, strongest first."""
         self._status = 0
-        self._store = store
         self._health = Health()
         self._loop: Loop[Message] = Loop(self._handle)
-        self._links, self._routes = NetlinkLinks(), NetlinkRoutes()
-        self._monitor = Monitor(self._loop.post, own_ports=frozenset({self._routes.port}))
+        self._links, self._routes, self._tables = NetlinkLinks(), NetlinkRoutes(), NftTables()
+        self._monitor = Monitor(self._loop.post, rules=True, own_ports=frozenset({self._routes.port}))
         self._cleaner = FlowCleaner(ConntrackFlows(), lambda a, failure: self._loop.post(FlowsDeleted(a, failure)))
         pipeline = Pipeline(node, sources)
         reader = TypedReader([by_plural()[p] for p in sorted(pipeline.plurals | {CLUSTER_INFORMATION.plural})])
         self._agent = Agent(
             pipeline=pipeline,
             reader=reader,
-            dataplane=self._dataplane(parameters),
+            build=self._dataplane,
+            follow=self._follow,
             read_links=self._links.links,
             health=self._health,
             end=self.end,
             monotonic=time.monotonic,
         )
         self._syncer = Syncer(store, reader.prefixes, self._loop.post, on_crash=self._crashed)
-        self._reporter = StatusReporter(
-            store, node, interval_seconds=parameters.reporting_seconds, ttl_seconds=parameters.reporting_ttl_seconds
-        )
+        self._reporter = StatusReporter(store, node)
 
     def run(self) -> int:
         """Turn until ended; return the exit status."""
         self._health.watch_loop(lambda: self._loop.turned_at)
         self._health.state = self._agent.state
         self._health.serve(paths.health_socket("felix"))
-        self._agent.see_interfaces()
         self._monitor.start()
         self._syncer.start()
         self._reporter.start()
@@ -105,14 +99,20 @@ class Felix:
         structlog.get_logger().critical("syncer.crashed", error=repr(error), effect="felix ends and is started again")
         self.end(1)
 
+    def _follow(self, parameters: Parameters) -> None:
+        log.configure("felix", parameters.log_severity_screen)
+        self._reporter.follow(
+            interval_seconds=parameters.reporting_seconds, ttl_seconds=parameters.reporting_ttl_seconds
+        )
+
     def _dataplane(self, parameters: Parameters) -> Dataplane:
-        tables, sysctls = NftTables(), ProcSysctls()
+        tables, sysctls = self._tables, ProcSysctls()
         versions = (4, 6) if has_ipv6() else (4,)
         return Dataplane(
             sets=SetEffector(IpsetSets(), maxelem=parameters.set_size_max),
             tables=[TableEffector(tables, TableKey(version, table)) for version in versions for table in TABLES],
             table_kernel=tables,
-            interfaces=InterfaceEffector(sysctls, self._links),
+            interfaces=InterfaceEffector(sysctls, self._links, ArpAnnouncer()),
             routes=RouteEffector(
                 self._routes,
                 owns=owns(
@@ -148,41 +148,9 @@ def sources_of(environ: Mapping[str, str], file: Path = paths.FELIX_CFG) -> list
     return found
 
 
-def first_parameters(store: Store, node: NodeName, sources: list[Source]) -> Parameters:
-    """Return the parameters as the store has them now; waits for a store that does not answer.
-
-    What the effectors are built with must be known before they are; what changes later restarts felix.
-    """
-    logger = structlog.get_logger()
-    backoff = Backoff(0.2, 5.0)
-    waiting = False
-    while True:
-        try:
-            return effective([*sources, *_stored_sources(store, node)]).parameters
-        except Transient as error:
-            if not waiting:
-                logger.warning("datastore.away", error=str(error), effect="felix waits; the dataplane stays as it is")
-            waiting = True
-            time.sleep(backoff.next())
-
-
-def _stored_sources(store: Store, node: NodeName) -> list[Source]:
-    found: list[Source] = []
-    for name in (f"node.{node}", "default"):
-        item = store.get(resource_key(ResourceKey(FELIX_CONFIGURATION.plural, name)))
-        if item is None:
-            continue
-        try:
-            resource = decode(FELIX_CONFIGURATION, item.value, item.revision).resource
-        except BadRecord:
-            continue  # the pipeline reports it
-        found.append(Source(name, spec_texts(resource.spec, resource.metadata.annotations), strict=False))
-    return found
-
-
 def main() -> int:
     """Run felix in the foreground until SIGTERM or SIGINT."""
-    log.configure("felix", os.environ.get("FELIX_LOGSEVERITYSCREEN", "info"))
+    log.configure("felix")
     logger = structlog.get_logger()
     try:
         node, origin = node_name()
@@ -190,9 +158,8 @@ def main() -> int:
         logger.info("setting.effective", name="node_name", value=node, origin=origin)
         logger.info("setting.effective", name="etcd_endpoints", value=",".join(config.endpoints), origin=config.origin)
         sources = sources_of(os.environ)
-        effective(sources)  # a bad value of the operator's ends the start here
-        store = connect(config)
-        felix = Felix(node, store, sources, first_parameters(store, node, sources))
+        log.configure("felix", effective(sources).parameters.log_severity_screen)
+        felix = Felix(node, connect(config), sources)  # a bad value of the operator's ends the start here
     except CalicoError as error:
         logger.critical("start.failed", error=str(error), hint=error.hint)
         return 1

@@ -27,8 +27,8 @@ class StatusReporter:
         store: Store,
         node: NodeName,
         *,
-        interval_seconds: float,
-        ttl_seconds: float,
+        interval_seconds: float = 30.0,
+        ttl_seconds: float = 90.0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
@@ -36,25 +36,45 @@ class StatusReporter:
         self._interval = interval_seconds
         self._ttl = ttl_seconds
         self._now = now
-        self._log = structlog.get_logger().bind(component="felix.status")
+        self._log = structlog.get_logger()
         self._started = time.monotonic()
         self._first = True
         self._failing = False
-        self._stopping = threading.Event()
+        self._stopped = False
+        self._changed = threading.Condition()
 
     def start(self) -> None:
-        """Begin to report, unless the interval is 0."""
-        if self._interval > 0:
-            threading.Thread(target=self._run, name="status", daemon=True).start()
+        """Begin to report."""
+        threading.Thread(target=self._run, name="status", daemon=True).start()
+
+    def follow(self, *, interval_seconds: float, ttl_seconds: float) -> None:
+        """Report so often from now on (0: not at all), each status holding so long."""
+        with self._changed:
+            self._interval, self._ttl = interval_seconds, ttl_seconds
+            self._changed.notify()
 
     def stop(self) -> None:
-        self._stopping.set()
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
 
     def _run(self) -> None:
-        wait = min(FIRST_AFTER_SECONDS, self._interval)
-        while not self._stopping.wait(wait):
+        due = self._started + FIRST_AFTER_SECONDS
+        while self._waited_until(due):
             self.report()
-            wait = self._interval
+            due = time.monotonic() + self._interval
+
+    def _waited_until(self, due: float) -> bool:
+        """Wait until then, or as long as a new interval says; False: it is over."""
+        with self._changed:
+            while not self._stopped:
+                now = time.monotonic()
+                if self._interval > 0:
+                    due = min(due, now + self._interval)
+                    if now >= due:
+                        return True
+                self._changed.wait(due - now if self._interval > 0 else None)
+            return False
 
     def report(self) -> bool:
         """Write both keys; return whether it worked."""

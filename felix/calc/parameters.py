@@ -276,6 +276,10 @@ class Parameters:
     set_size_max: int = _option(
         "MaxIpsetSize", integer(1), 1048576, "Members that a set may have; a set with more closes what refers to it."
     )
+    log_severity_screen: str = _option(
+        "LogSeverityScreen", choice("Trace", "Debug", "Info", "Warning", "Error", "Fatal"), "Info",
+        "What is logged: this level and above.", zero="Fatal",
+    )
     log_prefix: str = _option(
         "LogPrefix", _log_prefix, "calico-packet", "What lines of the Log action begin with.", zero=""
     )

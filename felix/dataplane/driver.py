@@ -1,7 +1,8 @@
 """The order of an apply, and what is left pending after it (reference felix.md 1.5; design: sets, tables, then routes).
 
 Additions go sets, tables, interfaces, routes; removals the other way round. So a packet meets an endpoint's chains
-before it can reach the endpoint, and a rule never names a set that is not there.
+before it can reach the endpoint, and a rule never names a set that is not there. The address families follow one
+another: one whose tables cannot be written stays closed and does not hold up the other.
 """
 
 import ipaddress
@@ -36,7 +37,9 @@ class Report:
     unswept: int = 0
     """Sets that wait to be destroyed in a later round."""
     tables_written: bool = True
-    """False: no rule table could be brought up to date, so no route was written."""
+    """False: some rule table could not be brought up to date, so no route of its address family was written."""
+    written: Mapping[str, int] = field(default_factory=dict)
+    """How many things of each kind were written or removed."""
 
     @property
     def is_clean(self) -> bool:
@@ -66,8 +69,14 @@ class Dataplane:
         self._routes = routes
         self._route_kernel = route_kernel
         self._sysctls = sysctls
-        self._forwarding = [path for path, wanted in ((IP_FORWARD, forward_v4), (IP6_FORWARD, forward_v6)) if wanted]
+        self._versions = sorted({key.version for key in self._tables})
+        self._forwarding = {
+            version: path
+            for version, path, wanted in ((4, IP_FORWARD, forward_v4), (6, IP6_FORWARD, forward_v6))
+            if wanted
+        }
         self._links: dict[IfName, Link] = {}
+        self._went: Link | None = None
 
     def want(self, update: Update) -> None:
         """Take what the calculation changed. No kernel I/O."""
@@ -90,14 +99,18 @@ class Dataplane:
     def link_changed(self, name: IfName, link: Link | None) -> None:
         """Take one interface as it is now; None: it is gone."""
         if link is None:
-            self._links.pop(name, None)
+            self._went = self._links.pop(name, None)
         else:
+            if self._went is not None and self._went.index == link.index:
+                self._routes.resync()  # it has another name now, and its routes are still there
+            self._went = None
             self._links[name] = link
         self._interfaces.links_changed(self._links, (name,))
         self._routes.links_changed(self._links, (name,))
 
-    def flows_deleted(self, address: IPAddress) -> None:
-        self._routes.flows_deleted(address)
+    def flows_deleted(self, address: IPAddress, failure: DataplaneError | None = None) -> None:
+        """Take note that the flows of an address are gone, or could not be deleted."""
+        self._routes.flows_deleted(address, failure)
 
     def route_changed(self, key: RouteKey, route: Route, *, gone: bool) -> None:
         """Take note of a route that somebody else wrote or deleted."""
@@ -127,20 +140,45 @@ class Dataplane:
 
     def apply(self) -> Report:
         """Make the kernel as wanted. What fails stays pending and is in the report; the rest goes on."""
+        before = self._counts()
         failed: dict[str, DataplaneError] = {}
-        self._step(failed, "route", self._routes.remove)
+        routes_known = self._step(failed, "route", self._routes.refresh)
+        if routes_known:
+            self._step(failed, "route", self._answer_for_the_gateway)
+            self._step(failed, "route", self._routes.remove)
         self._step(failed, "set", self._sets.apply)
-        tables_written = True
-        for key in sorted(self._tables, key=lambda key: (key.version, TABLES.index(key.table))):
-            tables_written &= self._step(failed, f"table {key}", self._tables[key].apply)
-        self._step(failed, "setting", self._forward)
-        self._step(failed, "interface", self._interfaces.apply)
-        self._step(failed, "route", self._answer_for_the_gateway)
-        if tables_written:
-            # while a table could not be written at all, no address becomes reachable
-            self._step(failed, "route", self._routes.add)
+        written = [self._apply_family(version, failed, with_routes=routes_known) for version in self._versions]
+        if all(written):
             self._step(failed, "set", self._sets.sweep)
-        return Report(failed=failed, unswept=self._sets.unswept, tables_written=tables_written)
+        return Report(
+            failed=failed,
+            unswept=self._sets.unswept,
+            tables_written=all(written),
+            written={kind: count - before[kind] for kind, count in self._counts().items() if count > before[kind]},
+        )
+
+    def _apply_family(self, version: int, failed: dict[str, DataplaneError], *, with_routes: bool) -> bool:
+        """Write tables, and only when they are as wanted what makes addresses reachable; return whether they are."""
+        keys = [key for table in TABLES if (key := TableKey(version, table)) in self._tables]
+        written = [self._step(failed, f"table {key}", self._tables[key].apply) for key in keys]
+        if not all(written):
+            return False
+        self._step(failed, "setting", lambda: self._forward(version))
+        if version == self._versions[0]:
+            self._step(failed, "interface", self._interfaces.apply)
+        if with_routes:
+            self._step(failed, "route", lambda: self._routes.add(version))
+        if version == 4:
+            self._step(failed, "interface", lambda: self._interfaces.announce(self._routes.is_written))
+        return True
+
+    def _counts(self) -> dict[str, int]:
+        return {
+            "sets": self._sets.written,
+            "chains": sum(table.written for table in self._tables.values()),
+            "settings": self._interfaces.written,
+            "routes": self._routes.written,
+        }
 
     def _step(
         self, failed: dict[str, DataplaneError], kind: str, action: Callable[[], Mapping[K, DataplaneError]]
@@ -153,18 +191,17 @@ class Dataplane:
             return False
         return True
 
-    def _forward(self) -> Mapping[str, DataplaneError]:
-        failed: dict[str, DataplaneError] = {}
-        for path in self._forwarding:
-            try:
-                if self._sysctls.read(path) != "1":
-                    self._sysctls.write(path, "1")
-            except DataplaneError as error:
-                failed[path] = error
-        return failed
+    def _forward(self, version: int) -> Mapping[str, DataplaneError]:
+        path = self._forwarding.get(version)
+        if path is not None and self._sysctls.read(path) != "1":
+            self._sysctls.write(path, "1")
+        return {}
 
     def _answer_for_the_gateway(self) -> Mapping[str, DataplaneError]:
-        """Proxy ARP answers only if the host has a unicast route for 169.254.1.1 elsewhere (felix.md 2.2)."""
-        if self._route_kernel.lookup(GATEWAY) is None:
+        """Proxy ARP answers only if the host has a unicast route for 169.254.1.1 elsewhere (felix.md 2.2).
+
+        A route of ours that makes it answer stays: whether it is still needed shows only when it is gone.
+        """
+        if self._routes.is_there(GATEWAY_NETWORK) or self._route_kernel.lookup(GATEWAY) is None:
             self._routes.want_on(GATEWAY_NETWORK, IfName("lo"))
         return {}

@@ -2,23 +2,25 @@
 
 Settings are written when the interface comes up, again at each resync, and only if they differ. One that cannot
 be written makes that endpoint fail, nobody else.
+
+A container that sent its first packet before we were done has asked for its gateway in vain, and would ask again only
+after a second. So where proxy ARP was just switched on the answer is sent unasked.
 """
 
 import errno
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import IPv4Address
 
 from felix.desired import LocalInterface
+from kernel.arp import Announcer
 from kernel.errors import DataplaneError, NoSuchDevice, NoSuchEntry
 from kernel.link import Link
 from kernel.links import LinkKernel
 from kernel.sysctl import Sysctls
-from resources.names import IfName
+from resources.names import GATEWAY, IfName
 
-REQUIRED_V4 = (
-    ("net/ipv4/conf/{}/route_localnet", "1"),
-    ("net/ipv4/conf/{}/proxy_arp", "1"),
-    ("net/ipv4/conf/{}/forwarding", "1"),
-)
+PROXY_ARP = "net/ipv4/conf/{}/proxy_arp"
+REQUIRED_V4 = (("net/ipv4/conf/{}/route_localnet", "1"), ("net/ipv4/conf/{}/forwarding", "1"), (PROXY_ARP, "1"))
 WISHED_V4 = (("net/ipv4/neigh/{}/proxy_delay", "0"),)
 REQUIRED_V6 = (("net/ipv6/conf/{}/proxy_ndp", "1"), ("net/ipv6/conf/{}/forwarding", "1"))
 WISHED_V6 = (("net/ipv6/conf/{}/accept_ra", "0"),)
@@ -29,13 +31,17 @@ RP_FILTER = "net/ipv4/conf/{}/rp_filter"
 class InterfaceEffector:
     """Writes the settings of workload interfaces that are there and up."""
 
-    def __init__(self, sysctls: Sysctls, links: LinkKernel) -> None:
+    def __init__(self, sysctls: Sysctls, links: LinkKernel, announcer: Announcer) -> None:
         self._sysctls = sysctls
         self._kernel = links
+        self._announcer = announcer
         self._wanted: dict[IfName, LocalInterface] = {}
         self._links: Mapping[IfName, Link] = {}
         self._due: set[IfName] = set()
+        self._unannounced: set[IfName] = set()
         self._rp_filter = ""
+        self.written = 0
+        """How many settings were written so far."""
 
     def resync(self) -> None:
         self._due.update(self._wanted)
@@ -44,6 +50,7 @@ class InterfaceEffector:
         if wanted is None:
             self._wanted.pop(interface, None)
             self._due.discard(interface)
+            self._unannounced.discard(interface)
         else:
             self._wanted[interface] = wanted
             self._due.add(interface)
@@ -70,13 +77,30 @@ class InterfaceEffector:
                 self._due.discard(name)
         return failed
 
+    def announce(self, is_reachable: Callable[[IfName], bool]) -> dict[IfName, DataplaneError]:
+        """Answer for the gateway where that became possible just now; nobody depends on it, so it cannot fail.
+
+        Not before answers could come back: what a container has waiting goes out at once.
+        """
+        for name in [name for name in self._unannounced if is_reachable(name)]:
+            self._unannounced.discard(name)
+            link = self._links.get(name)
+            for address in self._wanted[name].addresses:
+                if link is not None and isinstance(address.network_address, IPv4Address):
+                    try:
+                        self._announcer.announce(link, GATEWAY, address.network_address)
+                    except DataplaneError:
+                        continue  # the container asks again by itself
+        return {}
+
     def _write(self, name: IfName, wanted: LocalInterface) -> None:
         versions = {address.version for address in wanted.addresses}
         if 4 in versions:
-            for path, value in REQUIRED_V4:
-                self._set(path.format(name), value)
-            self._set(RP_FILTER.format(name), self._default_rp_filter())
             self._wish(WISHED_V4, name)
+            self._set(RP_FILTER.format(name), self._default_rp_filter())
+            for path, value in REQUIRED_V4:
+                if self._set(path.format(name), value) and path is PROXY_ARP:
+                    self._unannounced.add(name)
         if 6 in versions:
             for path, value in REQUIRED_V6:
                 self._set(path.format(name), value)
@@ -94,9 +118,13 @@ class InterfaceEffector:
                 if error.errno not in (errno.ENOENT, errno.EROFS):
                     raise
 
-    def _set(self, path: str, value: str) -> None:
-        if self._sysctls.read(path) != value:
-            self._sysctls.write(path, value)
+    def _set(self, path: str, value: str) -> bool:
+        """Return whether it had to be written."""
+        if self._sysctls.read(path) == value:
+            return False
+        self._sysctls.write(path, value)
+        self.written += 1
+        return True
 
     def _default_rp_filter(self) -> str:
         # the raw table's rpfilter rule is the check; the interface keeps what the host's operator chose

@@ -54,9 +54,11 @@ class RouteEffector:
         self._extra: set[RouteKey] = set()
         self._links: Mapping[IfName, Link] = {}
         self._delta: Delta[RouteKey, Route] = Delta()
-        self._foreign: Mapping[RouteKey, tuple[Route, ...]] = {}
         self._cleaning: set[IPAddress] = set()
+        self._unclean: dict[IPAddress, DataplaneError] = {}
         self._resync_due = True
+        self.written = 0
+        """How many routes were written and deleted so far."""
 
     def resync(self) -> None:
         """Read the routing table back before the next apply."""
@@ -101,9 +103,15 @@ class RouteEffector:
             if wanted := self._interfaces.get(name):
                 self._choose(wanted.addresses)
 
-    def flows_deleted(self, address: IPAddress) -> None:
-        """Note that the flows of `address` are gone: its routes may be written."""
+    def flows_deleted(self, address: IPAddress, failure: DataplaneError | None = None) -> None:
+        """Note that the flows of `address` are gone: its routes may be written.
+
+        With a `failure` they may not, as old flows would pass by the policy of the address's next owner; it is tried
+        again when the address is wanted.
+        """
         self._cleaning.discard(address)
+        if failure is not None:
+            self._unclean[address] = failure
 
     def is_written(self, interface: IfName) -> bool:
         """Return whether every route that is due on `interface` is in the kernel."""
@@ -116,17 +124,23 @@ class RouteEffector:
             for address in wanted.addresses
         )
 
-    def remove(self) -> dict[RouteKey, DataplaneError]:
-        """Delete what is there and not wanted, or there on another interface; return what failed.
+    def is_there(self, address: IPNetwork) -> bool:
+        """Return whether a route of ours to `address` was in the kernel when last looked."""
+        return RouteKey(address) in self._delta.actual
+
+    def refresh(self) -> dict[RouteKey, DataplaneError]:
+        """Read the table back if that is due.
 
         Raises:
             DataplaneError: the table cannot be read.
         """
         if self._resync_due:
-            found = self._kernel.read(self._owns)
-            self._foreign = found.foreign
-            self._delta.saw_all(found.ours)
+            self._delta.saw_all(self._kernel.read(self._owns).ours)
             self._resync_due = False
+        return {}
+
+    def remove(self) -> dict[RouteKey, DataplaneError]:
+        """Delete what is there and not wanted, or there on another interface; return what failed."""
         going = {key: self._delta.actual[key] for key in self._delta.stale()}
         for key, route in self._delta.missing():
             there = self._delta.actual.get(key)
@@ -138,33 +152,41 @@ class RouteEffector:
         for key in going.keys() - failed.keys():
             self._delta.gone(key)
             self._clean(key)
+            self.written += 1
         self._resync_due |= bool(failed)
         return failed
 
-    def add(self) -> dict[RouteKey, DataplaneError]:
-        """Write what is missing; return what failed. Addresses whose flows are still being deleted wait."""
-        missing = {
-            key: route
-            for key, route in self._delta.missing()
-            if key.destination.network_address not in self._cleaning
-        }
+    def add(self, version: int) -> dict[RouteKey, DataplaneError]:
+        """Write what is missing in one address family; return what failed.
+
+        Addresses whose flows are still being deleted wait.
+        """
+        wanted = {key: route for key, route in self._delta.missing() if key.destination.version == version}
+        unclean = self._held_back(wanted)
+        missing = {key: route for key, route in wanted.items() if key.destination.network_address not in self._cleaning}
         if not missing:
-            return {}
+            return unclean
         ours = {key: route for key, route in missing.items() if key in self._delta.actual}
         failed = self._kernel.replace(ours) if ours else {}
         fresh = {key: route for key, route in missing.items() if key not in ours}
         failed |= self._kernel.add(fresh) if fresh else {}
         for key in missing.keys() - failed.keys():
             self._delta.saw(key, missing[key])
+            self.written += 1
         for key in [k for k, error in failed.items() if isinstance(error, (NoSuchDevice, DeviceDown))]:
             del failed[key]  # the interface's own event brings it back
         self._resync_due |= any(not isinstance(error, AlreadyThere) for error in failed.values())
-        return failed
+        return failed | unclean
 
-    @property
-    def pending(self) -> bool:
-        """Whether anything is still to be written."""
-        return bool(self._delta)
+    def _held_back(self, missing: Mapping[RouteKey, Route]) -> dict[RouteKey, DataplaneError]:
+        """Ask again for the deletion of flows that failed before, and return those failures."""
+        failed: dict[RouteKey, DataplaneError] = {}
+        for key in missing:
+            failure = self._unclean.pop(key.destination.network_address, None)
+            if failure is not None:
+                failed[key] = failure
+                self._clean(key)
+        return failed
 
     def _choose(self, addresses: Iterable[IPNetwork]) -> None:
         for address in addresses:

@@ -30,6 +30,8 @@ class SetEffector:
         self._actual: dict[str, _Set] = {}
         self._touched: dict[str, set[str] | None] = {}  # None: compare the whole set
         self._resync_due = True
+        self.written = 0
+        """How many sets were made, changed and destroyed so far."""
 
     def resync(self) -> None:
         """Read all sets back before the next apply."""
@@ -97,6 +99,7 @@ class SetEffector:
             if name not in failed:
                 del self._actual[name]
                 self._touched.pop(name, None)
+                self.written += 1
         return failed
 
     @property
@@ -129,9 +132,11 @@ class SetEffector:
                 held = self._actual.setdefault(delta.spec.name, _Set(delta.spec))
                 held.members -= delta.remove
                 held.members |= delta.add
+                self.written += 1
         for rewritten in rewrites:
             if rewritten.spec.name not in failed:
                 self._actual[rewritten.spec.name] = _Set(rewritten.spec, set(rewritten.members))
+                self.written += 1
         self._touched = dict.fromkeys(failed)
         self._resync_due = bool(failed)
 

@@ -31,6 +31,8 @@ class TableEffector:
         self._dirty: set[str] = set()
         self._condemned: dict[str, DataplaneError] = {}
         self._resync_due = True
+        self.written = 0
+        """How many chains were written and deleted so far, kernel chains included."""
 
     def resync(self) -> None:
         """Read the table back before the next apply, and try chains again that were refused."""
@@ -128,6 +130,8 @@ class TableEffector:
             self._condemned[chain] = refusal
 
     def _settle(self, change: TableChange, stuck: Mapping[str, DataplaneError]) -> None:
+        outside = {*change.insert, *change.append, *(chain for chain, _ in change.delete)}
+        self.written += len(change.chains) + len(change.remove_chains - stuck.keys()) + len(outside)
         for chain in change.chains:
             self._actual[chain] = self._wanted(chain).tags
         for chain in change.remove_chains - stuck.keys():

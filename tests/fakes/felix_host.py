@@ -3,6 +3,7 @@
 import ipaddress
 
 from fakes.kernel import FakeKernel
+from fakes.tables import FakeTables
 from felix.dataplane.driver import Dataplane
 from felix.dataplane.interfaces import InterfaceEffector
 from felix.dataplane.routes import RouteEffector, owns
@@ -17,8 +18,15 @@ from resources.names import IfName, IPAddress
 class FelixHost:
     """A fake kernel with a default route and a dataplane on it; `restart` makes a fresh one, as a new process would."""
 
-    def __init__(self) -> None:
-        self.kernel = FakeKernel()
+    def __init__(
+        self,
+        *,
+        kernel: FakeKernel | None = None,
+        tables: FakeTables | None = None,
+        versions: tuple[int, ...] = (4,),
+    ) -> None:
+        self.kernel = kernel or FakeKernel()
+        self._tables, self._versions = tables or self.kernel.tables, versions
         self.kernel.links.add(IfName("eth0"), ipaddress.ip_interface("192.0.2.10/24"))
         default = Route.via(ipaddress.ip_address("192.0.2.1"), IfName("eth0"), protocol=3)
         self.kernel.routes.put(RouteKey(ipaddress.ip_network("0.0.0.0/0")), default)
@@ -34,9 +42,11 @@ class FelixHost:
         )
         self.dataplane = Dataplane(
             sets=SetEffector(self.kernel.sets, maxelem=1000),
-            tables=[TableEffector(self.kernel.tables, TableKey(4, table)) for table in TABLES],
-            table_kernel=self.kernel.tables,
-            interfaces=InterfaceEffector(self.kernel.sysctls, self.kernel.links),
+            tables=[
+                TableEffector(self._tables, TableKey(version, table)) for version in self._versions for table in TABLES
+            ],
+            table_kernel=self._tables,
+            interfaces=InterfaceEffector(self.kernel.sysctls, self.kernel.links, self.kernel.announcer),
             routes=self.routes,
             route_kernel=self.kernel.routes,
             sysctls=self.kernel.sysctls,

@@ -7,6 +7,7 @@
 Every part obeys the same contract as the real thing (`fakes.*_contract`).
 """
 
+from fakes.arp import FakeAnnouncer
 from fakes.flows import FakeFlows
 from fakes.links import FakeLinks
 from fakes.routes import FakeRoutes
@@ -25,3 +26,4 @@ class FakeKernel:
         self.sets = FakeSets()
         self.tables = FakeTables(self.sets)
         self.flows = FakeFlows()
+        self.announcer = FakeAnnouncer(self.links)

@@ -4,11 +4,13 @@ from collections.abc import Callable
 import pytest
 
 from fakes.felix_host import FelixHost
+from fakes.kernel import FakeKernel
+from fakes.tables import FakeTables
 from felix.desired import Chain, ChainKey, IPSet, KernelChain, LocalInterface, Update
-from kernel.errors import DataplaneError, NoSuchEntry, ReadOnly, ToolFailed
+from kernel.errors import DataplaneError, DumpInterrupted, NoSuchEntry, ReadOnly, ToolFailed, ToolMissing
 from kernel.route import RouteKey
-from kernel.xtables import TableKey
-from resources.names import IfName
+from kernel.xtables import TableChange, TableKey
+from resources.names import GATEWAY, IfName
 
 CALI1 = IfName("cali1")
 A = ipaddress.ip_network("10.0.0.1/32")
@@ -79,11 +81,118 @@ def test_no_address_becomes_reachable_while_its_rules_cannot_be_written(host: Fe
 
 def test_forwarding_is_switched_on_after_the_tables(host: FelixHost) -> None:
     host.kernel.tables.unwritable = ToolFailed("no")
+    host.kernel.links.add(CALI1)
+    host.see_links()
     host.dataplane.want(ENDPOINT_UP)
     host.dataplane.apply()
+    assert host.kernel.sysctls.writes == []  # neither forwarding nor proxy ARP: a container could send unpoliced
     host.kernel.tables.unwritable = None
     host.dataplane.apply()
     assert host.kernel.sysctls.writes.count(("net/ipv4/ip_forward", "1")) == 1
+
+
+class OneFamily(FakeTables):
+    """Cannot write the tables of one address family."""
+
+    broken = 6
+
+    def write(self, key: TableKey, change: TableChange) -> dict[str, DataplaneError]:
+        if key.version == self.broken:
+            raise ToolMissing(f"no program for table {key}")
+        return super().write(key, change)
+
+
+@pytest.mark.parametrize(("broken", "written"), [(6, {"10.0.0.1/32"}), (4, {"2001:db8::1/128"})])
+def test_an_address_family_that_fails_stays_closed_and_does_not_hold_up_the_other(
+    broken: int, written: set[str]
+) -> None:
+    kernel = FakeKernel()
+    tables = OneFamily(kernel.sets)
+    tables.broken = broken
+    host = FelixHost(kernel=kernel, tables=tables, versions=(4, 6))
+    kernel.links.add(CALI1)
+    host.see_links()
+    both = LocalInterface(frozenset({A, ipaddress.ip_network("2001:db8::1/128")}), None)
+    host.dataplane.want(
+        Update(
+            chains={ChainKey(version, "filter", "cali-FORWARD"): chain("a", "-j DROP") for version in (4, 6)},
+            interfaces={CALI1: both},
+        )
+    )
+    report = host.dataplane.apply()
+    assert list(report.failed) == [f"table filter (IPv{broken})"]
+    assert not report.tables_written
+    assert host.cali_routes().keys() == written
+
+
+def test_the_gateway_is_answered_for_where_there_is_no_default_route(host: FelixHost) -> None:
+    """Proxy ARP answers only for what the host would route elsewhere (reference felix.md 2.2)."""
+    default = RouteKey(ipaddress.ip_network("0.0.0.0/0"))
+    gateway = RouteKey(ipaddress.ip_network("169.254.1.1/32"))
+    host.dataplane.apply()
+    assert gateway not in host.kernel.routes.routes
+    host.kernel.routes.lose(default)
+    host.dataplane.apply()
+    assert host.kernel.routes.routes[gateway].devices == {"lo"}
+    host.kernel.routes.log.clear()
+    host.restart()
+    host.dataplane.apply()
+    host.dataplane.apply()
+    assert host.kernel.routes.log == []
+    assert host.kernel.routes.routes[gateway].devices == {"lo"}
+
+
+def test_a_container_that_asked_in_vain_is_answered_once_it_can_be_reached(host: FelixHost) -> None:
+    host.kernel.links.add(CALI1)
+    host.see_links()
+    host.kernel.routes.refuse.add(RouteKey(A))
+    host.dataplane.want(ENDPOINT_UP)
+    host.dataplane.apply()
+    assert host.kernel.announcer.heard == []
+    host.kernel.routes.refuse.clear()
+    host.dataplane.apply()
+    host.dataplane.apply()
+    assert host.kernel.announcer.heard == [(CALI1, GATEWAY, A.network_address)]
+
+
+def test_an_interface_that_goes_before_it_is_answered_is_forgotten(host: FelixHost) -> None:
+    host.kernel.links.add(CALI1)
+    host.see_links()
+    host.kernel.routes.refuse.add(RouteKey(A))
+    host.dataplane.want(ENDPOINT_UP)
+    host.dataplane.apply()
+    host.dataplane.want(ENDPOINT_DOWN)
+    host.kernel.links.remove(CALI1)
+    host.see_links()
+    host.kernel.routes.refuse.clear()
+    assert host.dataplane.apply().is_clean
+    assert host.kernel.announcer.heard == []
+
+
+def test_no_route_is_touched_while_the_routes_cannot_be_read(host: FelixHost) -> None:
+    host.kernel.links.add(CALI1)
+    host.see_links()
+    host.dataplane.want(ENDPOINT_UP)
+    host.dataplane.apply()
+    host.restart()
+    host.kernel.routes.log.clear()
+    host.kernel.routes.unreadable = DumpInterrupted("the routes keep changing")
+    assert list(host.dataplane.apply().failed) == ["route"]
+    assert host.kernel.routes.log == []
+    host.kernel.routes.unreadable = None
+    host.dataplane.want(ENDPOINT_UP)
+    assert host.dataplane.apply().is_clean
+    assert host.kernel.routes.log == []
+
+
+def test_the_report_counts_what_was_written(host: FelixHost) -> None:
+    host.kernel.links.add(CALI1)
+    host.see_links()
+    host.dataplane.want(ENDPOINT_UP)
+    assert host.dataplane.apply().written == {"sets": 1, "chains": 3, "settings": 3, "routes": 1}
+    assert host.dataplane.apply().written == {}
+    host.dataplane.want(ENDPOINT_DOWN)
+    assert host.dataplane.apply().written == {"sets": 1, "chains": 2, "routes": 1}
 
 
 def test_a_restart_with_nothing_changed_writes_nothing(host: FelixHost) -> None:
