@@ -55,6 +55,8 @@ class Job:
     address: IPAddress | None = None
     """Set: exactly this one."""
     addresses: list[IPAddress] = field(default_factory=list)
+    handle_revision: int = ABSENT
+    """Where our last transaction left the handle; anything else means that somebody touched what it names."""
     doubts: list[_Doubt] = field(default_factory=list)
     is_taken: bool = False
     """It is part of another thread's transaction."""
@@ -157,9 +159,12 @@ class Assigner:
 
     def _advance(self, job: Job, view: View, attempts: Attempts) -> Assignment | None:
         """Make one try; return what there is if there is nothing more to take."""
-        view.source.assume_absent(keys.handle_key(job.handle))
+        if not job.addresses and not job.doubts:
+            view.source.assume_absent(keys.handle_key(job.handle))
         if job.doubts:
             self._settle(job, view, attempts.timeout())
+        elif job.addresses and view.handle(job.handle).revision != job.handle_revision:
+            self._recheck(job, view, attempts.timeout())
         if not job.missing:
             return None
         search = self._search(job, view)
@@ -248,15 +253,17 @@ class Assigner:
             edit.requires_settings(choice.pool, view.config())
             for taker in (job, *followers):
                 after, ordinals = _taken(after, taker, search)
-                view.source.assume_absent(keys.handle_key(taker.handle))
+                if not taker.addresses:
+                    view.source.assume_absent(keys.handle_key(taker.handle))
                 handle = view.handle(taker.handle)
                 edit.handle(handle, (handle.value or Handle()).plus(choice.cidr, len(ordinals)))
                 takes.append((taker, _Doubt(choice.cidr, ordinals, before.sequence, handle.revision)))
             self._write_block(edit, choice, after, view)
             match self._session.commit(edit, view, attempts):
-                case Committed():
+                case Committed(revision):
                     for taker, take in takes:
                         taker.addresses += [after.address(o) for o in take.ordinals]
+                        taker.handle_revision = revision
                     if choice.how is How.BORROW:
                         self._session.report("address.borrowed", block=str(choice.cidr), owner=before.affinity)
                 case Lost():
@@ -330,6 +337,17 @@ class Assigner:
             if block is not None and all(_was_taken(block, o, doubt.sequence, job.handle) for o in doubt.ordinals):
                 job.addresses += [block.address(o) for o in doubt.ordinals]
         job.doubts.clear()
+        job.handle_revision = revision
+
+    def _recheck(self, job: Job, view: View, timeout: float) -> None:
+        """Drop what somebody released under the job's handle while the job still goes on."""
+        job.handle_revision = view.handle(job.handle).revision
+        cidrs = {cidr for address in job.addresses if (cidr := locate(view, None, address)[0]) is not None}
+        for key in map(keys.block_key, cidrs):
+            view.source.learn({key: self._session.store.get(key, timeout=timeout)})
+        blocks = [block for cidr in cidrs if (block := view.readable_block(cidr)) is not None]
+        kept = {block.address(o) for block in blocks for o in block.held_by(job.handle)}
+        job.addresses = [address for address in job.addresses if address in kept]
 
     def _given_up(self, job: Job, view: View, error: CalicoError) -> Assignment:
         """End a job that failed: what it has stays its own, what is in doubt is made certain if that can be done."""
