@@ -52,6 +52,11 @@ class Allocator:
         self._assigner = Assigner(self._session, self._ownership)
         self._releaser = Releaser(self._session, self._ownership)
 
+    @property
+    def waiting(self) -> int:
+        """How many assignments wait for the store's answer to those before them."""
+        return self._assigner.waiting
+
     # --- assign and release --------------------------------------------------------------------------------------
 
     def auto_assign(

@@ -107,6 +107,11 @@ class Assigner:
         self._ownership = ownership
         self._waiting: list[Job] = []
 
+    @property
+    def waiting(self) -> int:
+        with self._session.turn:
+            return len(self._waiting)
+
     def run(self, job: Job) -> Assignment:
         """Serve a job, or let the thread at work serve it along; return what it got."""
         session = self._session
@@ -178,7 +183,10 @@ class Assigner:
         if isinstance(choice, Choice):
             self._take(job, choice, search, view, attempts)
         elif not view.source.renew():
-            return _short(job, choice, search)
+            if not job.doubts:
+                return _short(job, choice, search)
+            if not self._fence(job, view):
+                raise _unknown(job, "nothing else is free")
         return None
 
     def _has_it(self, job: Job, address: IPAddress, view: View) -> bool:
@@ -352,11 +360,7 @@ class Assigner:
     def _given_up(self, job: Job, view: View, error: CalicoError) -> Assignment:
         """End a job that failed: what it has stays its own, what is in doubt is made certain if that can be done."""
         if job.doubts and not self._fence(job, view) and not job.addresses:
-            raise OutcomeUnknown(
-                f"{error}; it is not known whether an address was assigned under the handle {job.handle}",
-                hint="'calicoctl ipam check' lists it as leaked if it was and nothing uses it",
-                handle=job.handle,
-            ) from error
+            raise _unknown(job, str(error)) from error
         if not job.missing:
             return _complete(job)
         if not job.addresses:
@@ -393,6 +397,13 @@ def _taken(block: Block, job: Job, search: Search) -> tuple[Block, tuple[int, ..
 def _was_taken(block: Block, ordinal: int, sequence: int, handle: HandleId) -> bool:
     owner = block.owner(ordinal)
     return owner is not None and owner.is_held_by(handle) and block.sequences.get(ordinal, 0) == sequence
+
+
+def _unknown(job: Job, why: str) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"{why}; it is not known whether an address was assigned under the handle {job.handle}",
+        hint="'calicoctl ipam check' lists it as leaked if it was and nothing uses it", handle=job.handle,
+    )
 
 
 def _complete(job: Job) -> Assignment:

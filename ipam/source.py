@@ -11,7 +11,7 @@ from resources.datastore.store import KeyValue, Store
 
 
 class Source(Protocol):
-    """Keys and their values, each at the revision it was seen at."""
+    """Keys and their values, each at the revision it was seen at. One per call; what is behind it may be shared."""
 
     def get(self, key: str) -> KeyValue | None: ...
 
@@ -28,9 +28,9 @@ class Source(Protocol):
         ...
 
     def renew(self) -> bool:
-        """Make sure that what is read from now on is at least as new as this call.
+        """Make sure that what is read from now on is newer than this call of the allocator, and than what it learned.
 
-        Returns False if that was so already since the last renewal: reading again would bring nothing new.
+        Returns False if all that was read in it is so already: nothing new is to be expected.
         """
         ...
 
@@ -67,19 +67,24 @@ class ReadThrough:
         return [record for _, record in sorted(self._lists[prefix].items())]
 
     def learn(self, current: Mapping[str, KeyValue | None]) -> None:
-        self._aged = True
         for key, record in current.items():
-            covering = [below for prefix, below in self._lists.items() if key.startswith(prefix)]
+            covering = self._covering(key)
             for below in covering:
+                self._aged = self._aged or below.get(key) != record
                 if record is None:
                     below.pop(key, None)
                 else:
                     below[key] = record
             if not covering:
+                self._aged = self._aged or self._known.get(key, record) != record
                 self._known[key] = record
 
+    def _covering(self, key: str) -> Sequence[dict[str, KeyValue]]:
+        return [below for prefix, below in self._lists.items() if key.startswith(prefix)]
+
     def assume_absent(self, key: str) -> None:
-        self._known.setdefault(key, None)
+        if not self._covering(key):
+            self._known.setdefault(key, None)
 
     def renew(self) -> bool:
         aged, self._aged = self._aged, False
