@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ipam.errors import PoolUnusable
 from resources import codec
@@ -61,8 +62,9 @@ def key_of(name: PoolName) -> str:
     return PREFIX + name
 
 
+@lru_cache(maxsize=256)
 def decode(record: KeyValue) -> Pool:
-    """Read a pool's record.
+    """Read a pool's record; the same record is read once.
 
     Raises:
         BadRecord: it makes no sense, its block size is out of range, or a block is larger than the pool.

@@ -5,7 +5,8 @@ Every operation is stopped before each of its requests in turn: others act there
 """
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 
 import pytest
 
@@ -15,6 +16,7 @@ from fakes.stepwise_calico import SteppedCalico, advance, finish
 from ipam.allocator import Allocator
 from ipam.audit import Kind
 from ipam.results import Release
+from resources.datastore.memory import Backup, MemoryStore
 from resources.datastore.store import Store
 from resources.errors import CalicoError, Rejected
 from resources.names import HandleId, IPAddress, NodeName, PoolName
@@ -33,13 +35,20 @@ POOL_GONE = frozenset({Kind.STRAY_BLOCK})
 class Ledger:
     """A world, and who was told what in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, situation: Callable[["Ledger"], None] | None = None) -> None:
         self.world = World()
-        self.world.node("node1", "node2", "node3")
-        self.world.pool(str(POOL), "pool", blockSize=30)
         self.holders: dict[IPAddress, HandleId] = {}
         self.allow: frozenset[Kind] = frozenset()
         self.serial = 0
+        if situation is not None:
+            backup, seconds, holders = prepared(situation)
+            assert isinstance(self.world.store, MemoryStore)
+            self.world.store.restore(backup)
+            self.world.clock.now += seconds
+            self.holders.update(holders)
+        else:
+            self.world.node("node1", "node2", "node3")
+            self.world.pool(str(POOL), "pool", blockSize=30)
 
     def allocator(self, node: str, store: Store | None = None) -> Allocator:
         return self.world.allocator(node, store, seconds=2.0)
@@ -50,7 +59,7 @@ class Ledger:
 
     def fresh(self, stem: str) -> HandleId:
         self.serial += 1
-        return HandleId(f"{stem}-{self.serial}")
+        return HandleId(f"{stem}-{len(self.holders)}-{self.serial}")
 
     def told(self, addresses: list[IPAddress] | tuple[IPAddress, ...], handle: HandleId) -> None:
         for address in addresses:
@@ -70,6 +79,16 @@ class Ledger:
 
     def assert_sound(self) -> None:
         self.world.assert_sound(self.holders, allow=self.allow)
+
+
+@cache
+def prepared(situation: Callable[[Ledger], None]) -> tuple[Backup, float, Mapping[IPAddress, HandleId]]:
+    """Return the store, the seconds passed and who holds what in a situation, made once."""
+    ledger = Ledger()
+    began = ledger.world.clock.now
+    situation(ledger)
+    assert isinstance(ledger.world.store, MemoryStore)
+    return ledger.world.store.backup(), ledger.world.clock.now - began, ledger.holders
 
 
 # --- where it begins
@@ -246,8 +265,7 @@ def test_stopped_before_any_request_and_resumed(
     stopped: Callable[[Ledger, Store], None], meanwhile: Callable[[Ledger], None], situation: Callable[[Ledger], None]
 ) -> None:
     for nth in range(1, MOST_REQUESTS):
-        ledger = Ledger()
-        situation(ledger)
+        ledger = Ledger(situation)
         store = SteppedStore(ledger.world.store)
         acted = False
 
@@ -278,8 +296,7 @@ def test_stopped_before_any_request_for_good(
 ) -> None:
     """The store is as before a transaction or as after it, never between, and the next one finds its way."""
     for nth in range(1, MOST_REQUESTS):
-        ledger = Ledger()
-        situation(ledger)
+        ledger = Ledger(situation)
         store = SteppedStore(ledger.world.store)
 
         def die() -> None:
@@ -339,8 +356,7 @@ def test_the_original_stopped_between_any_two_requests(
     ours: Callable[[Ledger], None], operation: int, situation: Callable[[Ledger], None], resumes: bool
 ) -> None:
     for requests in range(MOST_REQUESTS):
-        ledger = Ledger()
-        situation(ledger)
+        ledger = Ledger(situation)
         steps = calico_stops(ledger)[operation]()
         before = dict(ledger.holders)
         goes_on = advance(steps, requests)  # type: ignore[arg-type]
