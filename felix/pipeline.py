@@ -79,7 +79,7 @@ class Pipeline:
             sets=sets,
             chains=dict(self._renderer.chains),
             kernel_chains=dict(self._renderer.kernel_chains),
-            interfaces=self._renderer.interfaces(),
+            interfaces=dict(self._renderer.interfaces),
         )
 
     def _with_whole_sets(self, conclusions: Conclusions) -> Conclusions:

@@ -47,6 +47,7 @@ class Renderer:
         self._chains: dict[ChainKey, Chain] = {}
         self._kernel_chains: dict[ChainKey, KernelChain] = {}
         self._fixed_sets: dict[str, frozenset[str]] = {}
+        self._interfaces: dict[IfName, LocalInterface] = {}
         self._new_chains: dict[ChainKey, Chain | None] = {}
         self.rendered = 0
         """How many chains were rendered: the cost, for tests and metrics."""
@@ -63,8 +64,9 @@ class Renderer:
     def fixed_sets(self) -> Mapping[str, IPSet]:
         return {name: self._fixed_set(name, members) for name, members in self._fixed_sets.items()}
 
-    def interfaces(self) -> dict[IfName, LocalInterface]:
-        return {name: self._local_interface(endpoint) for name, endpoint in self._endpoints.items()}
+    @property
+    def interfaces(self) -> Mapping[IfName, LocalInterface]:
+        return self._interfaces
 
     def render(self, conclusions: Conclusions) -> Update:
         """Take the conclusions in and return what they change."""
@@ -117,10 +119,7 @@ class Renderer:
             sets=sets,
             chains=chains,
             kernel_chains=kernel,
-            interfaces={
-                name: None if endpoint is None else self._local_interface(endpoint)
-                for name, endpoint in interfaces.items()
-            },
+            interfaces=self._changed_interfaces(interfaces),
             parameters=conclusions.parameters,
             problems=conclusions.problems,
         )
@@ -235,6 +234,17 @@ class Renderer:
         changes: dict[ChainKey, KernelChain | None] = dict.fromkeys(self._kernel_chains.keys() - wanted.keys())
         changes |= {key: chain for key, chain in wanted.items() if self._kernel_chains.get(key) != chain}
         self._kernel_chains = wanted
+        return changes
+
+    def _changed_interfaces(
+        self, endpoints: Mapping[IfName, LocalEndpoint | None]
+    ) -> dict[IfName, LocalInterface | None]:
+        changes: dict[IfName, LocalInterface | None] = {}
+        for name, endpoint in endpoints.items():
+            interface = None if endpoint is None else self._local_interface(endpoint)
+            if interface != self._interfaces.get(name):
+                changes[name] = interface
+        _fold(self._interfaces, changes)
         return changes
 
     def _local_interface(self, endpoint: LocalEndpoint) -> LocalInterface:

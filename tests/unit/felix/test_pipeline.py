@@ -292,6 +292,41 @@ def test_missing_profiles_and_tiers_are_told() -> None:
     assert pipeline.flush().problems == {LOCAL[0]: (), blocked[0]: ()}
 
 
+def test_a_profile_that_comes_and_goes_is_told() -> None:
+    pipeline = Pipeline(NodeName(HERE))
+    for key, value in (LOCAL, network_profile("net")):
+        pipeline.update(key, value)
+    assert pipeline.flush().problems == {}
+    missing = ("profile net does not exist: until it does it denies everything",)
+    pipeline.update(network_profile("net")[0], None)
+    assert pipeline.flush().problems == {LOCAL[0]: missing}
+    pipeline.update(*network_profile("net"))
+    assert pipeline.flush().problems == {LOCAL[0]: ()}
+
+
+def test_an_endpoint_that_changes_its_interface_keeps_its_policies() -> None:
+    pipeline = Pipeline(NodeName(HERE))
+    pipeline.update(*policy("p", "team == 'a'", [DENY]))
+    for number in range(20):  # the order in which two interfaces are settled is any
+        pipeline.update(*workload("aa1", "10.0.0.1/32", interface=f"cali{number}", labels={"team": "a"}))
+        pipeline.flush()
+        chains = {key.chain: chain for key, chain in pipeline.desired().chains.items()}
+        assert "cali-pi-gnp/p" in chains
+        assert any("cali-pi-gnp/p" in text for text in chains[f"cali-tw-cali{number}"].rules)
+        assert pipeline.desired().interfaces.keys() == {f"cali{number}"}
+
+
+def test_a_policy_alone_does_not_tell_interfaces_again() -> None:
+    pipeline = Pipeline(NodeName(HERE))
+    for key, value in (LOCAL, network_profile("net")):
+        pipeline.update(key, value)
+    pipeline.flush()
+    pipeline.update(*policy("p", "all()", [DENY]))
+    update = pipeline.flush()
+    assert update.chains
+    assert update.interfaces == {}
+
+
 def test_a_set_that_is_too_large_is_left_out_and_what_uses_it_allows_nothing() -> None:
     world = state(
         LOCAL, network_profile("net"), workload("bb1", "10.0.1.1/32", node=ELSEWHERE, profiles=["net"]),

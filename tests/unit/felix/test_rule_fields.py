@@ -96,7 +96,10 @@ def test_named_and_numeric_ports_are_a_union(numeric: list[Port]) -> None:
 
 def test_named_ports_within_a_selector() -> None:
     side = EntityRule(selector="name == 'a1'", ports=["http"])
-    assert reached(named_world(rule("Allow", "TCP", destination=side))) == {("a1", 8056)}
+    world = named_world(rule("Allow", "TCP", destination=side))
+    assert reached(world) == {("a1", 8056)}
+    (key,) = (key for key in world.desired.chains if key.version == 4 and key.chain == "cali-po-gnp/p")
+    assert world.desired.chains[key].rules[0].count("--match-set") == 1  # the ports' set needs no other beside it
     mixed = EntityRule(selector="name in {'a1', 'a2'}", ports=["http", 80])
     assert reached(named_world(rule("Allow", "TCP", destination=mixed))) == {("a1", 8056), ("a1", 80), ("a2", 80)}
 
