@@ -319,6 +319,17 @@ def test_a_host_by_itself(alone: Node) -> None:
     assert alone.links() == []
 
 
+def test_a_member_of_a_swarm_has_networks_of_its_own(alone: Node) -> None:
+    assert alone.docker("swarm", "init", "--advertise-addr", "eth0").startswith("Swarm initialized")
+    refused = alone.create_network("shared", "--subnet", POOL, "--scope", "swarm")
+    assert "legacy plugin calico of type NetworkDriver is not supported in swarm mode" in refused
+    alone.create_network("own", "--subnet", POOL)
+    assert alone.dockerd.run("c1", "--net", "own").address in parse_network(POOL)
+    alone.docker("rm", "-f", "c1")
+    assert alone.docker("network", "rm", "own") == "own"
+    assert contents(alone.cluster) == []
+
+
 def test_etcd_is_away_and_comes_back(alone: Node) -> None:
     """A start fails in time and says why; what runs goes on; what is removed meanwhile is removed later."""
     alone.create_network("calico-net1", "--subnet", POOL)

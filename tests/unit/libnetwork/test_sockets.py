@@ -148,6 +148,15 @@ def test_what_the_user_reads(
     assert seeded.allocated() == {}
 
 
+def test_a_network_of_two_pools(docker: FakeDockerd, seeded: SeededStore) -> None:
+    """Docker takes the first subnet, or that of the address the user chose."""
+    seeded.add_pool("net2", "173.20.19.0/24")
+    docker.network_create("wide", POOL, "173.20.19.0/24")
+    assert docker.run("c1", "wide").addresses[POOL].startswith("17.16.10.")
+    assert docker.run("c2", "wide", ip="173.20.19.7").addresses == {"173.20.19.0/24": "173.20.19.7/32"}
+    assert {tuple(record.spec.profiles) for record in seeded.endpoints().values()} == {("wide",)}
+
+
 def test_a_network_without_a_subnet(docker: FakeDockerd) -> None:
     assert docker.network_create("any").pools == [(POOL, POOL)]
     assert docker.run("c1", "any").addresses[POOL].startswith("17.16.10.")
