@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from calicoctl.node import identity, supervisor
-from calicoctl.node.stop import end_speaker
+from calicoctl.node import identity, speaker, supervisor, turn
+from calicoctl.node.stop import PATIENCE_SECONDS
 from calicoctl.session import open_client
 from ipam.cleanup import Cleanup
 from kernel.errors import DataplaneError
@@ -36,15 +36,18 @@ def clean(*, config: str | None, confirmed: bool, ask: Callable[[str], bool]) ->
     if not confirmed and not ask(_question(name, config)):
         click.echo("Nothing was changed.")
         return 1
-    if supervisor.stop() | end_speaker():
-        click.echo("stopped calico")
-    good = _clean_kernel()
-    good &= _clean_store(name, config)
-    if good:
-        _clean_files()
-        click.echo(f"Nothing of calico is left on this host (its logs are in {paths.LOG}).")
-        return 0
-    return 1
+    was_running = supervisor.stop()
+    with turn.taken(seconds=PATIENCE_SECONDS):
+        if supervisor.stop() | speaker.end() | was_running:
+            click.echo("stopped calico")
+        good = _clean_kernel()
+        good &= _clean_store(name, config)
+        if good:
+            _clean_files()
+    if not good:
+        return 1
+    click.echo(f"Nothing of calico is left on this host (its logs are in {paths.LOG}).")
+    return 0
 
 
 def _question(name: NodeName, config: str | None) -> str:

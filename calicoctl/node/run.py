@@ -1,22 +1,23 @@
 """`calicoctl node run`, and the command of the container: prepare the host, start the daemons, wait until ready."""
 
-import fcntl
 import os
+import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 
-from calicoctl.node import identity, supervisor
+from calicoctl.node import identity, readiness, speaker, supervisor, turn
 from calicoctl.node import options as o
 from calicoctl.node.addresses import HostInterface
 from calicoctl.node.startup import Host, Prepared, prepare
+from calicoctl.node.supervisor import DaemonFailed, Program
 from calicoctl.session import load_settings
 from resources.datastore.client import ResourceClient
 from resources.datastore.etcdconfig import EtcdConfig
+from resources.datastore.settings import VARIABLES as DATASTORE_VARIABLES
 from resources.datastore.settings import connect
 from resources.errors import Rejected, Transient
 from resources.names import IPAddress, IPInterface, NodeName
@@ -24,15 +25,14 @@ from resources.runtime import paths
 from resources.runtime.nodename import node_name
 from resources.runtime.options import Settings, Source, resolve
 
-LOCK = paths.RUN / "node.lock"
 RETRY_SECONDS = 2.0
 BACKENDS_MAPPED = ("bird", "gobgp")
 
 
 class Running(Rejected):
-    """Another ``node run`` is at work on this host."""
+    """Calico runs on this host already, and the caller wants to be the one who runs it."""
 
-    reference = "node-run-twice"
+    reference = "node-runs-already"
 
 
 def run(environment: Mapping[str, str], *, config: str | None, foreground: bool, dry_run: bool) -> int:
@@ -40,42 +40,77 @@ def run(environment: Mapping[str, str], *, config: str | None, foreground: bool,
     settings = resolve(o.OPTIONS, [Source("environment", environment)])
     name, origin = node_name(environment)
     etcd = load_settings(config)
-    bgp = settings[o.BACKEND] != "none"
-    wanted = supervisor.programs(driver=settings[o.DRIVER], bgp=bgp)
+    wanted = supervisor.programs(driver=settings[o.DRIVER], bgp=settings[o.BACKEND] != "none")
     if dry_run:
         _show(name, origin, settings, etcd)
         click.echo("Would start: " + ", ".join(" ".join(program.command) for program in wanted))
         return 0
-    with _alone():
+    if foreground:
+        # the first process of a container has no default for it
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with turn.taken(unless=lambda: supervisor.pid() is not None, waiting=_tell_waiting) as lock:
         if (pid := supervisor.pid()) is not None:
-            return _already(pid, wanted)
+            return _already(pid, wanted, foreground=foreground)
         _show(name, origin, settings, etcd)
         _prepare(name, settings, etcd, patient=foreground)
         inherited = _environment(environment, name, etcd)
-        if foreground:
+        if supervisor.end_strays():
+            click.echo("ended daemons that ran without a supervisor")
+        if foreground and lock is not None:
             sys.stdout.flush()
+            os.set_inheritable(lock, True)  # until its control socket is there the turn tells others of supervisord
             supervisor.exec_foreground(wanted, inherited)
-        supervisor.start_background(wanted, inherited)
-        supervisor.wait_ready(wanted, click.echo)
+        _start(wanted, inherited)
     click.echo(f"Calico is running on node {name}.")
     return 0
 
 
-@contextmanager
-def _alone() -> Iterator[None]:
-    paths.RUN.mkdir(parents=True, exist_ok=True)
-    with LOCK.open("w") as lock:
-        os.set_inheritable(lock.fileno(), False)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Running("another 'node run' is at work on this host", hint="wait for it to end") from None
-        yield
+def _start(wanted: Sequence[Program], environment: Mapping[str, str]) -> None:
+    """Start the daemons and wait until they are ready; if one fails nothing that was started here stays.
+
+    Raises:
+        DaemonFailed: the last lines of the daemon's log have been printed.
+    """
+    sizes = readiness.log_sizes(wanted)
+    had_speaker = speaker.is_running()
+    try:
+        supervisor.start_background(wanted, environment)
+        readiness.wait_ready(wanted, click.echo, log_sizes=sizes, processes=supervisor.processes)
+    except BaseException as error:
+        supervisor.stop()
+        if not had_speaker:
+            speaker.end()
+        if isinstance(error, readiness.NotReady):
+            click.echo(f"the last lines of {error.log}:", err=True)
+            for line in error.lines:
+                click.echo(f"    {line}", err=True)
+            raise DaemonFailed(
+                str(error), hint="the daemons were ended again; traffic goes on. Remove the cause and run it again"
+            ) from error
+        raise
 
 
-def _already(pid: int, wanted: tuple[supervisor.Program, ...]) -> int:
+def _tell_waiting() -> None:
+    click.echo(f"waiting for another calico command on this host (pid {turn.holder()})", err=True)
+
+
+def _already(pid: int, wanted: Sequence[Program], *, foreground: bool) -> int:
+    """Say that it runs; another command may just be starting it, so unready daemons have some time."""
+    if foreground:
+        raise Running(
+            f"Calico is already running on this host (supervisord has pid {pid})",
+            hint="to run it in the foreground: calicoctl node stop, then try again",
+        )
     click.echo(f"Calico is already running on this host (supervisord has pid {pid}); nothing was changed.")
-    return 0 if not supervisor.say_unready(wanted, click.echo) else 1
+    deadline = time.monotonic() + readiness.START_SECONDS
+    while missing := readiness.unready(wanted):
+        if supervisor.pid() != pid:
+            raise DaemonFailed("calico was ended while this command waited for it")
+        if time.monotonic() > deadline:
+            hint = "to start it anew: calicoctl node stop, then calicoctl node run"
+            raise DaemonFailed("; ".join(missing), hint=hint)
+        time.sleep(readiness.POLL_SECONDS)
+    return 0
 
 
 def _show(name: NodeName, origin: str, settings: Settings, etcd: EtcdConfig) -> None:
@@ -83,9 +118,16 @@ def _show(name: NodeName, origin: str, settings: Settings, etcd: EtcdConfig) -> 
     click.echo(f"setting node_name = {name} (from {origin})")
     click.echo(f"setting etcd_endpoints = {','.join(etcd.endpoints)} (from {etcd.origin})")
     for setting in settings:
-        click.echo(f"setting {setting.option.name} = {setting.value} (from {setting.origin})")
+        click.echo(f"setting {setting.option.name} = {shown(setting.value)} (from {setting.origin})")
     if settings[o.BACKEND] in BACKENDS_MAPPED:
         click.echo(f"networking backend {settings[o.BACKEND]} is served by exabgp")
+
+
+def shown(value: object) -> str:
+    """Return a setting's value as it may be given in the environment."""
+    if value is None or value == "":
+        return "(unset)"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _prepare(name: NodeName, settings: Settings, etcd: EtcdConfig, *, patient: bool) -> Prepared:
@@ -143,13 +185,12 @@ def _host(name: NodeName) -> Host:
 
 def _environment(environment: Mapping[str, str], name: NodeName, etcd: EtcdConfig) -> dict[str, str]:
     """Return what the daemons inherit: they know no configuration file, so the datastore is spelled out."""
-    kept = dict(environment)
+    kept = {key: value for key, value in environment.items() if key not in DATASTORE_VARIABLES}
     kept.update(etcd_environment(etcd))
     kept["NODENAME"] = name
     kept.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     kept["PYTHONUNBUFFERED"] = "1"
     return kept
-
 
 
 

@@ -1,32 +1,44 @@
-"""The daemons of a host under supervisord: configuration, start, readiness, stop.
+"""The daemons of a host under supervisord: configuration, start, end, and what supervisord knows of them.
 
-Only supervisord's configuration file and pid file are used. Its RUNNING proves nothing, so readiness is asked of each
-daemon itself (`resources.runtime.health`).
+supervisord runs in a session of its own and is found by its control socket: whoever listens there is the supervisor.
+It looks around once a second, or when somebody connects; so we connect wherever we would wait for it.
+
+**A daemon ends with its supervisor**, also when that is killed: one whose log nobody reads and whom nobody starts again
+would look healthy until its first trouble. Routes, rules and the BGP speaker stay, as after `node stop`.
 """
 
+import http.client
 import os
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+import xmlrpc.client
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from resources.errors import CalicoError
-from resources.runtime import health, paths
+from resources.runtime import paths
 
 CONFIGURATION = paths.RUN / "supervisord.conf"
 SOCKET = paths.RUN / "supervisor.sock"
 PID_FILE = paths.RUN / "supervisord.pid"
+COMPLAINTS = paths.LOG / "supervisord.err"
+"""What supervisord says before it can write its log."""
 LOG_BYTES = 10_000_000
-START_SECONDS = 30.0
+DAEMONS = ("felix", "bgpd", "libnetwork", "agent")
+LISTEN_SECONDS = 20.0
 STOP_SECONDS = 20.0
+_POLL_SECONDS = 0.02
 
 
 class DaemonFailed(CalicoError):
-    """A daemon did not become ready. The message names it and ends with its last lines."""
+    """A daemon, or their supervisor, does not start or does not end. The message names it."""
 
     reference = "daemon-failed"
 
@@ -41,6 +53,18 @@ class Program:
     @property
     def log(self) -> Path:
         return paths.LOG / self.name / "current"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """What supervisord knows of a daemon. `ended_at` is when it last ended (wall time, whole seconds), 0 for never."""
+
+    name: str
+    running: bool
+    exit_status: int
+    ended_at: int
+    trouble: str
+    """Why it could not even be started."""
 
 
 def script(name: str) -> str:
@@ -72,8 +96,6 @@ def configuration(wanted: Sequence[Program]) -> str:
         f"logfile_maxbytes={LOG_BYTES}",
         "logfile_backups=2",
         f"childlogdir={paths.LOG}",
-        "directory=/",
-        "umask=027",
         "minfds=4096",
         "",
         "[unix_http_server]",
@@ -87,10 +109,11 @@ def configuration(wanted: Sequence[Program]) -> str:
         "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface",
     ]
     for program in wanted:
+        command = ("setpriv", "--pdeathsig", "TERM", "--", *program.command)
         lines += [
             "",
             f"[program:{program.name}]",
-            f"command={' '.join(program.command).replace('%', '%%')}",
+            f"command={' '.join(command).replace('%', '%%')}",
             "autostart=true",
             "autorestart=true",
             "startsecs=1",
@@ -108,14 +131,70 @@ def configuration(wanted: Sequence[Program]) -> str:
     return "\n".join(lines) + "\n"
 
 
+# --- who runs --------------------------------------------------------------------------------------------------------
+
+
 def pid() -> int | None:
-    """Return the process id of the supervisor that runs on this host, or None."""
+    """Return the process id of the supervisor that runs on this host, or None. It looks around at once."""
+    return listener(SOCKET)
+
+
+def listener(path: Path) -> int | None:
+    """Return the pid of the process that listens on a unix socket, or None if nobody does.
+
+    It is 0 for a process that this one cannot see, in a container beside ours.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(1.0)
+        try:
+            connection.connect(str(path))
+        except OSError:
+            return None
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    number: int = struct.unpack("3i", credentials)[0]
+    return number
+
+
+def strays() -> dict[str, int]:
+    """Return name and pid of daemons that answer although no supervisor runs."""
+    found = {name: listener(paths.health_socket(name)) for name in DAEMONS}
+    return {name: number for name, number in found.items() if number}
+
+
+def processes() -> list[Process]:
+    """Return what supervisord knows of the daemons; nothing if it does not answer."""
+    proxy = xmlrpc.client.ServerProxy("http://localhost", transport=_Transport())
     try:
-        number = int(PID_FILE.read_text())
-        command = Path(f"/proc/{number}/cmdline").read_bytes()
-    except (OSError, ValueError):
-        return None
-    return number if b"supervisord" in command else None
+        answer = proxy.supervisor.getAllProcessInfo()
+    except (OSError, http.client.HTTPException, xmlrpc.client.Error):
+        return []
+    rows: Iterable[object] = answer if isinstance(answer, list) else ()
+    return [
+        Process(
+            name=str(row.get("name")),
+            running=row.get("statename") in ("STARTING", "RUNNING"),
+            exit_status=int(row.get("exitstatus", 0)),
+            ended_at=int(row.get("stop", 0)),
+            trouble=str(row.get("spawnerr", "")),
+        )
+        for row in rows
+        if isinstance(row, dict)
+    ]
+
+
+class _Connection(http.client.HTTPConnection):
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(2.0)
+        self.sock.connect(str(SOCKET))
+
+
+class _Transport(xmlrpc.client.Transport):
+    def make_connection(self, host: object) -> http.client.HTTPConnection:
+        return _Connection("localhost")
+
+
+# --- start and end ---------------------------------------------------------------------------------------------------
 
 
 def write(wanted: Sequence[Program]) -> None:
@@ -130,89 +209,86 @@ def write(wanted: Sequence[Program]) -> None:
 
 
 def start_background(wanted: Sequence[Program], environment: Mapping[str, str]) -> None:
-    """Start supervisord as a daemon of its own session.
+    """Start supervisord in a session of its own; the daemons are being started when this returns.
 
     Raises:
         DaemonFailed: supervisord itself does not start.
     """
     write(wanted)
-    answer = subprocess.run(
-        [script("supervisord"), "-c", str(CONFIGURATION)],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=START_SECONDS, check=False,
-        env=dict(environment),
-    )
-    if answer.returncode != 0:
-        raise DaemonFailed(f"supervisord did not start: {(answer.stdout + answer.stderr).strip()}")
+    with COMPLAINTS.open("wb") as complaints:
+        process = subprocess.Popen(
+            _command(),
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=complaints,
+            env=dict(environment), cwd="/", umask=0o027, start_new_session=True,
+        )
+    deadline = time.monotonic() + LISTEN_SECONDS
+    while pid() != process.pid:
+        status = process.poll()
+        if status is None and time.monotonic() > deadline:
+            process.kill()
+            status = process.wait()
+        if status is not None:
+            said = COMPLAINTS.read_text(errors="replace").strip().splitlines()
+            raise DaemonFailed(
+                f"supervisord did not start (exit status {status}): {said[-1] if said else 'it said nothing'}",
+                hint=f"see {COMPLAINTS} and {paths.LOG / 'supervisord.log'}",
+            )
+        time.sleep(_POLL_SECONDS)
 
 
 def exec_foreground(wanted: Sequence[Program], environment: Mapping[str, str]) -> None:
     """Become supervisord; does not return."""
     write(wanted)
-    program = script("supervisord")
-    os.execve(program, [program, "-n", "-c", str(CONFIGURATION)], dict(environment))
+    command = _command()
+    os.chdir("/")
+    os.umask(0o027)
+    os.execve(command[0], command, dict(environment))
 
 
-def wait_ready(
-    wanted: Sequence[Program], say: Callable[[str], None], *, seconds: float = START_SECONDS
-) -> None:
-    """Wait until every daemon answers that it is ready, saying so for each.
-
-    Raises:
-        DaemonFailed: one is not ready in time, or the supervisor ended. The message shows its last lines.
-    """
-    deadline = time.monotonic() + seconds
-    waiting = list(wanted)
-    last: dict[str, str] = {}
-    while waiting:
-        for program in list(waiting):
-            status, text = health.ask(paths.health_socket(program.name), "/readiness", timeout=1)
-            last[program.name] = text.strip()
-            if status == 204:
-                say(f"calico-{program.name} is ready")
-                waiting.remove(program)
-        if waiting and (time.monotonic() > deadline or (pid() is None and time.monotonic() > deadline - seconds + 5)):
-            raise _failure(waiting[0], last.get(waiting[0].name, ""))
-        if waiting:
-            time.sleep(0.05)
-
-
-def say_unready(wanted: Sequence[Program], say: Callable[[str], None]) -> list[str]:
-    """Say of each daemon that is not ready what it waits for; return their names."""
-    unready = []
-    for program in wanted:
-        status, text = health.ask(paths.health_socket(program.name), "/readiness", timeout=1)
-        if status != 204:
-            say(f"calico-{program.name} is not ready: {text.strip() or 'it does not answer'}")
-            unready.append(program.name)
-    return unready
-
-
-def _failure(program: Program, last: str) -> DaemonFailed:
-    try:
-        tail = program.log.read_text(errors="replace").splitlines()[-12:]
-    except OSError as error:
-        tail = [str(error)]
-    lines = "\n".join(f"    {line}" for line in tail)
-    return DaemonFailed(
-        f"calico-{program.name} is not ready: {last or 'it does not answer'}\n"
-        f"  the last lines of {program.log}:\n{lines}",
-        hint="the daemons that did start go on trying; 'calicoctl node stop' ends them",
-    )
+def _command() -> list[str]:
+    return [script("supervisord"), "--nodaemon", "--configuration", str(CONFIGURATION)]
 
 
 def stop(*, seconds: float = STOP_SECONDS) -> bool:
-    """End supervisord and, through it, the daemons. Returns False if none runs.
+    """End supervisord and, through it, the daemons; then daemons that ran without one. Returns False if none runs.
 
     Raises:
-        DaemonFailed: it is still there after `seconds`.
+        DaemonFailed: one is still there after `seconds`.
     """
     number = pid()
-    if number is None:
-        return False
-    os.kill(number, signal.SIGTERM)
+    if number is not None:
+        _end("supervisord", number, seconds)
+    return end_strays(seconds=seconds) or number is not None
+
+
+def end_strays(*, seconds: float = STOP_SECONDS) -> bool:
+    """End daemons that run without a supervisor, which was killed or never was; returns whether there were any."""
+    found = strays()
+    for name, number in found.items():
+        _end(f"calico-{name}", number, seconds)
+    return bool(found)
+
+
+def _end(what: str, number: int, seconds: float) -> None:
+    """Ask a process to end, wait, and kill a daemon that does not (supervisord kills its own)."""
+    if number == 0:
+        raise DaemonFailed(
+            f"{what} runs where this command cannot reach it, in another container",
+            hint="end it from there, or from the host",
+        )
     deadline = time.monotonic() + seconds
-    while pid() == number:
+    with suppress(ProcessLookupError):
+        os.kill(number, signal.SIGTERM)
+    while _is_alive(number):
         if time.monotonic() > deadline:
-            raise DaemonFailed(f"supervisord (pid {number}) does not end", hint=f"see {paths.LOG / 'supervisord.log'}")
-        time.sleep(0.05)
-    return True
+            raise DaemonFailed(f"{what} (pid {number}) does not end", hint=f"see the logs in {paths.LOG}")
+        if what == "supervisord":
+            pid()  # so that it looks around
+        time.sleep(_POLL_SECONDS)
+
+
+def _is_alive(number: int) -> bool:
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (OSError, IndexError):
+        return False

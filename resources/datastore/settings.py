@@ -45,6 +45,10 @@ _FELIX_NAMES = {
     "etcdCertFile": "FELIX_ETCDCERTFILE",
     "etcdKeyFile": "FELIX_ETCDKEYFILE",
 }
+VARIABLES = frozenset(
+    name for names in (*_FIELDS.values(), _FELIX_NAMES.values()) for name in names
+)
+"""Every environment variable that says something about the datastore."""
 
 
 def connect(config: EtcdConfig) -> Store:

@@ -16,8 +16,8 @@ def parsed() -> configparser.ConfigParser:
 
 def test_each_daemon_is_a_program_that_is_restarted_and_logs_to_a_folder_of_its_own() -> None:
     file = parsed()
-    assert file["program:felix"]["command"] == "/opt/calico/bin/calico-felix"
-    assert file["program:agent"]["command"] == "/opt/calico/bin/calico-node agent"
+    assert file["program:felix"]["command"] == "setpriv --pdeathsig TERM -- /opt/calico/bin/calico-felix"
+    assert file["program:agent"]["command"] == "setpriv --pdeathsig TERM -- /opt/calico/bin/calico-node agent"
     for name in ("felix", "agent"):
         assert file[f"program:{name}"]["autorestart"] == "true"
         assert file[f"program:{name}"]["stdout_logfile"] == f"/var/log/calico/{name}/current"
