@@ -153,7 +153,7 @@ class AddressDriver:
         return _pool_answer(chosen, chosen, version)
 
     def _pools(self, deadline: Deadline) -> Sequence[IPPool]:
-        """Return all pools, enabled or not, in the order of their names."""
+        """Return all pools, enabled or not, in the order of tables."""
         return self._datastore.until(deadline).readable(POOL)
 
     # --- addresses

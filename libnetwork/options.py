@@ -10,7 +10,6 @@ from pathlib import Path
 from resources.names import LABEL_NAME_REGEX, name_fault
 from resources.runtime import paths
 from resources.runtime.options import Option, Settings, Source, choice, integer, resolve, seconds
-from resources.runtime.options import text as any_text
 
 INTERFACE_PREFIX_MAX = 12
 """Of the 15 bytes of a name three are left for Docker's counter."""
@@ -153,7 +152,7 @@ LOG_LEVEL = Option(
 DEBUG = Option(
     name="debug",
     keys=("CALICO_DEBUG",),
-    parse=lambda text: bool(any_text(text)),
+    parse=bool,
     default=False,
     help="Any value: log at level debug.",
     example="true",
