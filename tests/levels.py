@@ -74,15 +74,15 @@ def counted(level: str, exit: int, findings: int, name: str) -> Outcome:
 
 
 def unit() -> Outcome:
-    return pytest("unit", limit_seconds=300)
+    return pytest("unit", limit_seconds=900)
 
 
 def fv() -> Outcome:
-    return pytest("fv", limit_seconds=600)
+    return pytest("fv", limit_seconds=900)
 
 
 def st() -> Outcome:
-    return pytest("st", limit_seconds=1200)
+    return pytest("st", limit_seconds=1800)
 
 
 LEVELS: dict[str, Callable[[], Outcome]] = {"lint": lint, "types": types, "unit": unit, "fv": fv, "st": st}

@@ -37,7 +37,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     """Run a delegated test: the first one runs them all."""
     delegated = item.config.stash.get(_KEY, None)
     if delegated is None or item.nodeid not in delegated.ids:
@@ -50,6 +50,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     ]
     for line in lines:
         item.ihook.pytest_runtest_logreport(report=_report(item, line))
+    # what an earlier test of this module or class set up was left for this one to tear down
+    item.session._setupstate.teardown_exact(nextitem)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     return True
 
