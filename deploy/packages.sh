@@ -57,6 +57,8 @@ switch_off_new() {
         elif command -v deb-systemd-helper >/dev/null; then
             deb-systemd-helper disable "$unit" >/dev/null 2>&1 || true
         fi
+        # without systemctl some of the links stay (docker.socket, containerd.service, the alias etcd2.service)
+        [ ! -d /etc/systemd/system ] || find /etc/systemd/system -type l -lname "*/systemd/system/$unit" -delete
     done
     init_scripts >"$work/init.after"
     for script in $(comm -13 "$work/init.before" "$work/init.after"); do
