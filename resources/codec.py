@@ -46,9 +46,7 @@ class Stored(Generic[R]):
     @property
     def document(self) -> dict[str, JSON]:
         """The stored document, with whatever we do not know in it."""
-        document = msgspec.json.decode(self.value)
-        assert isinstance(document, dict)
-        return document
+        return readable_document(self.value) or {}
 
 
 def decode(kind: Kind[R], value: bytes, revision: int, key: ResourceKey | None = None) -> Stored[R]:
@@ -76,6 +74,15 @@ def decode(kind: Kind[R], value: bytes, revision: int, key: ResourceKey | None =
     if problems := tuple(kind.needs(resource)):
         raise BadRecord(name, problems)
     return Stored(resource, value, revision)
+
+
+def readable_document(value: bytes) -> dict[str, JSON] | None:
+    """Return the JSON object of a record that may be bad, or None if it is none."""
+    try:
+        document = msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return document if isinstance(document, dict) else None
 
 
 @cache

@@ -29,6 +29,7 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 _HI_LO = re.compile(r"([0-9]+)\.([0-9]+)\Z")
 _BAD_CHARACTERS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _INTEGER_MAX = 1 << 64
+_INT64 = (-(1 << 63), (1 << 63) - 1)
 
 
 class Missing(enum.Enum):
@@ -53,8 +54,8 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    low: int | None
-    high: int | None
+    low: int
+    high: int
     form: str = ""
 
 
@@ -117,7 +118,7 @@ def _shape(info: shapes.Type, form: str = "") -> Shape:
         case shapes.BoolType():
             return Flag()
         case shapes.IntType(ge=low, le=high):
-            return Whole(low, high, form)
+            return Whole(_INT64[0] if low is None else low, _INT64[1] if high is None else high, form)
         case shapes.FloatType():
             return Real()
         case shapes.DictType():
@@ -332,7 +333,7 @@ class Reader:
         if value is None or not node.plain:
             hint = f"write {node.text} without quotes" if value is not None else None
             return self._bad(path, node, "must be a whole number" + (", is a text" if not node.plain else ""), hint)
-        if (shape.low is not None and value < shape.low) or (shape.high is not None and value > shape.high):
+        if not shape.low <= value <= shape.high:
             return self._bad(path, node, f"must be between {shape.low} and {shape.high}")
         return value
 

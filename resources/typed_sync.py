@@ -8,9 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
-from resources.codec import BadRecord, decode, with_metadata
+from resources.codec import BadRecord, decode, readable_document, with_metadata
 from resources.datastore.keys import ResourceKey, kind_prefix, parse_resource_key
 from resources.datastore.sync import Change
 from resources.kinds.base import Kind, Resource
@@ -57,11 +55,8 @@ class TypedReader:
 
 
 def _stand_in(kind: Kind[Any], change: Change, key: ResourceKey) -> Resource | None:
-    try:
-        document = msgspec.json.decode(change.value or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    closed: Resource | None = kind.closed(document) if isinstance(document, dict) else None
+    document = readable_document(change.value or b"")
+    closed: Resource | None = None if document is None else kind.closed(document)
     if closed is None:
         return None
     return with_metadata(closed, name=key.name, namespace=key.namespace, resource_version=str(change.revision))

@@ -12,7 +12,7 @@ from typing import Generic
 
 import msgspec
 
-from resources.codec import BadRecord, Stored, decode, encode, with_metadata
+from resources.codec import BadRecord, Stored, decode, encode, readable_document, with_metadata
 from resources.datastore import rules
 from resources.datastore.keys import ResourceKey, kind_prefix, parse_resource_key, resource_key
 from resources.datastore.store import ABSENT, Committed, KeyValue, Lost, Store, Transaction, Unknown
@@ -154,7 +154,7 @@ class ResourceClient:
 
         def changed(stored: R) -> R:
             new = change(stored)
-            return with_metadata(new, name=name, namespace=namespace)
+            return with_metadata(new, name=stored.metadata.name, namespace=namespace)
 
         return self._write_over(kind, name, namespace, changed, kind.label(name, namespace))
 
@@ -274,6 +274,7 @@ class ResourceClient:
     # --- inside
 
     def _create(self, kind: Kind[R], resource: R, v1: bool) -> R:
+        resource = kind.complete(resource)  # the name of an endpoint, say
         ruled, label, metadata = rules.of(kind), self._label(kind, resource, v1), resource.metadata
         self._refuse_namespace(kind, metadata.name, metadata.namespace)
         ruled.refuse_synthetic(metadata.name, "create")
@@ -282,7 +283,7 @@ class ResourceClient:
             reason = "field must not be set for a Create request"
             problems.append(Problem(("metadata", "resourceVersion"), metadata.resource_version, reason))
         marks = {"resource_version": "", "uid": str(uuid.uuid4()), "creation_timestamp": self._created()}
-        new = kind.complete(with_metadata(resource, **marks))
+        new = with_metadata(resource, **marks)
         self._check(kind, new, problems)
         there = self.store.get(resource_key(ResourceKey(kind.plural, new.metadata.name, metadata.namespace)))
         if there is not None or (v1 and ruled.identified(self, kind, new) != new.metadata.name):
@@ -313,6 +314,7 @@ class ResourceClient:
         raise AlreadyExists(f"resource already exists: {label}")
 
     def _update(self, kind: Kind[R], resource: R, v1: bool) -> R:
+        resource = kind.complete(resource)
         label = self._label(kind, resource, v1)
         metadata = resource.metadata
         rules.of(kind).refuse_synthetic(metadata.name, "update")
@@ -321,12 +323,15 @@ class ResourceClient:
         def replaced(stored: R) -> R:
             new = resource
             if v1 and kind.v1 is not None:
-                new = kind.v1.keep(stored, kind.complete(new))
+                new = kind.v1.keep(stored, new)
             own = new.metadata
             kept = msgspec.structs.replace(stored.metadata, labels=own.labels, annotations=own.annotations)
             return _with_status(with_metadata(new, **msgspec.structs.asdict(kept)), stored)
 
-        return self._write_over(kind, name, metadata.namespace, replaced, label, metadata.resource_version)
+        try:
+            return self._write_over(kind, name, metadata.namespace, replaced, label, metadata.resource_version)
+        except BadRecord:
+            return self._write_in_place(kind, with_metadata(resource, name=name), label)
 
     def _write_over(
         self, kind: Kind[R], name: str, namespace: str, change: Callable[[R], R], label: str, version: str = ""
@@ -352,6 +357,22 @@ class ResourceClient:
                 return with_metadata(new, resource_version=str(outcome.revision))
             if version and outcome.current[at] is not None:
                 break
+        raise UpdateConflict(f"update conflict: {label}")
+
+    def _write_in_place(self, kind: Kind[R], resource: R, label: str) -> R:
+        """Put a resource in the place of a record that cannot be read; members that nobody knows stay in it."""
+        metadata, ruled = resource.metadata, rules.of(kind)
+        for _ in self._tries():
+            key, item = self._found(kind, metadata.name, metadata.namespace, label)
+            if metadata.resource_version not in ("", str(item.revision)):
+                break
+            new = with_metadata(resource, uid=str(uuid.uuid4()), creation_timestamp=self._created())
+            self._check(kind, new)
+            ruled.before_create(self, kind, new)
+            value = encode(kind, ruled.stored(new, key.name), readable_document(item.value))
+            outcome = self.commit(Transaction(expect={item.key: item.revision}, puts={item.key: value}), label)
+            if isinstance(outcome, Committed):
+                return with_metadata(new, resource_version=str(outcome.revision))
         raise UpdateConflict(f"update conflict: {label}")
 
     def _created(self, before: Resource | None = None) -> str:

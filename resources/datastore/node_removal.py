@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-import msgspec
-
+from resources.codec import readable_document
 from resources.datastore.keys import (
     ResourceKey,
     felix_last_status_key,
@@ -14,6 +13,7 @@ from resources.datastore.keys import (
 )
 from resources.datastore.store import KeyValue, Store
 from resources.errors import DoesNotExist
+from resources.gotext import JSON
 from resources.kinds import bgpconfiguration, felixconfiguration
 from resources.kinds.node import Node
 from resources.kinds.workloadendpoint import KIND as ENDPOINT
@@ -53,17 +53,13 @@ def remove_node_records(records: Records, ipam: NodeCleanup, node: Node) -> None
             _remove(records, found, key)
 
 
-def _spec_of(item: KeyValue, node: NodeName) -> dict[str, object]:
+def _spec_of(item: KeyValue, node: NodeName) -> dict[str, JSON]:
     """Return the spec of a record if it is of this node, else nothing. Works on records that are bad otherwise."""
-    try:
-        document = msgspec.json.decode(item.value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return {}
-    spec = document.get("spec") if isinstance(document, dict) else None
+    spec = (readable_document(item.value) or {}).get("spec")
     return spec if isinstance(spec, dict) and spec.get("node") == node else {}
 
 
-def _addresses(spec: dict[str, object]) -> Iterator[IPAddress]:
+def _addresses(spec: dict[str, JSON]) -> Iterator[IPAddress]:
     networks = spec.get("ipNetworks")
     for text in networks if isinstance(networks, list) else ():
         try:

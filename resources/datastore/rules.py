@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol
 
 import msgspec
 
-from resources.codec import Stored, decode, encode, with_metadata
+from resources.codec import Stored, decode, encode, readable_document, with_metadata
 from resources.datastore.keys import ResourceKey, blocks_prefix, kind_prefix, parse_block_key, resource_key
 from resources.datastore.node_removal import remove_node_records
 from resources.datastore.store import KeyValue, Lost, Store, Transaction
@@ -317,11 +317,8 @@ class TierRules(Rules[Tier]):
 
 
 def _tier_of(item: KeyValue) -> str | None:
-    try:
-        document = msgspec.json.decode(item.value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    spec = document.get("spec") if isinstance(document, dict) else None
+    document = readable_document(item.value) or {}
+    spec = document.get("spec")
     tier = spec.get("tier") if isinstance(spec, dict) else None
     return tier if isinstance(tier, str) else None
 

@@ -171,8 +171,10 @@ def _worth_saying(error: ValueError) -> str | None:
     return str(error) if "IPv4-mapped" in str(error) else None
 
 
-def selector(path: Path, value: str, *, global_allowed: bool = False) -> Iterator[Problem]:
-    """Check a selector; ``global()`` is allowed only alone, and only where `global_allowed`."""
+def selector(
+    path: Path, value: str, *, global_alone: bool = False, global_anywhere: bool = False
+) -> Iterator[Problem]:
+    """Check a selector. ``global()`` is refused unless `global_alone` (and nothing else) or `global_anywhere`."""
     if not value:
         return
     from resources.selector import SelectorError, parse  # not needed by a reader of pools and nodes
@@ -182,9 +184,9 @@ def selector(path: Path, value: str, *, global_allowed: bool = False) -> Iterato
     except SelectorError as error:
         yield Problem(path, value, str(error), error.hint)
         return
-    if not has_global(canonical) or (global_allowed and canonical == "global()"):
+    if global_anywhere or not has_global(canonical) or (global_alone and canonical == "global()"):
         return
-    if global_allowed:
+    if global_alone:
         yield Problem(path, value, "global() cannot be combined with other selectors")
     else:
         yield Problem(path, value, "global() can only be used in an EntityRule namespaceSelector")

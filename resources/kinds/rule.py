@@ -202,10 +202,12 @@ def _parsed(text: str) -> IPNetwork | None:
 
 def _side_problems(path: Path, side: EntityRule) -> Iterator[Problem]:
     yield from fields.selector((*path, "selector"), side.selector)
-    yield from fields.selector((*path, "notSelector"), side.not_selector)
-    yield from fields.selector((*path, "namespaceSelector"), side.namespace_selector, global_allowed=True)
+    # The original looks for global() in some fields only; elsewhere it matches everything (resources.md 7.2).
+    yield from fields.selector((*path, "notSelector"), side.not_selector, global_anywhere=True)
+    yield from fields.selector((*path, "namespaceSelector"), side.namespace_selector, global_alone=True)
     if side.service_accounts is not None:
-        yield from fields.selector((*path, "serviceAccounts", "selector"), side.service_accounts.selector)
+        at: Path = (*path, "serviceAccounts", "selector")
+        yield from fields.selector(at, side.service_accounts.selector, global_anywhere=True)
     if side.services is None:
         return
     at = (*path, "services")

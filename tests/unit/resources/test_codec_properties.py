@@ -55,7 +55,7 @@ def values(shape: Shape) -> st.SearchStrategy[Any]:
         case Flag():
             return st.booleans()
         case Whole(low=low, high=high):
-            return st.integers(low if low is not None else -9, high if high is not None else 9)
+            return st.integers(low, high)
         case Real():
             return st.floats(allow_nan=False, allow_infinity=False, width=32)
         case NumberOrText():

@@ -100,6 +100,7 @@ def test_what_is_accepted(text: str, field: str, value: Any) -> None:
         ("flag: 1", ["flag = '1'", "must be true or false"]),
         ("count: '26'", ["count = '26'", "write 26 without quotes"]),
         ("count: 2.5", ["count = '2.5'", "must be a whole number"]),
+        ("count: 9223372036854775808", ["count", "must be between"]),
         ("count: x", ["count = 'x'"]), ("count: 0x", ["count"]), ("count: 1__", []), ("count: .inf", ["count"]),
         ("count: []", ["count = '[...]'", "must be a number"]),
         ("small: 65536", ["small = '65536'", "between 0 and 65535"]), ("small: -1", ["small"]),

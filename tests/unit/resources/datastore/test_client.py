@@ -456,6 +456,35 @@ def test_a_broken_record_can_be_deleted(client: ResourceClient, store: MemorySto
     assert store.get(ROOT + "ippools/broken") is None
 
 
+def test_a_broken_record_can_be_replaced(client: ResourceClient, store: MemoryStore) -> None:
+    put(store, "profiles/broken", b"{not json")
+    put(store, "profiles/half", {"metadata": {"name": "half", "labels": [1]}, "spec": {"ingress": 5, "newer": 1}})
+    for name in ("broken", "half"):
+        with pytest.raises(BadRecord):
+            client.get(PROFILE, name)
+        with pytest.raises(UpdateConflict):
+            client.update(PROFILE, versioned(profile(name), "99999"))
+        client.apply(PROFILE, profile(name, x=""))
+        assert client.get(PROFILE, name).spec.labels_to_apply == {"x": ""}
+    assert at(store, "profiles/half")["spec"] == {"labelsToApply": {"x": ""}, "newer": 1}
+
+
+def test_a_broken_pool_is_not_replaced_by_one_that_overlaps(client: ResourceClient, store: MemoryStore) -> None:
+    client.create(POOL, pool("a", "10.0.0.0/24"))
+    put(store, "ippools/broken", b"{not json")
+    with pytest.raises(InvalidResource, match="overlaps"):
+        client.update(POOL, pool("broken", "10.0.0.0/16"))
+
+
+def test_an_endpoint_without_a_name_is_found_by_its_identifiers(client: ResourceClient) -> None:
+    spec = WorkloadEndpointSpec(orchestrator="docker", workload="w", node="n", endpoint="e", interface_name="c1")
+    given = WorkloadEndpoint(metadata=Metadata(namespace="libnetwork"), spec=spec)
+    created = client.create(ENDPOINT, given)
+    with pytest.raises(AlreadyExists, match=r"WorkloadEndpoint\(libnetwork/n-docker-w-e\)$"):
+        client.create(ENDPOINT, given)
+    assert client.apply(ENDPOINT, given) == created
+
+
 # --- pools
 
 
@@ -598,6 +627,7 @@ def test_policies_of_older_releases_are_found_by_both_names(
     assert found.metadata.name == "old"
     assert found.metadata.annotations == {}
     assert [p.metadata.name for p in client.list(POLICY).items] == ["old"]
+    client.modify(POLICY, name, lambda found: found)
     client.apply(POLICY, policy(name, selector="has(x)"))
     assert [item.key for item in store.list(ROOT + "globalnetworkpolicies/").items] == [
         ROOT + "globalnetworkpolicies/default.old"

@@ -355,7 +355,7 @@ ALLOWED = [
     rule(notICMP={"type": 3}, notProtocol="SCTP"),
     rule(protocol="TCP", destination={"ports": ["080", "0x50"]}),
     rule(source={"namespaceSelector": "global()"}),
-    rule(source={"selector": "a == 'global()'"}),
+    rule(source={"selector": "a == 'global()'", "notSelector": "global()"}),
     rule(http={"methods": ["FOO"], "paths": [{"prefix": "/a"}]}),
     rule(source={"services": {"name": "a", "namespace": "UPPER"}}),
     rule(source={"serviceAccounts": {"names": ["a"], "selector": "all()"}}),
