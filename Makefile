@@ -47,7 +47,7 @@ demo-packages test-packages:
 # The stamp holds the checksum of what the environment was made from: a newer date alone (a checkout) needs no package index.
 .venv/.stamp: setup.cfg pyproject.toml
 	@sum=$$(cat $^ | sha256sum) && if [ "$$sum" = "$$(cat $@ 2>/dev/null)" ]; then touch $@; else \
-		deploy/packages.sh venv && $(PYTHON) -m venv .venv && \
+		deploy/packages.sh venv && echo 'making .venv (half a minute)' && $(PYTHON) -m venv .venv && \
 		$(BIN)/pip install -q --disable-pip-version-check -e '.[dev,legacy]' && echo "$$sum" >$@; fi
 
 # The pages of settings and errors, from the code.

@@ -43,6 +43,16 @@ Its default route leads to the fabric, which forwards nothing: no packet of a be
 whose thread enters their network namespace. `with node1.entered():` does the same for any code: sockets, pyroute2,
 an etcd client (``with fabric.entered(): Store(etcd.endpoint_list)``) opened inside stay inside.
 
+**The product without Docker.** ``from bed.network import Network`` gives workloads with an address of a pool, a profile
+and an endpoint record, all written as the Docker driver writes them:
+
+    network = Network(cluster, "net1", "10.65.0.0/24")
+    web, client = network.attach(node1, "web"), network.attach(node2, "client", labels={"role": "client"})
+    seconds = client.await_ping(web.address)            # until the first answer
+
+**Another kernel.** A test marked `ipip` runs in a User Mode Linux guest where this machine's kernel has no ipip (its
+rules are those of legacy iptables); `bed.guest.run_in_guest` runs any command there.
+
 **Teardown.** The end of a `with`, an exception and Ctrl-C remove everything. After a kill -9 the next bed, or `down()`,
 finds the rest: network namespaces ``bed-<id>-*``, cgroups of that name, and a folder below /var/tmp/calico-bed.
 `fabric.keep()` leaves a bed up; `down(id)` removes it.

@@ -59,11 +59,10 @@ class Claim:
         """
         if id is not None and not (id.isascii() and id.isalnum()):
             raise ValueError(f"the id of a bed has letters and digits only: {id!r}")
-        FOLDER.mkdir(parents=True, exist_ok=True)
         while True:
             claim = cls(id or "".join(secrets.choice(_ALPHABET) for _ in range(5)))
             staged = FOLDER / f".{claim.id}.{os.getpid()}.{secrets.token_hex(4)}"
-            staged.mkdir()
+            staged.mkdir(parents=True)
             _write_owner(staged, Owner.this())
             try:
                 staged.rename(claim.folder)  # whole at once, owner included: a folder without an owner would be a leak
@@ -89,10 +88,9 @@ class Claim:
         while doomed := namespaces.names(self.prefix):
             namespaces.delete(*doomed)
         sweep_cgroups(self.prefix)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if self.folder.exists():  # something was just dying in it
-            time.sleep(0.2)
-            shutil.rmtree(self.folder)
+        deadline = time.monotonic() + 5.0
+        while self.folder.exists():  # something may just be dying in it, or somebody else be sweeping it too
+            shutil.rmtree(self.folder, ignore_errors=time.monotonic() < deadline)
 
 
 def down(id: str | None = None) -> list[str]:

@@ -19,7 +19,7 @@ from bed.probes import TalkResult, tcp_connect
 ID = "demo"
 SUBNET = "10.77.0.0/24"
 # The hosts' own names are not their node names, on purpose: this is where the author of the record lost his time.
-HOSTNAMES = {"node1": "web-a", "node2": "DB-2.Example.ORG", "node3": "node3"}
+HOSTNAMES = {"node1": "web-a", "node2": "DB-2.EXAMPLE.ORG", "node3": "node3"}
 POOLS = {"calico-net1": "17.16.10.0/24", "calico-net2": "173.20.19.0/24", "calico-net3": "192.10.160.0/24"}
 NODES = ("node1", "node2", "node3")
 BLOCK_LENGTH = 26
