@@ -60,9 +60,6 @@ class Dispatch:
         self._children: set[str] = set()
         self._all = True
 
-    def __len__(self) -> int:
-        return len(self._names)
-
     def add(self, name: IfName) -> None:
         at = bisect_left(self._names, name)
         if at == len(self._names) or self._names[at] != name:

@@ -174,7 +174,7 @@ def expected(world: World, packet: Packet) -> bool:
     return True
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large], deadline=None)
 @given(worlds(), st.lists(packets(), min_size=12, max_size=12))
 def test_rendered_rules_decide_as_the_records_mean(made: tuple[Pipeline, World], sent: Sequence[Packet]) -> None:
     pipeline, world = made
