@@ -1,5 +1,11 @@
-"""What holds for tests of every level: those that need another kernel are run in a guest."""
+"""What holds for tests of every level: those that need another kernel are run in a guest; no property has a time limit."""
+
+from hypothesis import HealthCheck, settings
 
 from bed.pytest_guest import pytest_collection_finish, pytest_runtest_logreport, pytest_runtest_protocol
 
 __all__ = ["pytest_collection_finish", "pytest_runtest_logreport", "pytest_runtest_protocol"]
+
+# a busy machine makes an example slow, not wrong
+settings.register_profile("ours", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.load_profile("ours")

@@ -212,7 +212,7 @@ def _told() -> Iterator[None]:
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+TestHistories.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
 
 
 # --- every call, dying at each of its writes

@@ -322,7 +322,7 @@ def spellings(draw: st.DrawFn, node: Expression) -> str:
     return f"{blank()}{write(node, False)}{blank()}"
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.data())
 def test_parse_reads_what_was_written(data: st.DataObject) -> None:
     expression = data.draw(expressions())
