@@ -1,4 +1,4 @@
-"""What holds for tests of every level: those that need another kernel are run in a guest; no property has a time limit."""
+"""What holds for tests of every level: some run in a guest with another kernel; no property has a time limit."""
 
 from hypothesis import HealthCheck, settings
 

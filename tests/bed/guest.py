@@ -21,7 +21,7 @@ from bed.namespaces import Namespace
 
 KERNEL = Path("/usr/bin/linux.uml")
 MODULES = Path("/usr/lib/uml/modules")
-WORK = "/run/work"
+WORK = "/run/guest"
 """Where the guest sees the job's own folder, the only one it can write to on the machine."""
 
 # The console is the kernel's standard output. The kernel loads modules by itself through a helper; that is in a folder
@@ -64,9 +64,9 @@ def run_in_guest(
 ) -> Done:
     """Boot a guest, run `command` as root in it, and power it off. About 3 s besides the command.
 
-    Both output streams come back in `stdout`. `files` (name to text) are put into /run/work, which the command may
+    Both output streams come back in `stdout`. `files` (name to text) are put into /run/guest, which the command may
     also write to; when it has ended, the mapping has what is in those files then. For example
-    ``run_in_guest([sys.executable, "/run/work/job.py"], files={"job.py": ...})``.
+    ``run_in_guest([sys.executable, "/run/guest/job.py"], files={"job.py": ...})``.
 
     Raises:
         CommandFailed: the exit code is not 0 and `check` is set; or the guest ended without one, or not in time.

@@ -11,9 +11,9 @@ from bed.probes import PingResult
 
 def test_a_guest_returns_what_its_job_said_and_how_it_ended() -> None:
     job = (
-        "import sys, pathlib; print('hello', sys.argv[1]); pathlib.Path('/run/work/left').write_text('x'); sys.exit(7)"
+        "import sys, pathlib; print('hello', sys.argv[1]); pathlib.Path('/run/guest/left').write_text('x'); sys.exit(7)"
     )
-    done = run_in_guest([sys.executable, "/run/work/job.py", "you there"], files={"job.py": job}, check=False)
+    done = run_in_guest([sys.executable, "/run/guest/job.py", "you there"], files={"job.py": job}, check=False)
     assert (done.exit, done.stdout) == (7, "hello you there\n")
     with pytest.raises(CommandFailed, match="ended with 7"):
         run_in_guest(["sh", "-c", "exit 7"])
