@@ -272,6 +272,7 @@ class Assigner:
                     for taker, take in takes:
                         taker.addresses += [after.address(o) for o in take.ordinals]
                         taker.handle_revision = revision
+                        taker.doubts.clear()  # they compared what this one has changed
                     if choice.how is How.BORROW:
                         self._session.report("address.borrowed", block=str(choice.cidr), owner=before.affinity)
                 case Lost():

@@ -145,6 +145,16 @@ def test_the_second_of_several_transactions_may_be_the_one_in_doubt(
         allocator.release_by_handle(H)
 
 
+def test_a_transaction_made_again_is_not_counted_twice(
+    world: World, faulty: FaultyStore, allocator: Allocator
+) -> None:
+    """The first of several never arrives; the second try is the same, and more are needed after it."""
+    faulty.delay(1)
+    got = allocator.auto_assign(version=4, count=7, handle=H)
+    assert len(set(got.addresses)) == 7
+    assert sorted(map(str, got.addresses)) == sorted(map(str, mine(world)))
+
+
 def test_an_address_asked_for_in_doubt(world: World, faulty: FaultyStore, allocator: Allocator) -> None:
     address = ipaddress.ip_address("10.8.0.9")
     for fault in (faulty.lose_answer, faulty.delay):

@@ -1,0 +1,227 @@
+"""Any history of hosts, operators and lost answers, beside a slow model: who was told what, and what is free."""
+
+import ipaddress
+from collections import Counter
+from typing import Literal
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from fakes.faulty_store import FaultyStore
+from fakes.ipam_world import World
+from ipam.audit import Kind
+from ipam.errors import AddressInUse, AffinityHeld, NotInPool, PoolUnusable, ReleaseRefused
+from ipam.results import Assignment, Release, Shortage
+from resources.errors import DoesNotExist
+from resources.names import HandleId, IPAddress, IPNetwork, NodeName
+
+FIRST, SECOND = ipaddress.ip_network("10.8.0.0/28"), ipaddress.ip_network("10.9.0.0/29")
+SIX = ipaddress.ip_network("fd00::/124")
+BLOCK_SIZE: dict[IPNetwork, int] = {FIRST: 30, SECOND: 30, SIX: 126}
+ADDRESSES: list[IPAddress] = [*FIRST, *SECOND, *SIX]
+HOSTS = ("node1", "node2", "node3")
+LIMIT = 3
+
+hosts = st.sampled_from(HOSTS)
+handles = st.sampled_from([HandleId("a"), HandleId("b"), HandleId("c")])
+addresses = st.sampled_from(ADDRESSES)
+versions = st.sampled_from([4, 6])
+
+
+class Histories(RuleBasedStateMachine):
+    """The model is `holders`: what somebody was told and has not given back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.faulty = FaultyStore(self.world.store)
+        self.world.node(*HOSTS)
+        self.allocators = {host: self.world.allocator(host, self.faulty) for host in HOSTS}
+        self.holders: dict[IPAddress, HandleId] = {}
+        self.disabled: set[IPNetwork] = set()
+        self.reserved: set[IPAddress] = set()
+        self.is_strict = False
+        self.cooldown = 0
+
+    @initialize()
+    def begin(self) -> None:
+        for pool in BLOCK_SIZE:
+            self.write_pool(pool)
+
+    def write_pool(self, pool: IPNetwork) -> None:
+        self.world.pool(str(pool), blockSize=BLOCK_SIZE[pool], disabled=pool in self.disabled)
+
+    def write_settings(self) -> None:
+        limit = {"maxBlocksPerHost": LIMIT} if self.is_strict else {}
+        self.world.config(strict_affinity=self.is_strict, ipCooldownSeconds=self.cooldown, **limit)
+
+    # --- what hosts do
+
+    @rule(host=hosts, version=versions, count=st.integers(1, 6), handle=handles)
+    def auto_assign(self, host: str, version: int, count: int, handle: HandleId) -> None:
+        enabled = [pool for pool in BLOCK_SIZE if pool.version == version and pool not in self.disabled]
+        try:
+            got = self.allocators[host].auto_assign(version=version, count=count, handle=handle)
+        except PoolUnusable:
+            assert not enabled
+            return
+        self.tell(got, enabled)
+        self.check_shortage(host, got, enabled)
+
+    def tell(self, got: Assignment, pools: list[IPNetwork]) -> None:
+        for address in got.addresses:
+            assert address not in self.holders
+            assert address not in self.reserved
+            assert any(address in pool for pool in pools)
+            self.holders[address] = got.handle
+
+    def check_shortage(self, host: str, got: Assignment, pools: list[IPNetwork]) -> None:
+        """Assert by looking at every address that nothing was left which the host might have had."""
+        assert (got.shortage is None) == (len(got.addresses) == got.requested)
+        if got.shortage is None:
+            return
+        free = [a for pool in pools for a in pool if a not in self.unavailable() and a not in self.reserved]
+        owners = {cidr: block.node for cidr, block in self.world.blocks().items()}
+        own = [cidr for cidr, node in owners.items() if node == host and any(cidr[0] in pool for pool in pools)]
+        assert not [a for a in free if any(a in cidr for cidr in own)]
+        if got.shortage is Shortage.BLOCK_LIMIT:
+            assert len(own) >= (LIMIT if self.is_strict else 20)
+            return
+        assert not [a for a in free if not any(a in cidr for cidr in owners)]
+        assert self.is_strict == (got.shortage is Shortage.STRICT)
+        if not self.is_strict:
+            assert free == []
+
+    def unavailable(self) -> set[IPAddress]:
+        """Return what is held or cooling down."""
+        blocks = self.world.blocks().items()
+        moment = self.world.clock.moment
+        swept = [(cidr, block.swept(moment, self.cooldown)) for cidr, block in blocks]
+        return {cidr[o] for cidr, block in swept for o, index in enumerate(block.allocations) if index is not None}
+
+    @rule(host=hosts, address=addresses, handle=handles)
+    def assign(self, host: str, address: IPAddress, handle: HandleId) -> None:
+        unavailable = self.unavailable()
+        pool = next(pool for pool in BLOCK_SIZE if address in pool)
+        try:
+            self.allocators[host].assign(address, handle=handle)
+        except AddressInUse:
+            assert address in unavailable
+            assert self.holders.get(address) != handle
+        except NotInPool:
+            assert pool in self.disabled
+        except AffinityHeld:
+            assert self.is_strict
+            owner = next(block.node for cidr, block in self.world.blocks().items() if address in cidr)
+            assert owner != host
+        else:
+            assert self.holders.get(address, handle) == handle
+            self.holders[address] = handle
+
+    @rule(host=hosts, some=st.lists(addresses, min_size=1, max_size=5))
+    def release(self, host: str, some: list[IPAddress]) -> None:
+        """Anybody releases on the holder's word; what nobody holds is reported."""
+        releases = [Release(address, handle=self.holders.get(address)) for address in some]
+        unallocated = self.allocators[host].release(releases)
+        assert set(unallocated) == {address for address in some if address not in self.holders}
+        assert max(Counter(unallocated).values(), default=1) == 1
+        for address in some:
+            self.holders.pop(address, None)
+
+    @rule(host=hosts, address=addresses, handle=handles)
+    def release_what_is_anothers(self, host: str, address: IPAddress, handle: HandleId) -> None:
+        if address in self.holders and self.holders[address] != handle:
+            try:
+                self.allocators[host].release([Release(address, handle=handle)])
+            except ReleaseRefused:
+                return
+            raise AssertionError("it released what another holds")
+
+    @rule(host=hosts, handle=handles)
+    def release_by_handle(self, host: str, handle: HandleId) -> None:
+        held = [address for address, holder in self.holders.items() if holder == handle]
+        assert self.allocators[host].addresses_of_handle(handle) == sorted(held, key=lambda a: (a.version, a))
+        try:
+            assert self.allocators[host].release_by_handle(handle) == len(held)
+        except DoesNotExist:
+            assert held == []
+        for address in held:
+            del self.holders[address]
+
+    @rule(host=hosts, node=hosts, must_be_empty=st.booleans())
+    def give_up(self, host: str, node: str, must_be_empty: bool) -> None:
+        self.allocators[host].release_host_affinities(NodeName(node), must_be_empty=must_be_empty)
+        left = [block for block in self.world.blocks().values() if block.node == node]
+        assert all(must_be_empty and not block.is_empty for block in left)
+
+    @rule(host=hosts, pool=st.sampled_from([FIRST, SECOND, SIX]))
+    def claim(self, host: str, pool: IPNetwork) -> None:
+        before = {cidr: block.node for cidr, block in self.world.blocks().items()}
+        try:
+            result = self.allocators[host].claim_affinity(pool)
+        except NotInPool:
+            assert pool in self.disabled
+            return
+        assert set(result.failed) == {
+            cidr for cidr, node in before.items() if cidr[0] in pool and node != host
+        }
+        assert len(result.claimed) + len(result.failed) == 2 ** (BLOCK_SIZE[pool] - pool.prefixlen)
+
+    # --- what operators and time do
+
+    @rule(pool=st.sampled_from([FIRST, SECOND, SIX]))
+    def toggle_pool(self, pool: IPNetwork) -> None:
+        self.disabled ^= {pool}
+        self.write_pool(pool)
+
+    @rule()
+    def toggle_strictness(self) -> None:
+        self.is_strict = not self.is_strict
+        self.write_settings()
+
+    @rule(seconds=st.sampled_from([0, 30]))
+    def set_cooldown(self, seconds: int) -> None:
+        self.cooldown = seconds
+        self.write_settings()
+
+    @rule(some=st.sets(addresses, max_size=4), pool=st.sampled_from([None, SECOND]))
+    def reserve(self, some: set[IPAddress], pool: IPNetwork | None) -> None:
+        self.reserved = {*some, *(pool or [])}
+        self.world.reserve(*map(str, some), *([str(pool)] if pool else []))
+
+    @rule(seconds=st.sampled_from([1, 31, 61]))
+    def wait(self, seconds: int) -> None:
+        self.world.clock.now += seconds
+
+    @rule(seconds=st.sampled_from([-3600, 3600]))
+    def clock_jumps(self, seconds: int) -> None:
+        self.world.clock.offset += seconds
+
+    @rule(fault=st.sampled_from(["lose_answer", "delay", "fail"]), nth=st.integers(1, 3))
+    def fault(self, fault: Literal["lose_answer", "delay", "fail"], nth: int) -> None:
+        match fault:
+            case "lose_answer":
+                self.faulty.lose_answer(nth)
+            case "delay":
+                self.faulty.delay(nth)
+            case "fail":
+                self.faulty.fail(nth)
+
+    @rule()
+    def deliver(self) -> None:
+        """What was on its way arrives: it was decided before."""
+        before = self.world.ipam()
+        self.faulty.deliver()
+        assert self.world.ipam() == before
+
+    # --- what always holds
+
+    @precondition(lambda self: True)
+    @invariant()
+    def sound(self) -> None:
+        self.world.assert_sound(self.holders, allow=frozenset({Kind.LEAKED_HANDLE}))
+
+
+Histories.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestHistories = Histories.TestCase
