@@ -332,6 +332,9 @@ class Assigner:
         While the handle is at the revision they compared, none has taken effect; the next transaction compares the
         same revision, so that one of them at most ever does. Once it has moved on, they are decided: the block says
         which one took effect, if it was not somebody else who changed the handle.
+
+        One hole is left: a claim that compares only what does not exist and arrives after the handle and the block
+        have come and gone again takes effect then. It leaks an address, under a handle that no container has.
         """
         key, store = keys.handle_key(job.handle), self._session.store
         handle = store.get(key, timeout=timeout)
