@@ -132,16 +132,16 @@ class Neighbor:
         self.end_received = True
         self.keep_until = None
 
-    def come_up(self, now: float, wall: float, *, for_seconds: float = 0.0) -> None:
-        """Take it that the session is up, since `for_seconds`."""
+    def come_up(self, now: float, wall: float, *, for_seconds: float | None = None) -> None:
+        """Take it that the session is up. `for_seconds`: for how long, where we may have missed what came meanwhile."""
         self.phase, self.error, self._notified = Phase.ESTABLISHED, "", False
-        self.up_at, self.since = now - for_seconds, wall - for_seconds
+        self.up_at, self.since = now - (for_seconds or 0.0), wall - (for_seconds or 0.0)
         self.transitions += 1
         self.end_received = self.end_sent = False
         self.needs_offer = True
-        if for_seconds >= SILENT_PEER_SECONDS:
+        if for_seconds is not None and for_seconds >= SILENT_PEER_SECONDS:
             self.end_received, self.keep_until = True, None
-        elif for_seconds or self.restart_seconds is None:
+        elif for_seconds is not None or self.restart_seconds is None:
             self.keep_until = self.up_at + SILENT_PEER_SECONDS
         else:
             self.keep_until = now + max(self.restart_seconds, SILENT_PEER_SECONDS)

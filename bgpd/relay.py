@@ -4,7 +4,8 @@
 
 ExaBGP writes its events with a blocking write, so a reader that stops halts every BGP session of the process. This one
 always reads. While bgpd is away it throws events away and counts them; bgpd asks ExaBGP for everything again when it is
-back (reference bgp.md 3.6).
+back (reference bgp.md 3.6). What is said before the first client comes is kept for it: sessions come up in that moment,
+and what a peer has told before then is not told again.
 
 A client is greeted with ``{"type":"hello","pid":P,"boot":"B","lost":L,"unanswered":U}``: the pid of ExaBGP, a word that
 is new for each life of the relay, how many events were thrown away since the last client, and how many commands of
@@ -20,6 +21,8 @@ import sys
 
 BACKLOG_BYTES = 64 << 20
 """What may wait for a client that reads slowly; beyond it the client is dropped and has to begin anew."""
+EARLY_BYTES = 1 << 20
+"""What is kept for the first client; beyond it all of it is thrown away."""
 COMMAND_BYTES = 1 << 16
 """What may wait for ExaBGP; beyond it the client's commands are left in its socket."""
 CHUNK = 1 << 16
@@ -33,6 +36,7 @@ class Relay:
         self._speaker = os.getppid()
         self._boot = os.urandom(8).hex()
         self._client: socket.socket | None = None
+        self._early: bytearray | None = bytearray()
         self._lost = 0
         self._unanswered = 0
         self._event_tail = b""
@@ -85,10 +89,17 @@ class Relay:
         self._unanswered = max(0, self._unanswered - answers)
         if self._client is not None and len(self._to_client) + len(lines) > BACKLOG_BYTES:
             self._drop_client()
-        if self._client is None:
-            self._lost += lines.count(b"\n") - answers
-        else:
+        if self._client is not None:
             self._to_client += lines
+        elif self._early is not None and len(self._early) + len(lines) <= EARLY_BYTES:
+            self._early += lines
+        else:
+            self._lost += self._forget_early() + lines.count(b"\n") - answers
+
+    def _forget_early(self) -> int:
+        count = 0 if self._early is None else self._early.count(b"\n")
+        self._early = None
+        return count
 
     def _accept(self) -> None:
         try:
@@ -102,7 +113,8 @@ class Relay:
             f'{{"type":"hello","pid":{self._speaker},"boot":"{self._boot}",'
             f'"lost":{self._lost},"unanswered":{self._unanswered}}}\n'
         )
-        self._to_client += hello.encode()
+        self._to_client += hello.encode() + (self._early or b"")
+        self._early = None
         self._lost = 0
 
     def _drop_client(self) -> None:

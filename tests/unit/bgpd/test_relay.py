@@ -103,7 +103,23 @@ def test_lines_go_both_ways(bench: Bench) -> None:
     assert bench.said() == "show neighbor json\n"
 
 
+def test_what_comes_before_the_first_client_is_kept_for_it(bench: Bench) -> None:
+    bench.say("a\nb\nc")
+    client = bench.connect()
+    greeting, *events = read(client)
+    assert json.loads(greeting)["lost"] == 0
+    assert events == ["a", "b"]
+    bench.say("c\n")
+    assert read(client) == ["cc"]
+    client.close()
+    bench.turn()
+    bench.say("d\n")
+    assert hello(bench.connect())["lost"] == 1
+
+
 def test_without_a_client_events_are_counted_and_gone(bench: Bench) -> None:
+    bench.connect().close()
+    bench.turn()
     bench.say("a\nb\nc\nd")
     client = bench.connect()
     assert hello(client)["lost"] == 3
