@@ -72,7 +72,7 @@ def choose(
     if not found:
         raise NoAddress(
             f"no IPv{version} address found by {method or 'first-found'} on {', '.join(i.name for i in interfaces)}",
-            hint="set IP to this host's address, e.g. IP=192.0.2.10",
+            hint=f"set it by hand, e.g. {'IP=192.0.2.10' if version == 4 else 'IP6=2001:db8::10, or IP6=none'}",
         )
     return found[0]
 

@@ -6,7 +6,7 @@ Features are tried, not looked up. Each failed check says what it is for and the
 import os
 import re
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -56,19 +56,24 @@ def openings(
     return found
 
 
-def checksystem(config: str | None) -> int:
+def checksystem(
+    config: str | None,
+    *,
+    try_features: Callable[[], Sequence[probe.Finding]] = probe.try_features,
+    missing_programs: Callable[[], Sequence[str]] = probe.missing_programs,
+) -> int:
     """Print the checks and the list of openings; 0 if the host has what is required."""
     good = _check_kernel_version()
     click.echo("Checking kernel features...")
     hints: list[str] = []
-    for finding in probe.try_features():
+    for finding in try_features():
         optional = not finding.feature.required
         _row(finding.feature.name, finding.works, optional=optional)
         if not finding.works:
-            hints.append(f"{finding.feature.name}: {finding.feature.purpose}: {finding.detail}")
+            hints.append(way_out(finding))
             good &= optional
     click.echo("Checking programs...")
-    missing = probe.missing_programs()
+    missing = missing_programs()
     for program in probe.PROGRAMS:
         _row(program, program not in missing)
     if missing:
@@ -84,6 +89,16 @@ def checksystem(config: str | None) -> int:
         return 0
     click.echo("System doesn't meet one or more minimum systems requirements to run Calico")
     return 1
+
+
+def way_out(finding: probe.Finding) -> str:
+    """Return what a feature that does not work is for, what was said about it, and what to do. Pure."""
+    feature = finding.feature
+    what = f"{feature.name} ({feature.purpose}) does not work: {finding.detail or 'no reason was given'}"
+    module = {"xt_MARK": "xt_mark"}.get(feature.name, feature.name)
+    if feature.required:
+        return f"{what}; load it (modprobe {module}), or take a kernel that has it"
+    return f"{what}; needed only for {feature.purpose}, whose routes are withheld without it (modprobe {module})"
 
 
 def _check_kernel_version() -> bool:

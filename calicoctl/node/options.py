@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Callable
 
 from resources.names import IPNetwork
-from resources.runtime.options import Option, boolean, choice, integer, text
+from resources.runtime.options import Option, boolean, choice, integer, seconds, text
 
 
 def as_number(value: str) -> int | None:
@@ -108,7 +108,12 @@ POOL6_SELECTOR = Option(
     help="which nodes take addresses from the default IPv6 pool by themselves",
 )
 
+START_SECONDS = Option(
+    name="start_seconds", keys=("CALICO_START_SECONDS",), parse=seconds(minimum=1), default=30.0, unit="s",
+    help="how long node run waits for the daemons to be ready before it gives up and ends them",
+)
+
 OPTIONS = (
     IP, IP6, IP_METHOD, IP6_METHOD, AS, BACKEND, DRIVER, NO_POOLS, POOL4, POOL4_IPIP, POOL4_VXLAN, POOL4_BLOCK,
-    POOL4_NAT, POOL4_SELECTOR, POOL6, POOL6_BLOCK, POOL6_NAT, POOL6_SELECTOR,
+    POOL4_NAT, POOL4_SELECTOR, POOL6, POOL6_BLOCK, POOL6_NAT, POOL6_SELECTOR, START_SECONDS,
 )

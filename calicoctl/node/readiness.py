@@ -1,5 +1,6 @@
 """Whether the daemons of this host are ready, asked of each daemon itself, and why one is not."""
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -7,7 +8,6 @@ from pathlib import Path
 from calicoctl.node.supervisor import DaemonFailed, Process, Program
 from resources.runtime import health, paths
 
-START_SECONDS = 30.0
 STARTS = 2
 """A daemon that ended so often before it was ready does not start: it is not waited for any longer."""
 TAIL_LINES = 12
@@ -15,6 +15,7 @@ POLL_SECONDS = 0.05
 LOOK_SECONDS = 0.5
 """How often supervisord is asked who ended; a daemon that ended rests for a second at least before its next start."""
 READY = 204
+_SETTING = re.compile(r"\blevel=info\b.*\bevent=setting\.")
 
 Ask = Callable[[Program], tuple[int, str]]
 
@@ -42,7 +43,7 @@ def wait_ready(
     log_sizes: Mapping[str, int],
     processes: Callable[[], Iterable[Process]],
     ask: Ask = ask,
-    seconds: float = START_SECONDS,
+    seconds: float,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
@@ -87,11 +88,10 @@ def _hopeless(process: Process | None, ends: set[int]) -> str:
     """Return why it is no use to wait for a daemon, or nothing; `ends` collects when it ended."""
     if process is None or process.running:
         return ""
-    if process.trouble:
-        return f"cannot be started: {process.trouble}"
     if process.exit_status:
         ends.add(process.ended_at)
-    return f"ends as soon as it is started (exit status {process.exit_status})" if len(ends) >= STARTS else ""
+        return f"ends as soon as it is started (exit status {process.exit_status})" if len(ends) >= STARTS else ""
+    return f"cannot be started: {process.trouble}" if process.trouble else ""
 
 
 def unready(wanted: Sequence[Program]) -> list[str]:
@@ -111,9 +111,14 @@ def log_sizes(wanted: Sequence[Program]) -> dict[str, int]:
 
 
 def tail(log: Path, start: int, lines: int = TAIL_LINES) -> list[str]:
-    """Return the last lines of a log, of those behind the byte `start`; all count if it was begun anew since."""
+    """Return the last lines of a log that may say what is wrong.
+
+    Lines before the byte `start` are of an earlier start (all count if the log was begun anew since), and settings are
+    many and seldom the reason.
+    """
     try:
         data = log.read_bytes()
     except OSError as error:
         return [str(error)]
-    return data[start if start <= len(data) else 0 :].decode(errors="replace").splitlines()[-lines:]
+    told = data[start if start <= len(data) else 0 :].decode(errors="replace").splitlines()
+    return [line for line in told if not _SETTING.search(line)][-lines:]

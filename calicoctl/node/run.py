@@ -50,22 +50,27 @@ def run(environment: Mapping[str, str], *, config: str | None, foreground: bool,
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with turn.taken(unless=lambda: supervisor.pid() is not None, waiting=_tell_waiting) as lock:
         if (pid := supervisor.pid()) is not None:
-            return _already(pid, wanted, foreground=foreground)
+            if foreground:
+                raise Running(
+                    f"Calico is already running on this host (its supervisor has pid {pid})",
+                    hint="to run it in the foreground: calicoctl node stop, then try again",
+                )
+            return _already(pid, wanted, settings[o.START_SECONDS])
         _show(name, origin, settings, etcd)
         _prepare(name, settings, etcd, patient=foreground)
         inherited = _environment(environment, name, etcd)
-        if supervisor.end_strays():
-            click.echo("ended daemons that ran without a supervisor")
+        for stray in supervisor.end_strays():
+            click.echo(f"ended {stray}, which ran without a supervisor")
         if foreground and lock is not None:
             sys.stdout.flush()
             os.set_inheritable(lock, True)  # until its control socket is there the turn tells others of supervisord
             supervisor.exec_foreground(wanted, inherited)
-        _start(wanted, inherited)
+        _start(wanted, inherited, settings[o.START_SECONDS])
     click.echo(f"Calico is running on node {name}.")
     return 0
 
 
-def _start(wanted: Sequence[Program], environment: Mapping[str, str]) -> None:
+def _start(wanted: Sequence[Program], environment: Mapping[str, str], seconds: float) -> None:
     """Start the daemons and wait until they are ready; if one fails nothing that was started here stays.
 
     Raises:
@@ -75,7 +80,9 @@ def _start(wanted: Sequence[Program], environment: Mapping[str, str]) -> None:
     had_speaker = speaker.is_running()
     try:
         supervisor.start_background(wanted, environment)
-        readiness.wait_ready(wanted, click.echo, log_sizes=sizes, processes=supervisor.processes)
+        readiness.wait_ready(
+            wanted, click.echo, log_sizes=sizes, processes=supervisor.processes, seconds=seconds
+        )
     except BaseException as error:
         supervisor.stop()
         if not had_speaker:
@@ -94,15 +101,10 @@ def _tell_waiting() -> None:
     click.echo(f"waiting for another calico command on this host (pid {turn.holder()})", err=True)
 
 
-def _already(pid: int, wanted: Sequence[Program], *, foreground: bool) -> int:
+def _already(pid: int, wanted: Sequence[Program], seconds: float) -> int:
     """Say that it runs; another command may just be starting it, so unready daemons have some time."""
-    if foreground:
-        raise Running(
-            f"Calico is already running on this host (supervisord has pid {pid})",
-            hint="to run it in the foreground: calicoctl node stop, then try again",
-        )
-    click.echo(f"Calico is already running on this host (supervisord has pid {pid}); nothing was changed.")
-    deadline = time.monotonic() + readiness.START_SECONDS
+    click.echo(f"Calico is already running on this host (its supervisor has pid {pid}); nothing was changed.")
+    deadline = time.monotonic() + seconds
     while missing := readiness.unready(wanted):
         if supervisor.pid() != pid:
             raise DaemonFailed("calico was ended while this command waited for it")

@@ -1,7 +1,7 @@
 """The daemons of a host under supervisord: configuration, start, end, and what supervisord knows of them.
 
-supervisord runs in a session of its own and is found by its control socket: whoever listens there is the supervisor.
-It looks around once a second, or when somebody connects; so we connect wherever we would wait for it.
+supervisord runs in a session of its own (`calico-node supervise`) and is found by its control socket: whoever listens
+there is the supervisor.
 
 **A daemon ends with its supervisor**, also when that is killed: one whose log nobody reads and whom nobody starts again
 would look healthy until its first trouble. Routes, rules and the BGP speaker stay, as after `node stop`.
@@ -64,7 +64,7 @@ class Process:
     exit_status: int
     ended_at: int
     trouble: str
-    """Why it could not even be started."""
+    """supervisord's word on why it does not run."""
 
 
 def script(name: str) -> str:
@@ -96,7 +96,6 @@ def configuration(wanted: Sequence[Program]) -> str:
         f"logfile_maxbytes={LOG_BYTES}",
         "logfile_backups=2",
         f"childlogdir={paths.LOG}",
-        "minfds=4096",
         "",
         "[unix_http_server]",
         f"file={SOCKET}",
@@ -135,7 +134,7 @@ def configuration(wanted: Sequence[Program]) -> str:
 
 
 def pid() -> int | None:
-    """Return the process id of the supervisor that runs on this host, or None. It looks around at once."""
+    """Return the process id of the supervisor that runs on this host, or None. It looks around then."""
     return listener(SOCKET)
 
 
@@ -158,7 +157,7 @@ def listener(path: Path) -> int | None:
 def strays() -> dict[str, int]:
     """Return name and pid of daemons that answer although no supervisor runs."""
     found = {name: listener(paths.health_socket(name)) for name in DAEMONS}
-    return {name: number for name, number in found.items() if number}
+    return {name: number for name, number in found.items() if number is not None}
 
 
 def processes() -> list[Process]:
@@ -230,7 +229,7 @@ def start_background(wanted: Sequence[Program], environment: Mapping[str, str]) 
         if status is not None:
             said = COMPLAINTS.read_text(errors="replace").strip().splitlines()
             raise DaemonFailed(
-                f"supervisord did not start (exit status {status}): {said[-1] if said else 'it said nothing'}",
+                f"the supervisor did not start (exit status {status}): {said[-1] if said else 'it said nothing'}",
                 hint=f"see {COMPLAINTS} and {paths.LOG / 'supervisord.log'}",
             )
         time.sleep(_POLL_SECONDS)
@@ -246,45 +245,45 @@ def exec_foreground(wanted: Sequence[Program], environment: Mapping[str, str]) -
 
 
 def _command() -> list[str]:
-    return [script("supervisord"), "--nodaemon", "--configuration", str(CONFIGURATION)]
+    return [script("calico-node"), "supervise"]
 
 
-def stop(*, seconds: float = STOP_SECONDS) -> bool:
+def stop() -> bool:
     """End supervisord and, through it, the daemons; then daemons that ran without one. Returns False if none runs.
 
     Raises:
-        DaemonFailed: one is still there after `seconds`.
+        DaemonFailed: one is still there although it was killed, or is out of reach.
     """
     number = pid()
     if number is not None:
-        _end("supervisord", number, seconds)
-    return end_strays(seconds=seconds) or number is not None
+        _end("the supervisor", number)
+    return bool(end_strays()) or number is not None
 
 
-def end_strays(*, seconds: float = STOP_SECONDS) -> bool:
-    """End daemons that run without a supervisor, which was killed or never was; returns whether there were any."""
+def end_strays() -> list[str]:
+    """End daemons that run without a supervisor, started by hand or left behind; return what they were."""
     found = strays()
     for name, number in found.items():
-        _end(f"calico-{name}", number, seconds)
-    return bool(found)
+        _end(f"calico-{name}", number)
+    return [f"calico-{name} (pid {number})" for name, number in found.items()]
 
 
-def _end(what: str, number: int, seconds: float) -> None:
-    """Ask a process to end, wait, and kill a daemon that does not (supervisord kills its own)."""
+def _end(what: str, number: int) -> None:
+    """Ask a process to end, wait, and kill it if it does not."""
     if number == 0:
         raise DaemonFailed(
             f"{what} runs where this command cannot reach it, in another container",
             hint="end it from there, or from the host",
         )
-    deadline = time.monotonic() + seconds
-    with suppress(ProcessLookupError):
-        os.kill(number, signal.SIGTERM)
-    while _is_alive(number):
-        if time.monotonic() > deadline:
-            raise DaemonFailed(f"{what} (pid {number}) does not end", hint=f"see the logs in {paths.LOG}")
-        if what == "supervisord":
-            pid()  # so that it looks around
-        time.sleep(_POLL_SECONDS)
+    for word in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + STOP_SECONDS
+        with suppress(ProcessLookupError):
+            os.kill(number, word)
+        while time.monotonic() < deadline:
+            if not _is_alive(number):
+                return
+            time.sleep(_POLL_SECONDS)
+    raise DaemonFailed(f"{what} (pid {number}) does not end", hint=f"see the logs in {paths.LOG}")
 
 
 def _is_alive(number: int) -> bool:

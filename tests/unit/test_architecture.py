@@ -28,6 +28,7 @@ ADAPTERS = {
     "iptc": {"kernel"},
     "docker": {"libnetwork.engine"},
     "click": {"calicoctl"},
+    "supervisor": {"calicoctl.node.supervise"},
     "prettytable": {"calicoctl.output"},
     "exabgp": set(),
 }

@@ -1,6 +1,13 @@
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
+
 import pytest
 
-from calicoctl.node.checks import name_in_hosts, openings
+from calicoctl.node.checks import checksystem, name_in_hosts, openings, way_out
+from calicoctl.session import STORE
+from kernel.probe import FEATURES, Finding
+from resources.datastore.etcdconfig import EtcdConfig
+from resources.errors import StoreUnavailable
 
 
 @pytest.mark.parametrize(
@@ -15,3 +22,71 @@ def test_only_what_is_used_is_to_be_opened() -> None:
     assert [o.what for o in openings(etcd_ports=[2379, 2379], ipip=True, vxlan=True)][4:] == [
         "tcp 2379", "protocol 4", "udp 4789", "tcp 7946", "udp 7946",
     ]
+
+
+def found(**broken: str) -> list[Finding]:
+    return [Finding(feature, feature.name not in broken, broken.get(feature.name, "")) for feature in FEATURES]
+
+
+@pytest.fixture(autouse=True)
+def nowhere() -> Iterator[None]:
+    """A datastore that does not answer."""
+
+    def refuse(_: EtcdConfig) -> NoReturn:
+        raise StoreUnavailable("no answer from etcd")
+
+    token = STORE.set(refuse)
+    yield
+    STORE.reset(token)
+
+
+def checked(
+    capsys: pytest.CaptureFixture[str], findings: list[Finding], missing: Sequence[str] = ()
+) -> tuple[int, str, str]:
+    exit = checksystem(None, try_features=lambda: findings, missing_programs=lambda: missing)
+    said = capsys.readouterr()
+    return exit, said.out, said.err
+
+
+def test_a_host_that_has_everything_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:
+    exit, out, _ = checked(capsys, found())
+    assert exit == 0
+    assert "\t\txt_set              \t\t\t\t\tOK\n" in out
+    assert "\t\ttcp 179             from the other nodes: BGP\n" in out
+    assert out.endswith("System meets minimum system requirements to run Calico!\n")
+
+
+def test_a_feature_that_is_needed_and_missing_fails_with_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+    exit, out, err = checked(capsys, found(xt_set="Couldn't load match `set'"))
+    assert exit == 1
+    assert "\t\txt_set              \t\t\t\t\tFAIL\n" in out
+    assert out.endswith("System doesn't meet one or more minimum systems requirements to run Calico\n")
+    assert "xt_set (rules that ask sets) does not work: Couldn't load match `set'; load it (modprobe xt_set)" in err
+
+
+def test_a_tunnel_that_is_missing_does_not_fail(capsys: pytest.CaptureFixture[str]) -> None:
+    exit, out, err = checked(capsys, found(ipip="Error: Unknown device type."))
+    assert exit == 0
+    assert "\t\tipip                \t\t\t\t\tMISSING (optional)\n" in out
+    assert "needed only for pools with IPIP, whose routes are withheld without it" in err
+
+
+def test_a_program_that_is_missing_fails_and_names_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    exit, out, err = checked(capsys, found(), missing=["ipset"])
+    assert exit == 1
+    assert "\t\tipset               \t\t\t\t\tFAIL\n" in out
+    assert "install what is missing: ipset (Debian: iptables ipset iproute2 conntrack)" in err
+
+
+def test_a_store_that_cannot_be_asked_has_every_tunnel_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, err = checked(capsys, found())
+    assert "protocol 4" in out
+    assert "udp 4789" in out
+    assert "the store cannot be asked which tunnels are used" in err
+
+
+def test_every_check_that_fails_says_what_it_is_for_and_what_to_do() -> None:
+    for feature in FEATURES:
+        text = way_out(Finding(feature, False, "no"))
+        assert feature.purpose in text
+        assert "modprobe" in text
