@@ -29,7 +29,7 @@ from bgpd.neighbor import Change, Neighbor
 from bgpd.probe import Target
 from bgpd.render import configuration, environment
 from bgpd.rib import Rib
-from bgpd.speaker import Applied, Event, Gone, Plan, Refused, Speaker, Synced
+from bgpd.speaker import Applied, Event, Gone, Plan, Refused, Seen, Speaker, Synced
 from resources.names import IPAddress, IPNetwork
 
 DEBOUNCE_SECONDS = 0.1
@@ -171,6 +171,9 @@ class Peering:
                 if (neighbor := self.neighbors.get(event.peer)) is not None:
                     neighbor.on_notification(event)
                     self._log.warning("session.notified", peer=str(event.peer), what=neighbor.error)
+            case Seen():
+                for row in event.neighbours:
+                    self._show(row, now)
             case Synced():
                 self._on_synced(event, now)
             case Gone():
@@ -235,24 +238,20 @@ class Peering:
             "speaker.ready",
             pid=self.speaker.pid,
             adopted=event.was_adopted,
-            sessions_up=sum(neighbour.is_up for neighbour in event.neighbours),
+            sessions_up=sum(neighbor.is_up for neighbor in self.neighbors.values()),
             routes=len(event.received),
         )
-        up: set[IPAddress] = set()
-        for neighbour in event.neighbours:
-            self._show(neighbour, now)
-            if neighbour.is_up:
-                up.add(neighbour.peer)
         for shown in event.received:
-            if shown.peer in up:
+            # the table of a peer that is down is an old one
+            if (known := self.neighbors.get(shown.peer)) is not None and known.is_up:
                 self._on_update(Updated(shown.peer, ((shown.prefix, shown.next_hop),), shown.attributes))
         for neighbor in self.neighbors.values():
             neighbor.offered = {}
             neighbor.needs_offer, neighbor.end_sent, neighbor.offer_after = True, False, now
         strangers: dict[IPAddress, list[IPNetwork]] = {}
         for shown in event.sent:
-            if (known := self.neighbors.get(shown.peer)) is not None:
-                known.offered[shown.prefix] = None
+            if (owner := self.neighbors.get(shown.peer)) is not None:
+                owner.offered[shown.prefix] = None
             else:
                 strangers.setdefault(shown.peer, []).append(shown.prefix)
         for peer, prefixes in strangers.items():

@@ -24,7 +24,6 @@ from bgpd.messages import (
     Neighbour,
     Neighbours,
     Remark,
-    SessionChanged,
     Shown,
     ShuttingDown,
     Unreadable,
@@ -160,11 +159,20 @@ def visible(row: Neighbour) -> tuple[object, ...]:
     return row.local, row.local_as, row.peer_as, row.hold_seconds
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Synced:
-    """Everything ExaBGP knows, after a connection was made, but for what events that came meanwhile say otherwise."""
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The sessions as they are now, after a connection was made.
+
+    It stands between the events that it knows of and those that are newer, so it must be taken in its place.
+    """
 
     neighbours: tuple[Neighbour, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Synced:
+    """All routes that ExaBGP knows, after a connection was made. Those that changed since are not in `received`."""
+
     received: tuple[Shown, ...]
     sent: tuple[Shown, ...]
     was_adopted: bool
@@ -193,7 +201,7 @@ class Refused:
     reason: str
 
 
-Event = Message | Synced | Gone | Applied | Refused | Doubt
+Event = Message | Seen | Synced | Gone | Applied | Refused | Doubt
 
 
 class Stage(Enum):
@@ -238,8 +246,6 @@ class Speaker:
         self._quiet_since: float | None = None
         self._syncing: list[Reply] = []
         self._touched: set[tuple[IPAddress, IPNetwork]] = set()
-        self._heard_up: dict[IPAddress, bool] = {}
-        """What was said of sessions since the connection was made: newer than the table of neighbours may be."""
         self._restart_reason: str | None = None
         # the reload under way
         self._reload = Reload.NONE
@@ -423,10 +429,6 @@ class Speaker:
                         self._touched.update((message.peer, prefix) for prefix, _ in message.announced)
                         self._touched.update((message.peer, prefix) for prefix in message.withdrawn)
                     events.append(message)
-                case SessionChanged():
-                    if message.state in ("up", "down"):
-                        self._heard_up[message.peer] = message.state == "up"
-                    events.append(message)
                 case Ignored() | ShuttingDown():
                     pass
                 case Unreadable():
@@ -443,32 +445,31 @@ class Speaker:
         self.lost_events += hello.lost
         self._dialogue.greet(hello, now)
         self.stage, self._syncing, self._touched = Stage.SYNCING, [], set()
-        self._heard_up.clear()
         self._ping_at = now + PING_EVERY_SECONDS
         for question in (SHOW_NEIGHBOURS, SHOW_RECEIVED, SHOW_SENT):
             self._dialogue.ask(question)
 
     def _on_reply(self, reply: Reply, now: float) -> list[Event]:
         if self.stage is Stage.SYNCING:
-            self._syncing.append(reply)
             if reply.question == SHOW_NEIGHBOURS:
-                # the table that is asked for next is newer than all events so far
+                # the table that is asked for next is newer than all updates so far
                 self._touched.clear()
-            return self._synced(now) if len(self._syncing) == 3 else []
+                rows = _rows(reply)
+                self._seen = {row.peer: visible(row) for row in rows}
+                return [Seen(rows)]
+            self._syncing.append(reply)
+            return self._synced(now) if reply.question == SHOW_SENT else []
         if reply.question == SHOW_NEIGHBOURS and self._reload is Reload.SIGNALLED:
             return self._on_confirmation(reply, now)
         return []
 
     def _synced(self, now: float) -> list[Event]:
-        neighbours, received, sent = self._syncing
-        rows = tuple(row for line in neighbours.lines if isinstance(line, Neighbours) for row in line.rows)
+        received, sent = self._syncing
         touched = self._touched
-        self._seen = {row.peer: visible(row) for row in rows}
         self.stage, self._ready_at = Stage.READY, now
         self._syncing, self._touched = [], set()
         return [
             Synced(
-                neighbours=tuple(row for row in rows if self._heard_up.get(row.peer, row.is_up) == row.is_up),
                 received=tuple(
                     line
                     for line in received.lines
@@ -542,9 +543,7 @@ class Speaker:
     def _on_confirmation(self, reply: Reply, now: float) -> list[Event]:
         if self._target is None or self.pid is None:
             return []
-        self._seen = {
-            row.peer: visible(row) for line in reply.lines if isinstance(line, Neighbours) for row in line.rows
-        }
+        self._seen = {row.peer: visible(row) for row in _rows(reply)}
         if self._seen != self._target.visible:
             return []
         if self._signals < self._signals_needed:
@@ -554,3 +553,7 @@ class Speaker:
         self._child.note(self._running)
         self._reload = Reload.NONE
         return [Applied(self._target.digest)]
+
+
+def _rows(reply: Reply) -> tuple[Neighbour, ...]:
+    return tuple(row for line in reply.lines if isinstance(line, Neighbours) for row in line.rows)

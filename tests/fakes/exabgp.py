@@ -6,7 +6,7 @@ the real one does, and can be told to misbehave. What it says is queued in `outb
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
@@ -62,6 +62,8 @@ class FakeExabgp:
         """So many commands to come are answered by error."""
         self.left_behind: Found | None = None
         """What `find` finds."""
+        self.before: dict[str, Callable[[], None]] = {}
+        """What happens just before a question is answered."""
         self.unanswered = 0
         self.lost = 0
         self._boot = 0
@@ -254,6 +256,7 @@ class FakeExabgp:
         self._say(json.dumps({"exabgp": "5.0.0", "time": self.now, "type": kind, "neighbor": neighbor}))
 
     def _command(self, line: str) -> None:
+        self.before.pop(line, lambda: None)()
         match line.split():
             case ["show", "neighbor", "json"]:
                 self._say(json.dumps([self._row(address) for address in self.peers]))

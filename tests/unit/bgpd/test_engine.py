@@ -107,6 +107,40 @@ def test_the_smaller_address_waits() -> None:
     assert "passive" not in last.exabgp.peers["10.0.0.1"].settings
 
 
+@pytest.mark.parametrize("moment", ["show neighbor json", "show adj-rib in json", "show adj-rib out json", "version"])
+def test_a_session_comes_up_at_any_moment_of_the_start(moment: str) -> None:
+    host = BgpHost()
+
+    def come_up() -> None:
+        host.exabgp.peer_up(N2)
+        host.exabgp.peer_sends(N2, [B2])
+        host.exabgp.peer_ends(N2)
+
+    host.exabgp.before[moment] = come_up
+    started(host=host)
+    host.run(15)
+    assert host.phases["Mesh_10_0_0_2"] == "up Established"
+    assert host.routes[B2] == f"via {N2} dev eth0"
+    assert host.offered(N2) == {"10.65.1.0/26"}
+
+
+@pytest.mark.parametrize("moment", ["show neighbor json", "show adj-rib in json", "show adj-rib out json", "version"])
+def test_a_session_falls_or_changes_at_any_moment_of_an_adoption(moment: str) -> None:
+    host = meshed()
+    host.run(60)
+    host.exabgp.stay_behind()
+
+    def change() -> None:
+        host.exabgp.peer_notifies(N2, 6, 2)
+        host.exabgp.peer_withdraws(N3, [B3])
+        host.exabgp.peer_sends(N3, ["10.65.3.64/26"])
+
+    host.exabgp.before[moment] = change
+    again = started(host=BgpHost(kernel=host.kernel, exabgp=host.exabgp, clock=host.clock))
+    again.run(200)
+    assert again.routes == {"10.65.1.0/26": "blackhole", "10.65.3.64/26": f"via {N3} dev eth0"}
+
+
 # --- nodes come and go ------------------------------------------------------------------------------------------------
 
 
