@@ -10,6 +10,7 @@ bgp.md 3.6). ``/run/calico/exabgp.pid`` holds ExaBGP's pid and start time.
 import argparse
 import os
 import queue
+import re
 import signal
 import sys
 import time
@@ -150,16 +151,20 @@ class Daemon:
             raise self._crashed
 
 
+_STAMP = re.compile(r"^\d\d:\d\d:\d\d ")
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
 _ROUTINE = ("closing connection", "connection to ", "lost TCP session", "SIGUSR1 received", "scheduling reload")
 
 
 def _say(line: str) -> None:
     """Pass on a line of ExaBGP's log; what the sessions' own events say better is for debugging only."""
     logger = structlog.get_logger().bind(component="bgpd")
-    if any(words in line for words in _ROUTINE):
-        logger.debug("speaker.said", line=line)
+    text = _COLOUR.sub("", line)
+    # a traceback comes with a hundred lines; they are all in ExaBGP's own log
+    if _STAMP.match(text) and not any(words in text for words in _ROUTINE):
+        logger.warning("speaker.said", line=text)
     else:
-        logger.warning("speaker.said", line=line)
+        logger.debug("speaker.said", line=text)
 
 
 def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> int:

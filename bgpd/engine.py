@@ -19,7 +19,7 @@ from bgpd.peering import Identity, Peering
 from bgpd.probe import PeerAnswers
 from bgpd.routing import Routing
 from bgpd.speaker import ChildEnded, ChildMessage, Lines, RelayClosed, Speaker, Validated
-from bgpd.status import Snapshot, rows
+from bgpd.status import Snapshot, row, rows
 from kernel.errors import DataplaneError
 from kernel.monitor import (
     AddressAdded,
@@ -394,6 +394,7 @@ class Engine:
             "node": spec.node,
             "type": spec.kind.value,
             "up": neighbor.is_up,
+            "state": row(neighbor).state,
             "phase": neighbor.shown_phase.value,
             "passive": spec.passive,
             "since": neighbor.since,

@@ -68,6 +68,8 @@ class Neighbor:
     restart_seconds: int | None = None
     """For how long the peer wants its routes kept when it goes away; None: not at all."""
     end_received: bool = False
+    end_is_unknown: bool = False
+    """The session is older than we are: the peer may have said its end to an earlier bgpd."""
     end_sent: bool = False
     keep_until: float | None = None
     """When stale routes of the peer go, whatever it says."""
@@ -135,9 +137,10 @@ class Neighbor:
     def come_up(self, now: float, wall: float, *, for_seconds: float | None = None) -> None:
         """Take it that the session is up. `for_seconds`: for how long, where we may have missed what came meanwhile."""
         self.phase, self.error, self._notified = Phase.ESTABLISHED, "", False
+        self.transitions += not self.is_up
         self.up_at, self.since = now - (for_seconds or 0.0), wall - (for_seconds or 0.0)
-        self.transitions += 1
         self.end_received = self.end_sent = False
+        self.end_is_unknown = for_seconds is not None
         self.needs_offer = True
         if for_seconds is not None and for_seconds >= SILENT_PEER_SECONDS:
             self.end_received, self.keep_until = True, None

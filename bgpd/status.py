@@ -59,7 +59,7 @@ def row(neighbor: Neighbor) -> Row:
     state = "up"
     if not neighbor.end_sent:
         state = "feed"
-    elif not neighbor.end_received and neighbor.restart_seconds is not None:
+    elif neighbor.restart_seconds is not None and not (neighbor.end_received or neighbor.end_is_unknown):
         state = "wait"
     return Row(spec.version, spec.name, state, neighbor.since, "Established")
 

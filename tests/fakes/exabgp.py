@@ -302,7 +302,8 @@ class FakeExabgp:
     def _row(self, address: str) -> dict[str, object]:
         peer = self.peers[address]
         return {
-            "state": "up" if peer.is_up else "down",
+            # as the real one: by the whole seconds
+            "state": "up" if peer.is_up and self.now - peer.up_at >= 1 else "down",
             "duration": int(self.now - peer.up_at) if peer.is_up else 3,
             "fsm": "ESTABLISHED" if peer.is_up else "IDLE",
             "local": {
