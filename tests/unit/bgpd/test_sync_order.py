@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from ipaddress import ip_address
 
 import pytest
 
 from bgpd.messages import SessionChanged
-from bgpd.speaker import Event, Found, Lines, Plan, Speaker, Synced
+from bgpd.speaker import Event, Found, Lines, Plan, Seen, Speaker, Synced
 
 PEER = "10.77.0.3"
 
@@ -52,8 +51,8 @@ def line(what: object) -> bytes:
     return what.encode() if isinstance(what, str) else json.dumps(what).encode()
 
 
-def synced(*said: object) -> tuple[Synced, list[SessionChanged]]:
-    """Return what a speaker makes of lines after the greeting, the answers to its questions included."""
+def heard(*said: object) -> list[str]:
+    """Return what a speaker hands on of lines after the greeting: sessions seen or changed, and all tables read."""
     speaker = Speaker(Connected())
     speaker.want(Plan(configuration=""))
     speaker.tick(0.0)
@@ -62,29 +61,30 @@ def synced(*said: object) -> tuple[Synced, list[SessionChanged]]:
     for one in (hello, *said):
         events += speaker.handle(Lines(1, (line(one),)), 0.0)
         events += speaker.tick(0.0)
-    (found,) = [event for event in events if isinstance(event, Synced)]
-    return found, [event for event in events if isinstance(event, SessionChanged)]
+    words = []
+    for event in events:
+        match event:
+            case Seen(neighbours=rows):
+                words += [f"seen {'up' if one.is_up else 'down'} for {one.seconds} s" for one in rows]
+            case SessionChanged(state=state):
+                words.append(f"told {state}")
+            case Synced():
+                words.append("synced")
+            case _:
+                pass
+    return words
 
 
 @pytest.mark.parametrize(("table", "event"), [("down", "up"), ("up", "down")])
-def test_a_change_of_a_session_that_comes_after_the_table_wins(table: str, event: str) -> None:
-    found, told = synced([row(table)], session(event), "done", "done", "done")
-    assert found.neighbours == ()
-    assert [one.state for one in told] == [event]
-
-
-@pytest.mark.parametrize("state", ["up", "down"])
-def test_a_table_that_agrees_with_the_events_is_handed_on(state: str) -> None:
-    found, _ = synced(session(state), [row(state)], "done", "done", "done")
-    assert [(one.peer, one.is_up) for one in found.neighbours] == [(ip_address(PEER), state == "up")]
-
-
-def test_only_the_last_change_counts() -> None:
-    found, _ = synced([row("down")], session("up"), session("down"), "done", "done", "done")
-    assert [one.is_up for one in found.neighbours] == [False]
+def test_the_table_stands_between_older_and_newer_events(table: str, event: str) -> None:
+    """Whoever takes them in this order ends with what holds now."""
+    before = heard(session(event), [row(table)], "done", "done", "done")
+    assert before == [f"told {event}", f"seen {table} for 3 s", "synced"]
+    after = heard([row(table)], "done", session(event), "done", "done")
+    assert after == [f"seen {table} for 3 s", f"told {event}", "synced"]
 
 
 def test_a_session_that_is_up_for_less_than_a_second_is_up() -> None:
-    """ExaBGP 5.0 calls it down: it takes a duration of 0 s for none."""
-    found, _ = synced([row("down", duration=0, fsm="ESTABLISHED")], "done", "done", "done")
-    assert [(one.is_up, one.seconds) for one in found.neighbours] == [(True, 0)]
+    """ExaBGP 5.0 calls it down: it takes a duration of 0 s for none, and tells another one."""
+    found = heard([row("down", duration=70, fsm="ESTABLISHED")], "done", "done", "done")
+    assert found == ["seen up for 0 s", "synced"]
