@@ -93,6 +93,8 @@ class Agent:
         self._dataplane: Dataplane | None = None
         self._in_sync = False
         self._ready: bool | None = None
+        self._away: str | None = None
+        self._revision = self._applied_revision = 0
         self._ending = False
         self._interfaces_seen = False
         self._dirty = True
@@ -137,6 +139,8 @@ class Agent:
         self._look_around(dataplane, now)
         if self._interfaces_seen and (self._dirty or is_retry):
             self._apply(dataplane)
+        if not self._dirty and not self._failing:
+            self._applied_revision = self._revision
         return self._wait()
 
     def _note_endpoints(self, interfaces: Mapping[IfName, LocalInterface | None]) -> None:
@@ -147,12 +151,17 @@ class Agent:
                 self._endpoints[name] = tuple(sorted(str(a.network_address) for a in interface.addresses))
 
     def state(self) -> dict[str, object]:
-        """Return what felix is at, for people; called from another thread, so it copies."""
+        """Return what felix is at, for people; called from another thread, so it copies.
+
+        `revision`: the kernel is as the store said at this revision of it.
+        """
         endpoints, dataplane = dict(self._endpoints), self._dataplane
         return {
             "acting": self.is_acting,
             "in_sync": self._in_sync,
             "datastore_ready": self._ready,
+            "datastore_away": self._away,
+            "revision": self._applied_revision,
             "endpoints": {
                 name: {
                     "addresses": list(addresses),
@@ -169,11 +178,13 @@ class Agent:
     def _hear(self, message: Message) -> None:
         match message:
             case Changes(changes):
+                self._revision = max(self._revision, *(change.revision for change in changes))
                 for change in self._reader.read_all(changes):
                     self._take(change)
             case InSync():
                 self._take_in_sync()
             case OutOfSync(reason):
+                self._away = reason
                 self._log.warning("datastore.away", error=reason, effect="the dataplane keeps what it has")
             case FlowsDeleted(address, failure):
                 self._take_flows(address, failure)
@@ -209,7 +220,7 @@ class Agent:
 
     def _take_in_sync(self) -> None:
         self._log.info("datastore.in_sync")
-        self._in_sync = True
+        self._in_sync, self._away = True, None
         self._health.done(DATASTORE)
         if self._ready is not True:
             # this state is wanted during upgrades: live and ready, doing nothing (felix.md 1.3)

@@ -111,7 +111,9 @@ def _received(raw: socket.socket, version: int) -> tuple[int, int, bytes]:
 
 
 def _echo_request(version: int, payload: bytes) -> bytes:
-    head = struct.pack("!BBHHH", _ECHO_REQUEST[version], 0, 0, os.getpid() & 0xFFFF, 1)
+    # another identifier each time: by the same one connection tracking takes it for a flow that policy let pass before
+    identifier = int.from_bytes(os.urandom(2), "big")
+    head = struct.pack("!BBHHH", _ECHO_REQUEST[version], 0, 0, identifier, 1)
     if version == 6:
         return head + payload  # the kernel adds the checksum
     return head[:2] + struct.pack("!H", checksum(head + payload)) + head[4:] + payload

@@ -1,0 +1,352 @@
+"""Hosts on which felix runs alone: endpoints are bare namespaces, their records written by hand, and plain static
+routes stand where BGP would put its own.
+
+Not imported by `bed` itself, which needs the standard library only: ``from bed.felix import FelixLab``.
+"""
+
+import functools
+import json
+import select
+import socket
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_network
+
+from bed.cluster import Cluster, HostPlan
+from bed.command import Process, Timeout, wait_until
+from bed.grid import matrix
+from bed.host import Firewall, Host
+from bed.probes import Address, Prober, Reply, TalkResult, ping
+from bed.workload import Workload
+from fakes.felix_records import host as node_record
+from fakes.felix_records import network_profile, settings, workload
+from resources.codec import encode
+from resources.datastore.client import ResourceClient
+from resources.datastore.etcdconfig import EtcdConfig
+from resources.datastore.keys import ResourceKey, resource_key
+from resources.datastore.settings import connect
+from resources.datastore.store import Committed, Store, Transaction
+from resources.kinds import by_plural
+from resources.kinds.base import Resource
+from resources.kinds.felixconfiguration import FelixConfigurationSpec
+from resources.runtime import health
+
+NETWORKS = {"net-a": "10.65.0.0/24", "net-b": "10.66.0.0/24"}
+"""By profile. The first host has the first /26 of each, the second host the second one, and so on."""
+RESOURCES = "/calico/resources/v3/projectcalico.org/"
+SOCKET = "/run/calico/felix.sock"
+Record = tuple[ResourceKey, Resource]
+Pairs = set[str]
+"""Who reaches whom: ``a0>a1``."""
+
+
+class FelixLab:
+    """A cluster of hosts with felix and nothing else; profiles net-a and net-b, and an etcd that holds the records.
+
+    `put` and `remove` change the store and return when every felix has done what follows from it.
+    """
+
+    def __init__(self, hosts: int = 2, *, firewall: Firewall | None = None) -> None:
+        self.cluster = Cluster([HostPlan(name=f"node{n}", firewall=firewall) for n in range(1, hosts + 1)])
+        self.felix: dict[str, Process] = {}
+        self.workloads: dict[str, Workload] = {}
+        self.keys: dict[str, ResourceKey] = {}
+        self.store: Store
+        self._tolerated: list[str] = []
+        self._forgotten: set[str] = set()
+
+    def __enter__(self) -> "FelixLab":
+        self.cluster.up()
+        try:
+            self.store = connect(EtcdConfig(endpoints=tuple(self.cluster.store.endpoint_list)))
+            with self.cluster.fabric.entered():
+                ResourceClient(self.store).ensure_defaults("docker")
+            returns = FelixConfigurationSpec(default_endpoint_to_host_action="Return")
+            self.write(
+                *(network_profile(name) for name in NETWORKS),
+                *(node_record(host.node, f"{host.address}/24") for host in self.hosts),
+                *(settings(returns, name=f"node.{host.node}") for host in self.hosts),
+            )
+            self.cluster.on_each(self._route_blocks)
+            self.cluster.on_each(self.start)
+        except BaseException:
+            self.cluster.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cluster.__exit__()
+
+    @property
+    def hosts(self) -> list[Host]:
+        return self.cluster.hosts
+
+    @property
+    def node1(self) -> Host:
+        return self.hosts[0]
+
+    @property
+    def node2(self) -> Host:
+        return self.hosts[1]
+
+    def _route_blocks(self, host: Host) -> None:
+        lines = []
+        for cidr in NETWORKS.values():
+            for other, block in zip(self.hosts, ip_network(cidr).subnets(new_prefix=26), strict=False):
+                lines.append(
+                    f"route add blackhole {block} proto 81" if other is host else
+                    f"route add {block} via {other.address} proto 81"
+                )
+        host.ip(batch="\n".join(lines) + "\n")
+
+    # -- the daemon
+
+    def start(self, host: Host, *, env: Mapping[str, str] | None = None, wait: bool = True) -> Process:
+        """Start felix on a host and wait until it is ready."""
+        process = self.felix[host.name] = host.popen(["calico-felix"], env=env)
+        if wait:
+            self.await_ready(host)
+        return process
+
+    def await_ready(self, host: Host, *, timeout: float = 20.0) -> float:
+        process = self.felix[host.name]
+        wait_until(
+            f"felix on {host.name} to be ready (see {process.log})",
+            lambda: self.ask(host, "/readiness")[0] == 204 or not process.alive,
+            timeout=timeout,
+        )
+        if not process.alive:
+            raise Timeout(f"felix on {host.name} ended with {process.exit}:\n{process.text[-3000:]}")
+        return 0.0
+
+    def ask(self, host: Host, question: str) -> tuple[int, str]:
+        """Ask felix's health socket; status 0 means that nobody answers."""
+        return health.ask(host.path(SOCKET), question, timeout=5.0)
+
+    def state(self, host: Host) -> Mapping[str, object]:
+        """Return what felix says it is at; nothing if it does not answer."""
+        status, body = self.ask(host, "/state")
+        found = json.loads(body) if status == 200 else {}
+        assert isinstance(found, dict)
+        return found
+
+    def complaints(self) -> list[str]:
+        """Return what any felix logged as a warning or worse, but for what was tolerated or forgotten."""
+        words = ("level=warning", "level=error", "level=critical", "Traceback")
+        lines = [f"{name}: {line}" for name, process in self.felix.items() for line in process.text.splitlines()]
+        complaints = [line for line in lines if any(word in line for word in words) and line not in self._forgotten]
+        return [line for line in complaints if not any(text in line for text in self._tolerated)]
+
+    def tolerate(self, *texts: str) -> None:
+        """Take log lines with these texts for no complaint from now on."""
+        self._tolerated += texts
+
+    def forget_complaints(self) -> None:
+        """Begin anew with complaints and tolerance."""
+        self._tolerated.clear()
+        self._forgotten.update(self.complaints())
+
+    # -- the store
+
+    def write(self, *records: Record, remove: Iterable[ResourceKey] = ()) -> int:
+        """Change the store and return its revision, without waiting for anybody: one transaction for each kind.
+
+        (What one transaction does to several kinds is heard kind by kind, so nobody could tell when all is heard.)
+        """
+        doomed = list(remove)
+        revision = 0
+        for plural in dict.fromkeys([key.plural for key, _ in records] + [key.plural for key in doomed]):
+            puts = {resource_key(k): encode(by_plural()[plural], value) for k, value in records if k.plural == plural}
+            revision = self._commit(puts, [resource_key(key) for key in doomed if key.plural == plural])
+        return revision
+
+    def write_raw(self, key: ResourceKey, value: bytes) -> int:
+        """Put any bytes where a record belongs."""
+        return self._commit({resource_key(key): value}, [])
+
+    def _commit(self, puts: Mapping[str, bytes], deletes: Sequence[str]) -> int:
+        with self.cluster.fabric.entered():
+            outcome = self.store.commit(Transaction(puts=puts, deletes=frozenset(deletes)))
+        assert isinstance(outcome, Committed)
+        return outcome.revision
+
+    def put(self, *records: Record, remove: Iterable[ResourceKey] = ()) -> float:
+        """Change the store, wait until it is done on every host, and return the seconds that took."""
+        began = time.monotonic()
+        self.settle(self.write(*records, remove=remove))
+        return time.monotonic() - began
+
+    def remove(self, *keys: ResourceKey) -> float:
+        return self.put(remove=keys)
+
+    def settle(self, revision: int, *, timeout: float = 10.0) -> None:
+        """Wait until every felix that runs has done what the store says at a revision."""
+        for host in self.hosts:
+            if self.felix[host.name].alive:
+                wait_until(
+                    f"felix on {host.name} to be at revision {revision}",
+                    functools.partial(self._is_at, host, revision),
+                    timeout=timeout,
+                    every=0.005,
+                )
+
+    def _is_at(self, host: Host, revision: int) -> bool:
+        at = self.state(host).get("revision", 0)
+        return isinstance(at, int) and at >= revision
+
+    def snapshot(self) -> dict[str, bytes]:
+        """Return all records."""
+        with self.cluster.fabric.entered():
+            return {item.key: item.value for item in self.store.list(RESOURCES).items}
+
+    def restore(self, before: Mapping[str, bytes]) -> None:
+        """Make the store as it was, and wait until that is done."""
+        now = self.snapshot()
+        puts = {key: value for key, value in before.items() if now.get(key) != value}
+        doomed = [key for key in now if key not in before]
+        if puts or doomed:
+            revisions = [self._commit({key: value}, []) for key, value in puts.items()]
+            revisions += [self._commit({}, [key]) for key in doomed]
+            self.settle(max(revisions))
+
+    # -- endpoints
+
+    def attach(
+        self,
+        host: Host,
+        name: str,
+        address: str,
+        *,
+        profiles: Sequence[str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        ports: Sequence[tuple[str, str, int]] = (),
+        wait: bool = True,
+        record: bool = True,
+    ) -> Workload:
+        """Put a workload on a host, and its record in the store. It has the label ``name``.
+
+        Its network is that of its address, unless `profiles` says otherwise.
+        """
+        made = Workload(host, name, address)
+        made.net.run("echo 0 >/proc/sys/net/ipv4/icmp_ratelimit")  # refusals tell a probe that it came through
+        self.workloads[name] = made
+        if record:
+            self.record(made, profiles=profiles, labels=labels, ports=ports, wait=wait)
+        return made
+
+    def record(
+        self,
+        made: Workload,
+        *,
+        profiles: Sequence[str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        ports: Sequence[tuple[str, str, int]] = (),
+        wait: bool = True,
+    ) -> int:
+        """Write the record of a workload, or write it anew; return the revision."""
+        if profiles is None:
+            profiles = [name for name, cidr in NETWORKS.items() if made.address in ip_network(cidr)]
+        key, value = workload(
+            made.name,
+            *(f"{address}/{address.max_prefixlen}" for address in made.addresses),
+            node=made.host.node,
+            interface=made.interface,
+            profiles=profiles,
+            labels={"name": made.name, **(labels or {})},
+            ports=ports,
+            mac="",
+        )
+        self.keys[made.name] = key
+        revision = self.write((key, value))
+        if wait:
+            self.settle(revision)
+        return revision
+
+    def unrecord(self, name: str) -> float:
+        """Remove the record of a workload that stays; return the seconds until every felix has done it."""
+        return self.remove(self.keys.pop(name))
+
+    def detach(self, name: str) -> None:
+        """Take a workload and its record away, as Docker does: the record first."""
+        if key := self.keys.pop(name, None):
+            self.remove(key)
+        self.workloads.pop(name).close()
+
+    # -- who reaches whom
+
+    def open_pairs(
+        self, among: Sequence[Prober] | None = None, probe: Callable[[Address], Reply] | None = None
+    ) -> Pairs:
+        """Return the pairs that reach each other, among all workloads if not told otherwise."""
+        chosen = list(among or self.workloads.values())
+        quick = functools.partial(ping, timeout=0.4)
+        grid = matrix(chosen, chosen, probe or quick)  # type: ignore[arg-type]  # whoever is named here has an address
+        answered = (pair for pair, reply in grid.replies.items() if reply.ok)
+        return {f"{source}>{target}" for source, target in answered if source != target}
+
+    def expect(self, wanted: Iterable[str], among: Sequence[Prober] | None = None) -> None:
+        """Check that exactly the `wanted` pairs reach each other by ping.
+
+        A pair that should be open has more patience: the machine may be busy.
+        """
+        wanted = set(wanted)
+        found = self.open_pairs(among)
+        assert found <= wanted, f"open and should not be: {sorted(found - wanted)}"
+        by_name = {each.name: each for each in [*(among or ()), *self.workloads.values()]}
+        for pair in sorted(wanted - found):
+            source, target = (by_name[name] for name in pair.split(">"))
+            reply = source.ping(target.address, timeout=3.0)  # type: ignore[attr-defined]
+            assert reply.ok, f"{pair} should be open: {reply.error}"
+
+
+def tcp_passes(address: Address, port: int, *, timeout: float = 0.4) -> TalkResult:
+    """Return whether a connection gets through to the other end, be there a listener or a refusal."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as talker:
+        talker.settimeout(timeout)
+        try:
+            talker.connect((str(address), port))
+        except ConnectionRefusedError:
+            pass
+        except OSError as error:
+            return TalkResult(ok=False, error=str(error))
+    return TalkResult(ok=True)
+
+
+def udp_passes(address: Address, port: int, *, timeout: float = 0.4) -> TalkResult:
+    """Return whether a datagram gets through to a port where nobody listens: a refusal comes back."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as talker:
+        talker.settimeout(timeout)
+        try:
+            talker.connect((str(address), port))
+            talker.send(b"?")
+            talker.recv(1)
+        except ConnectionRefusedError:
+            return TalkResult(ok=True)
+        except OSError as error:
+            return TalkResult(ok=False, error=str(error))
+    return TalkResult(ok=True)
+
+
+def raw_passes(source: Workload, target: Workload, protocol: int, *, payload: bytes = b"?" * 32) -> bool:
+    """Return whether a bare IP packet of a protocol gets through, as seen at the other end."""
+    with target.entered():
+        receiver = socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol)
+    with receiver:
+        with source.entered(), socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol) as sender:
+            sender.sendto(payload, (str(target.address), 0))
+        until = time.monotonic() + 0.4
+        while (left := until - time.monotonic()) > 0 and select.select([receiver], [], [], left)[0]:
+            packet, peer = receiver.recvfrom(65535)
+            if peer[0] == str(source.address) and packet.endswith(payload):
+                return True
+    return False
+
+
+def ports_that_pass(source: Prober, address: Address, ports: Iterable[int], *, protocol: str = "tcp") -> set[int]:
+    """Return those of the ports that get through, tried all at once."""
+    probe = tcp_passes if protocol == "tcp" else udp_passes
+    tried = sorted(ports)
+    with source.entered(), ThreadPoolExecutor(len(tried)) as pool:
+        replies = list(pool.map(lambda port: probe(address, port).ok, tried))
+    return {port for port, passed in zip(tried, replies, strict=True) if passed}
