@@ -100,6 +100,7 @@ class Agent:
         self._dirty = True
         self._retry_at: float | None = None
         self._repair_at = 0.0
+        self._repairing = False
         self._due: dict[str, float] = {}
         self._failing: frozenset[str] = frozenset()
         self._settings: dict[str, tuple[str, str]] = {}
@@ -304,8 +305,8 @@ class Agent:
                 self._dirty = True
         if now >= self._repair_at and dataplane.notice_foreign_changes():
             self._repair_at = now + REPAIR_SECONDS
-            self._log.info("rules.changed_by_others", effect="all tables are read back")
-            self._dirty = True
+            self._log.debug("rules.changed_by_others", effect="all tables are read back")
+            self._dirty = self._repairing = True
 
     def _see_interfaces(self, dataplane: Dataplane) -> None:
         """Read all interfaces. Nothing is written before that: routes of interfaces not seen would be removed."""
@@ -345,7 +346,9 @@ class Agent:
             self._log.info("dataplane.recovered", what=thing)
         self._failing = frozenset(report.failed)
         tell = self._log.info if report.written else self._log.debug
-        tell("dataplane.applied", **report.written, failed=len(report.failed), took_ms=took_ms)
+        cause = {"cause": "rules changed by others"} if self._repairing else {}
+        self._repairing = False
+        tell("dataplane.applied", **cause, **report.written, failed=len(report.failed), took_ms=took_ms)
 
     def _wait(self) -> float | None:
         """Return the seconds until something is due by the clock."""

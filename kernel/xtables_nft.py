@@ -12,7 +12,7 @@ from typing import Final
 from kernel.errors import DataplaneError, TableRefused
 from kernel.nfgen import Generation
 from kernel.programs import Outcome, run
-from kernel.xtables import TableChange, TableKey, TableState, compose, compose_removal, parse_save
+from kernel.xtables import KERNEL_CHAINS, TableChange, TableKey, TableState, compose, compose_removal, parse_save
 
 _TIMEOUT_SECONDS: Final = 60.0
 _PREAMBLE = re.compile(r"^ip6?tables-nft-restore(?: v[^:]*)?: |^line \d+: |: line \d+ failed(?=:)|line \d+ failed: ")
@@ -29,15 +29,21 @@ class NftTables:
         """Raises NotSupported on a kernel without nftables."""
         self._generation = Generation()
         self._expected = self._generation.now()
+        self._saved: dict[int, tuple[int, dict[str, str]]] = {}
 
     def close(self) -> None:
         self._generation.close()
 
     def read(self, key: TableKey) -> TableState:
-        outcome = run((_program(key, "save"), "-t", key.table), timeout=_TIMEOUT_SECONDS)
-        if outcome.status:
-            raise outcome.failure(f"cannot read table {key}")
-        return parse_save(outcome.output, key)
+        """All tables of a family are saved at once, as that costs what one costs; each such text is used once."""
+        generation, texts = self._saved.get(key.version, (None, {}))
+        if generation != (now := self._generation.now()) or key.table not in texts:
+            outcome = run((_program(key, "save"),), timeout=_TIMEOUT_SECONDS)
+            if outcome.status:
+                raise outcome.failure(f"cannot read table {key}")
+            texts = dict.fromkeys(KERNEL_CHAINS, "") | sections(outcome.output)
+            self._saved[key.version] = now, texts
+        return parse_save(texts.pop(key.table), key)
 
     def write(self, key: TableKey, change: TableChange) -> dict[str, DataplaneError]:
         if not change:
@@ -74,6 +80,22 @@ class NftTables:
         if self._generation.now() != before:
             # one commit of ours; a second step would be somebody else's and must stay visible
             self._expected = (self._expected + 1) & 0xFFFFFFFF
+
+
+_ABOUT_TABLE = re.compile(r"\*(\w+)|# Table `(\w+)' ")
+
+
+def sections(text: str) -> dict[str, str]:
+    """Return the lines about each table of what ``iptables-nft-save`` printed of all of them."""
+    found: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in text.splitlines():
+        if about := _ABOUT_TABLE.match(line):
+            lines = found.setdefault(about[1] or about[2], [])
+        lines.append(line)
+        if line == "COMMIT":
+            lines = []
+    return {table: "\n".join(lines) for table, lines in found.items()}
 
 
 def _program(key: TableKey, verb: str) -> str:

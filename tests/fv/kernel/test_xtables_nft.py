@@ -151,3 +151,24 @@ def test_writes_beside_another_writer_lose_nothing(real: RealOperator) -> None:
     assert len(state.chains) == 20
     assert len(state.outside["INPUT"]) == 20
     assert real.tables.changed_elsewhere()
+
+
+def test_a_table_that_cannot_be_read_does_not_hide_the_others(real: RealOperator) -> None:
+    real.append(FILTER, "mine", "-j ACCEPT")
+    real.append(TableKey(4, "mangle"), "cali-mine", "-j ACCEPT")
+    real.netns.run("nft add table ip raw; nft add chain ip raw native")
+    real.netns.run(["nft", "add rule ip raw native numgen random mod 2 vmap { 0 : accept, 1 : drop }"])
+    for _ in range(2):
+        with pytest.raises(TableIncompatible):
+            real.tables.read(TableKey(4, "raw"))
+        assert "cali-mine" in real.tables.read(TableKey(4, "mangle")).chains
+        assert real.tables.read(FILTER).chains == {}
+        assert real.tables.read(TableKey(4, "nat")).chains == {}
+
+
+def test_what_was_written_since_the_last_reading_is_seen(real: RealOperator) -> None:
+    for number in range(3):
+        real.tables.write(FILTER, TableChange(chains={f"cali-{number}": ["-j DROP"]}))
+        assert len(real.tables.read(FILTER).chains) == number + 1
+        assert real.tables.read(TableKey(4, "nat")).chains == {}
+        assert len(real.tables.read(FILTER).chains) == number + 1

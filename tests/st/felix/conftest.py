@@ -19,15 +19,19 @@ PLACES = {
 @pytest.fixture(scope="session")
 def shared_lab() -> Iterator[FelixLab]:
     with FelixLab(firewall=Firewall()) as lab:
-        docker = Dockerd(lab.node1)
         for name, (node, address) in PLACES.items():
             lab.attach(lab.cluster[node], name, address)
         yield lab
-        docker.stop()
+
+
+@pytest.fixture(scope="session")
+def docker(shared_lab: FelixLab) -> Dockerd:
+    """Docker on node1, started after felix."""
+    return Dockerd(shared_lab.node1)
 
 
 @pytest.fixture
-def lab(shared_lab: FelixLab) -> Iterator[FelixLab]:
+def lab(shared_lab: FelixLab, docker: Dockerd) -> Iterator[FelixLab]:
     """a0, a1, b1 on node1 and a2, b2 on node2, on two networks; what a test puts into the store goes after it.
 
     No felix may complain meanwhile, but about what the test tolerates.
