@@ -17,6 +17,21 @@ class UnknownKind(Rejected):
     reference = "unknown-kind"
 
 
+def _short(kind: Kind[Any]) -> str:
+    short = min((alias for alias in kind.aliases if len(alias) > 2), key=len, default="")
+    return short if short != kind.name.lower() else ""
+
+
+def _words() -> str:
+    words = sorted(f"{kind.name} ({short})" if (short := _short(kind)) else kind.name for kind in all_kinds())
+    v1 = sorted(kind.v1.name for kind in all_kinds() if kind.v1 is not None)
+    return f"Kinds, upper or lower case: {', '.join(words)}. As v1 spells them: {', '.join(v1)}."
+
+
+KINDS = _words()
+"""For the help of commands that take a kind."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A kind, and whether v1's tables, messages and YAML are wanted."""

@@ -12,12 +12,14 @@ from resources.kinds.pool import IPPool
 from resources.names import IPNetwork
 
 ROUTES_V4 = Path("/proc/net/route")
-OURS = ("cali", "tunl")
-"""Interfaces whose routes are our own."""
+OURS = ("cali", "tunl", "*")
+"""Interfaces whose routes are our own; a blackhole, such as that of an own block, has none and is shown with a star."""
+NAMED = 2
+"""How many of the networks under a pool are named; the nodes of a cluster mostly share one."""
 
 
 def warnings(client: ResourceClient, documents: Sequence[Document]) -> list[str]:
-    """Return one line per pool and network that overlap. A store that does not answer gives none: the write will."""
+    """Return one line per pool that overlaps networks. A store that does not answer gives none: the write will."""
     pools = [document.resource for document in documents if isinstance(document.resource, IPPool)]
     if not pools:
         return []
@@ -31,13 +33,18 @@ def warnings(client: ResourceClient, documents: Sequence[Document]) -> list[str]
 
 
 def overlaps(pools: Iterable[IPPool], known: Iterable[tuple[IPNetwork, str]]) -> Iterator[str]:
-    """Return what to say of each pool that overlaps a known network. Pure."""
+    """Return what to say of each pool that overlaps known networks: one line, however many they are. Pure."""
     known = list(dict.fromkeys(known))
     for pool in pools:
         cidr = pool.network
-        for network, what in known:
-            if network.version == cidr.version and network.prefixlen < network.max_prefixlen and cidr.overlaps(network):
-                yield f"pool {cidr} overlaps {network}, {what}: addresses in both cannot be reached"
+        found = [
+            f"{network}, {what}"
+            for network, what in known
+            if network.version == cidr.version and network.prefixlen < network.max_prefixlen and cidr.overlaps(network)
+        ]
+        if found:
+            named = "; ".join(found[:NAMED]) + (f"; and {len(found) - NAMED} more" if len(found) > NAMED else "")
+            yield f"pool {cidr} overlaps {named}: addresses in both cannot be reached"
 
 
 def host_networks(table: str) -> Iterator[tuple[IPNetwork, str]]:

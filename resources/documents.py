@@ -153,7 +153,7 @@ class _Loader:
         document = reader.read(v1.type, node)
         found = [] if document is None else list(v1.check(document))
         resource = None
-        if not reader.problems and not any(not problem.warning for problem in found):
+        if document is not None and not any(not problem.warning for problem in found):
             resource = kind.complete(v1.to_v3(document))
             found += (_in_v1(problem, v1.paths) for problem in problems_of(kind, resource))
         self._settle(node, reader.problems, found, resource and Document(kind, resource, True, v1.name, node.at))

@@ -6,13 +6,21 @@ from typing import Any
 import click
 
 from calicoctl.files import read
-from calicoctl.kinds import Asked, asked
+from calicoctl.kinds import KINDS, Asked, asked
 from calicoctl.session import config_option, file_options, open_client
 from calicoctl.writing import carry_out, tell
+from ipam.allocator import Allocator
 from resources.datastore.client import ResourceClient
 from resources.documents import DEFAULT_NAMESPACE, Document
 from resources.errors import DoesNotExist
 from resources.kinds.base import Kind
+from resources.kinds.node import KIND as NODE
+from resources.kinds.pool import KIND as POOL
+from resources.kinds.workloadendpoint import KIND as ENDPOINT
+from resources.names import NodeName
+
+READER = NodeName("calicoctl")
+"""Nothing is assigned in this name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +35,7 @@ class Target:
     label: str = ""
 
 
-@click.command()
+@click.command(epilog=KINDS)
 @click.argument("kind", required=False)
 @click.argument("names", nargs=-1)
 @file_options(required=False)
@@ -53,6 +61,10 @@ def command(
             targets += [_of_name(client, wanted, name, namespace) for name in names]
 
         def delete(target: Target) -> None:
+            if target.kind is POOL:
+                _warn_in_use(client, target.name)
+            if target.kind is NODE:
+                _warn_of_endpoints(client, target.name)
             client.delete(
                 target.kind, target.name, target.namespace,
                 resource_version=target.resource_version, label=target.label,
@@ -60,6 +72,28 @@ def command(
 
         account = carry_out(targets, delete, skip=DoesNotExist if skip_not_exists else None)
     return tell(account, "delete", "deleted")
+
+
+def _warn_in_use(client: ResourceClient, name: str) -> None:
+    """Say what becomes of containers that have an address of a pool that goes; a pool that is not there has none."""
+    use = next((use for use in Allocator(client.store, READER).utilization() if use.name == name), None)
+    if use is not None and use.in_use:
+        click.echo(
+            f"Warning: {use.in_use} address(es) of pool {use.cidr} are in use: their containers go on, but other hosts "
+            "lose the way to them, and they cannot be started again before the pool is there again",
+            err=True,
+        )
+
+
+def _warn_of_endpoints(client: ResourceClient, name: str) -> None:
+    """Say what becomes of containers of a node that goes, if it should still be alive."""
+    count = sum(endpoint.spec.node == name for endpoint in client.list(ENDPOINT).items)
+    if count:
+        click.echo(
+            f"Warning: node {name} has {count} endpoint(s), removed with it. If that host still runs, its containers "
+            "are without network until they are restarted after: calicoctl node stop; calicoctl node run",
+            err=True,
+        )
 
 
 def _of_document(client: ResourceClient, document: Document) -> Target:
@@ -81,4 +115,5 @@ def _of_name(client: ResourceClient, wanted: Asked, name: str, namespace: str | 
         kind_name=wanted.name,
         name=client.name_of_v1(wanted.kind, name) if wanted.v1 else name,
         namespace=(namespace or DEFAULT_NAMESPACE) if wanted.kind.namespaced else (namespace or ""),
+        label=f"{wanted.kind.name}(cidr={name})" if wanted.v1 and wanted.kind is POOL else "",
     )

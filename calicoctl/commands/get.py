@@ -1,12 +1,13 @@
 """`calicoctl get`: tables, YAML and JSON of resources (reference resources.md 5.8)."""
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from calicoctl.kinds import Asked, asked
+from calicoctl.kinds import KINDS, Asked, asked
 from calicoctl.output import as_json, plain_table
 from calicoctl.session import config_option, file_options, open_client
 from resources.codec import BadRecord, shown_document, shown_v1_document
@@ -14,7 +15,7 @@ from resources.datastore.client import ResourceClient
 from resources.documents import DEFAULT_NAMESPACE
 from resources.errors import DoesNotExist, Rejected
 from resources.gotext import JSON
-from resources.kinds.base import API_VERSION, Column, Resource, View
+from resources.kinds.base import API_VERSION, Column, Kind, Resource, View
 
 _EXPORT_DROPS = ("namespace", "uid", "resourceVersion", "creationTimestamp")
 
@@ -25,7 +26,7 @@ class BadOutput(Rejected):
     reference = "bad-output-format"
 
 
-@click.command()
+@click.command(epilog=KINDS)
 @click.argument("kind", required=False)
 @click.argument("names", nargs=-1)
 @file_options(required=False)
@@ -60,9 +61,8 @@ def command(
 
 
 def _show_list(client: ResourceClient, wanted: Asked, namespace: str | None, output: str, shown_namespace: bool) -> int:
-    if wanted.kind.namespaced and namespace is None and not shown_namespace:
-        namespace = DEFAULT_NAMESPACE
-    listing = client.list(wanted.kind, namespace)
+    unasked = wanted.kind.namespaced and namespace is None and not shown_namespace
+    listing = client.list(wanted.kind, DEFAULT_NAMESPACE if unasked else namespace)
     for bad in listing.bad:
         click.echo(f"Warning: {bad}", err=True)
     if output in ("yaml", "json"):
@@ -75,7 +75,17 @@ def _show_list(client: ResourceClient, wanted: Asked, namespace: str | None, out
     else:
         items = sorted(listing.items, key=wanted.kind.v1.order) if wanted.v1 and wanted.kind.v1 else listing.items
         click.echo(_table(client, wanted, items, output, shown_namespace), nl=False)
+    if unasked and not listing.items:
+        _point_elsewhere(client, wanted.kind)
     return 0
+
+
+def _point_elsewhere(client: ResourceClient, kind: Kind[Any]) -> None:
+    """Say where there are some if there are none in the default namespace: Docker's endpoints are in another one."""
+    others = Counter(resource.metadata.namespace for resource in client.list(kind).items)
+    if others:
+        found = ", ".join(f"{count} in {namespace} (-n {namespace})" for namespace, count in sorted(others.items()))
+        click.echo(f"None in namespace {DEFAULT_NAMESPACE}; there are {found}. All are shown by -A.", err=True)
 
 
 def _show_names(

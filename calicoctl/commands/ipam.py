@@ -9,11 +9,16 @@ from calicoctl.session import config_option, open_client
 from ipam.allocator import Allocator
 from ipam.borrowed import borrowed, stored_blocks
 from ipam.results import PoolUse
+from resources.datastore.client import ResourceClient
 from resources.errors import Rejected
+from resources.kinds.workloadendpoint import KIND as ENDPOINT
+from resources.kinds.workloadendpoint import WorkloadEndpoint
 from resources.names import IPAddress, NodeName
 
 READER = NodeName("calicoctl")
 """Nothing is assigned in this name."""
+DOCKER = "docker.projectcalico.org/"
+"""What the annotations of Docker's driver begin with."""
 
 
 class NotAnAddress(Rejected):
@@ -27,7 +32,7 @@ def command() -> None:
     """Show how addresses are used."""
 
 
-@command.command()
+@command.command(short_help="Show how many addresses are used, and who holds one.")
 @click.option("--ip", default=None, help="Show who holds one address.")
 @click.option("--show-blocks", is_flag=True, help="Show the blocks of each pool.")
 @click.option("--show-borrowed", is_flag=True, help="Show addresses that a node holds in another node's block.")
@@ -39,7 +44,7 @@ def show(ip: str | None, show_blocks: bool, show_borrowed: bool, show_configurat
     with open_client(config) as client:
         allocator = Allocator(client.store, READER)
         if address:
-            return _show_address(allocator, address)
+            return _show_address(allocator, client, address)
         if show_blocks or not (show_borrowed or show_configuration):
             _show_pools(allocator.utilization(), show_blocks)
         elif show_borrowed:
@@ -70,7 +75,7 @@ def _address(text: str) -> IPAddress:
         raise NotAnAddress(f"invalid IP address specified: {text}") from None
 
 
-def _show_address(allocator: Allocator, address: IPAddress) -> int:
+def _show_address(allocator: Allocator, client: ResourceClient, address: IPAddress) -> int:
     held = allocator.attributes(address)
     if held is None:
         click.echo(f"{address} is not assigned")
@@ -83,7 +88,19 @@ def _show_address(allocator: Allocator, address: IPAddress) -> int:
             click.echo(f"  {key}: {value}")
     else:
         click.echo("No Active Owner attributes defined")
+    for endpoint in client.list(ENDPOINT).items:
+        if address in endpoint.addresses:
+            click.echo(f"Endpoint: {_described(endpoint)}")
     return 0
+
+
+def _described(endpoint: WorkloadEndpoint) -> str:
+    """Return whose endpoint it is: the container, as far as Docker's driver noted it, and its interface."""
+    noted = endpoint.metadata.annotations
+    container, network = noted.get(f"{DOCKER}container"), noted.get(f"{DOCKER}network")
+    who = f"container {container}" if container else endpoint.metadata.name
+    within = f" of network {network}" if network else ""
+    return f"{who}{within} on {endpoint.spec.node}, interface {endpoint.spec.interface_name}"
 
 
 def _show_pools(uses: list[PoolUse], with_blocks: bool) -> None:

@@ -26,7 +26,7 @@ def command() -> None:
     """Run, stop, look at and clean the daemons of this host."""
 
 
-@command.command()
+@command.command(short_help="Prepare this host and start its daemons.")
 @click.option("--ip", envvar="IP", default="", help="This node's IPv4 address, or autodetect.")
 @click.option("--ip6", envvar="IP6", default="", help="This node's IPv6 address, autodetect, or none.")
 @click.option("--as", "as_number", envvar="AS", default="", help="Its own AS number.")
@@ -68,7 +68,7 @@ def run(
     return start(environment, config=config, foreground=foreground, dry_run=dryrun)
 
 
-@command.command()
+@command.command(short_help="End the daemons; traffic goes on.")
 def stop() -> int:
     """End the daemons; routes, rules and traffic of running containers stay as they are."""
     from calicoctl.node.stop import stop as end
@@ -77,7 +77,7 @@ def stop() -> int:
     return end()
 
 
-@command.command()
+@command.command(short_help="Stop, and remove everything of ours from this host.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @config_option
 def clean(yes: bool, config: str | None) -> int:
@@ -97,7 +97,7 @@ def status() -> int:
     return show(sys.stdout)
 
 
-@command.command()
+@command.command(short_help="Check this host, and list the ports to open.")
 @click.option("-f", "--kernel-config", default=None, hidden=True, help="Accepted: features are tried, not looked up.")
 @config_option
 def checksystem(kernel_config: str | None, config: str | None) -> int:

@@ -157,7 +157,8 @@ class Cluster:
             return StoreUnavailable("the connection to etcd was closed")
         each = "; ".join(f"{endpoint}: {reason}" for endpoint, reason in reasons.items())
         return StoreUnavailable(
-            f"no answer from etcd at {each}", hint="check that etcd runs there and that ETCD_ENDPOINTS names it"
+            f"no answer from etcd at {each}",
+            hint="check that etcd runs there; it is named by ETCD_ENDPOINTS, or by calicoctl's configuration file",
         )
 
     def _order(self) -> list[Endpoint]:

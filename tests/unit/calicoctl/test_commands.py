@@ -1,5 +1,6 @@
 """What people type, and what they read."""
 
+import ipaddress
 import json
 import re
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from fakes.command_line import Calicoctl
+from ipam.allocator import Allocator
 from resources.datastore.memory import MemoryStore
+from resources.names import NodeName
 
 V1_POOL = """\
 apiVersion: v1
@@ -289,3 +292,86 @@ def test_ipam_of_a_store_without_pools(calicoctl: Calicoctl) -> None:
 def test_ipam_show_counts(calicoctl: Calicoctl) -> None:
     calicoctl("create", "-f", "-", stdin=V3_POOL)
     assert "| IP Pool  | 10.1.0.0/16 |     65536 | 0 (0%)     | 65536 (100%) |" in calicoctl("ipam", "show").out
+
+
+ENDPOINT = """\
+apiVersion: projectcalico.org/v3
+kind: WorkloadEndpoint
+metadata:
+  name: node1-libnetwork-libnetwork-0123
+  namespace: libnetwork
+  annotations:
+    docker.projectcalico.org/container: docker-test1
+    docker.projectcalico.org/network: calico-net1
+spec:
+  node: node1
+  orchestrator: libnetwork
+  workload: libnetwork
+  endpoint: "0123"
+  interfaceName: cali0123456789a
+  ipNetworks: [10.1.0.7/32]
+"""
+
+
+def hold(store: MemoryStore, calicoctl: Calicoctl) -> None:
+    """Make the pool, the node and one address in use."""
+    assert calicoctl("create", "-f", "-", stdin=V3_POOL + "---\n" + NODE).exit == 0
+    Allocator(store, NodeName("node1")).assign(ipaddress.IPv4Address("10.1.0.7"))
+
+
+def test_ipam_show_names_the_container(calicoctl: Calicoctl, store: MemoryStore) -> None:
+    hold(store, calicoctl)
+    assert "Endpoint:" not in calicoctl("ipam", "show", "--ip=10.1.0.7").out
+    calicoctl("create", "-f", "-", stdin=ENDPOINT)
+    lines = calicoctl("ipam", "show", "--ip=10.1.0.7").out.splitlines()
+    assert lines[0] == "IP 10.1.0.7 is in use"
+    assert "  node: node1" in lines
+    assert lines[-1] == (
+        "Endpoint: container docker-test1 of network calico-net1 on node1, interface cali0123456789a"
+    )
+
+
+def test_a_pool_in_use_is_deleted_with_a_warning_of_what_that_does(calicoctl: Calicoctl, store: MemoryStore) -> None:
+    hold(store, calicoctl)
+    done = calicoctl("delete", "ipPool", "10.1.0.0/16")
+    assert (done.exit, done.out) == (0, "Successfully deleted 1 'ipPool' resource(s)\n")
+    assert done.err.startswith("Warning: 1 address(es) of pool 10.1.0.0/16 are in use: ")
+
+
+def test_a_pool_that_nobody_uses_is_deleted_without_one(calicoctl: Calicoctl) -> None:
+    calicoctl("create", "-f", "-", stdin=V3_POOL)
+    assert calicoctl("delete", "ippool", "pool1").err == ""
+
+
+def test_a_node_with_endpoints_is_deleted_with_a_warning(calicoctl: Calicoctl) -> None:
+    calicoctl("create", "-f", "-", stdin=NODE + "---\n" + ENDPOINT + "---\n" + NODE.replace("node1", "node2"))
+    assert calicoctl("delete", "node", "node2").err == ""
+    done = calicoctl("delete", "node", "node1")
+    assert (done.exit, done.out) == (0, "Successfully deleted 1 'Node' resource(s)\n")
+    assert done.err.startswith("Warning: node node1 has 1 endpoint(s), removed with it.")
+
+
+def test_a_v1_pool_that_is_not_there_is_named_as_it_was_typed(calicoctl: Calicoctl) -> None:
+    assert "resource does not exist: IPPool(cidr=10.9.0.0/24)" in calicoctl("delete", "ipPool", "10.9.0.0/24").err
+
+
+def test_endpoints_of_docker_are_pointed_at_when_none_are_in_the_default_namespace(calicoctl: Calicoctl) -> None:
+    assert calicoctl("get", "wep").err == ""
+    calicoctl("create", "-f", "-", stdin=NODE + "---\n" + ENDPOINT)
+    done = calicoctl("get", "wep")
+    assert (done.exit, done.out) == (0, "WORKLOAD   NODE   NETWORKS   INTERFACE   \n\n")
+    assert done.err == "None in namespace default; there are 1 in libnetwork (-n libnetwork). All are shown by -A.\n"
+    assert calicoctl("get", "wep", "-A").err == ""
+
+
+def test_everything_wrong_with_a_v1_document_is_told_at_once(calicoctl: Calicoctl) -> None:
+    wrong = V1_POOL.replace("17.16.10.0/24", "17.16.10.300/24").replace("disabled: false", "disabled: 3")
+    done = calicoctl("create", "-f", "-", stdin=wrong)
+    assert "<stdin>:4:9: metadata.cidr = '17.16.10.300/24'" in done.err
+    assert "<stdin>:9:13: spec.disabled = '3': must be true or false" in done.err
+
+
+def test_the_help_of_get_names_the_kinds(calicoctl: Calicoctl) -> None:
+    text = " ".join(calicoctl("get", "--help").out.split())
+    assert "GlobalNetworkPolicy (gnp)" in text
+    assert "ipPool, node, policy, profile" in text

@@ -10,6 +10,7 @@ eth0\t00004D0A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
 docker0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0
 cali0123456789a\t000A1011\t00000000\t0005\t0\t0\t0\tFFFFFFFF\t0\t0\t0
 eth0\t400A1011\t02004D0A\t0003\t0\t0\t0\tC0FFFFFF\t0\t0\t0
+*\tC01314AD\t00000000\t0001\t0\t0\t0\tC0FFFFFF\t0\t0\t0
 """
 
 
@@ -25,4 +26,14 @@ def test_an_overlap_is_one_line_that_names_both() -> None:
     assert list(overlaps(pools, host_networks(TABLE))) == [
         "pool 172.17.0.0/20 overlaps 172.17.0.0/16, which is on docker0 of this host: "
         "addresses in both cannot be reached"
+    ]
+
+
+def test_a_pool_over_the_subnet_of_fifty_nodes_is_one_line() -> None:
+    pool = IPPool(spec=IPPoolSpec(cidr="10.77.0.0/24"))
+    subnet = ipaddress.ip_network("10.77.0.0/24")
+    known = [(subnet, f"the subnet of node node{number}") for number in range(50)]
+    assert list(overlaps([pool], known)) == [
+        "pool 10.77.0.0/24 overlaps 10.77.0.0/24, the subnet of node node0; 10.77.0.0/24, the subnet of node node1; "
+        "and 48 more: addresses in both cannot be reached"
     ]
