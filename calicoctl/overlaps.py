@@ -6,7 +6,7 @@ from pathlib import Path
 
 from resources.datastore.client import ResourceClient
 from resources.documents import Document
-from resources.errors import CalicoError
+from resources.errors import CalicoError, StoreUnavailable
 from resources.kinds.node import KIND as NODE
 from resources.kinds.pool import IPPool
 from resources.names import IPNetwork
@@ -19,7 +19,11 @@ NAMED = 2
 
 
 def warnings(client: ResourceClient, documents: Sequence[Document]) -> list[str]:
-    """Return one line per pool that overlaps networks. A store that does not answer gives none: the write will."""
+    """Return one line per pool that overlaps networks. Nodes that cannot be read give none.
+
+    Raises:
+        StoreUnavailable: the store is away; a write would only wait as long once more to say so.
+    """
     pools = [document.resource for document in documents if isinstance(document.resource, IPPool)]
     if not pools:
         return []
@@ -27,6 +31,8 @@ def warnings(client: ResourceClient, documents: Sequence[Document]) -> list[str]
     try:
         for node in client.list(NODE).items:
             known += [(a.network, f"the subnet of node {node.name}") for a in (node.ipv4, node.ipv6) if a is not None]
+    except StoreUnavailable:
+        raise
     except CalicoError:
         pass
     return list(overlaps(pools, known))

@@ -12,6 +12,8 @@ from resources.runtime import health, paths
 
 HEADINGS = ("Peer address", "Peer type", "State", "Since", "Info")
 FALLBACK = Path("/var/run/bird")
+READY = 204
+"""What a daemon's health socket answers when it is."""
 
 
 def status(out: TextIO) -> int:
@@ -25,9 +27,18 @@ def status(out: TextIO) -> int:
         click.echo(f"\nIPv{version} BGP status", file=out)
         _sessions(version, name, out)
     click.echo("", file=out)
-    for line in withheld():
+    for line in (*unready(), *withheld()):
         click.echo(f"Warning: {line}", err=True)
     return 0
+
+
+def unready() -> list[str]:
+    """Return one line if bgpd says that it is not ready, with what it waits for: it then has no sessions to show."""
+    code, text = health.ask(paths.health_socket("bgpd"), "/readiness")
+    if code in (0, READY):  # 0: it does not answer, which the sessions tell, or is not wanted
+        return []
+    waits = "; ".join(text.strip().splitlines())
+    return [f"calico-bgpd is not ready: {waits}; to start it anew: calicoctl node stop, then calicoctl node run"]
 
 
 def _sessions(version: int, name: str, out: TextIO) -> None:

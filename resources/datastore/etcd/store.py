@@ -11,8 +11,8 @@ from resources.datastore.etcdconfig import EtcdConfig
 from resources.datastore.store import KeyValue, Lost, Outcome, Snapshot, Transaction, Unknown, check_transaction
 from resources.errors import CalicoError, StoreRefused, StoreUnavailable
 
-CALL_SECONDS = 4.5
-"""Default time for one call in all, so that a command says within 5 s that etcd is away."""
+CALL_SECONDS = 4.0
+"""Default time for one call in all, so that a command, which takes time to start, says within 5 s that etcd is away."""
 
 PAGE_KEYS = 500
 

@@ -1,6 +1,13 @@
 import ipaddress
 
-from calicoctl.overlaps import host_networks, overlaps
+import pytest
+
+from calicoctl.overlaps import host_networks, overlaps, warnings
+from fakes.faulty_store import FaultyStore
+from resources.datastore.client import ResourceClient
+from resources.datastore.memory import MemoryStore
+from resources.documents import load
+from resources.errors import StoreUnavailable
 from resources.kinds.pool import IPPool, IPPoolSpec
 
 TABLE = """\
@@ -37,3 +44,11 @@ def test_a_pool_over_the_subnet_of_fifty_nodes_is_one_line() -> None:
         "pool 10.77.0.0/24 overlaps 10.77.0.0/24, the subnet of node node0; 10.77.0.0/24, the subnet of node node1; "
         "and 48 more: addresses in both cannot be reached"
     ]
+
+
+def test_a_store_that_is_away_is_told_at_once_and_not_asked_again_by_the_write() -> None:
+    store = FaultyStore(MemoryStore())
+    store.go_down("no answer")
+    pool = load(b"{apiVersion: v1, kind: ipPool, metadata: {cidr: 10.1.0.0/16}}", "pool.yaml").documents
+    with pytest.raises(StoreUnavailable):
+        warnings(ResourceClient(store), pool)

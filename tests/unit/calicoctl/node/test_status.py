@@ -1,6 +1,11 @@
-import msgspec
+from pathlib import Path
 
-from calicoctl.node.status import BgpState, warnings
+import msgspec
+import pytest
+
+from calicoctl.node.status import BgpState, unready, warnings
+from resources.runtime import paths
+from resources.runtime.health import Health
 
 
 def test_what_is_not_as_asked_for_is_one_line_each() -> None:
@@ -21,3 +26,18 @@ def test_what_is_not_as_asked_for_is_one_line_each() -> None:
 
 def test_a_quiet_state_gives_no_line() -> None:
     assert warnings(BgpState()) == []
+
+
+def test_a_speaker_that_waits_for_its_record_says_so_and_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "RUN", tmp_path)
+    assert unready() == []
+    health = Health("this node's record in the datastore")
+    health.serve(paths.health_socket("bgpd"))
+    assert unready() == [
+        "calico-bgpd is not ready: waiting for this node's record in the datastore; "
+        "to start it anew: calicoctl node stop, then calicoctl node run"
+    ]
+    health.done("this node's record in the datastore")
+    assert unready() == []
