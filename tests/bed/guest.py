@@ -11,6 +11,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -21,6 +22,7 @@ from bed.namespaces import Namespace
 
 KERNEL = Path("/usr/bin/linux.uml")
 MODULES = Path("/usr/lib/uml/modules")
+PROJECT = Path(__file__).resolve().parents[2]
 WORK = "/run/guest"
 """Where the guest sees the job's own folder, the only one it can write to on the machine."""
 
@@ -32,9 +34,10 @@ exec >/dev/console 2>&1 </dev/null
 export PATH={path} HOME=/root LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
-for folder in /run /tmp /var/tmp; do mount -t tmpfs -o mode=1777 tmpfs $folder; done
+for folder in {hidden}; do mount -t tmpfs -o mode=1777 tmpfs $folder; done
 mkdir -m 755 /run/netns {work}
 mount -t hostfs -o {folder} none {work}
+{kept}
 mount -t devtmpfs devtmpfs /dev 2>/dev/null
 mkdir -p /dev/shm/lib /dev/pts
 ln -s {modules} /dev/shm/lib/modules
@@ -51,6 +54,10 @@ mv {work}/exit.part {work}/exit
 sleep 0.3
 busybox poweroff -f
 """
+
+
+HIDDEN = ("/run", "/tmp", "/var/tmp")
+"""Folders of the machine that the guest has its own of."""
 
 
 def run_in_guest(
@@ -132,12 +139,24 @@ def _write(folder: Path, command: Sequence[str], env: dict[str, str], files: dic
         folder=work,
         work=WORK,
         modules=MODULES,
+        hidden=" ".join(HIDDEN),
+        kept="\n".join(_keep(path) for path in dict.fromkeys((str(PROJECT), sys.prefix)) if _is_hidden(path)),
         cwd=shlex.quote(os.getcwd()),
         env="\n".join(f"export {name}={shlex.quote(value)}" for name, value in env.items()),
         command=shlex.join(command),
     )
     (folder / "init").write_text(init)
     (folder / "init").chmod(0o755)
+
+
+def _is_hidden(path: str) -> bool:
+    return any(path.startswith(f"{folder}/") for folder in HIDDEN)
+
+
+def _keep(path: str) -> str:
+    """Show a folder below a hidden one, to be read only: a checkout may be anywhere."""
+    quoted = shlex.quote(path)
+    return f"mkdir -p {quoted}; mount -t hostfs -o {quoted} none {quoted}; mount -o remount,ro {quoted}"
 
 
 def _end(kernel: subprocess.Popen[bytes]) -> None:
