@@ -236,7 +236,9 @@ class Agent:
             self._dirty = True
         else:
             effect = "no new route to the address until they can be deleted"
-            self._log.error("flows.delete_failed", address=str(address), error=str(failure), effect=effect)
+            self._log.error(
+                "flows.delete_failed", address=str(address), error=str(failure), hint=failure.hint, effect=effect
+            )
             self._retry_later()
 
     def _take(self, change: TypedChange) -> None:

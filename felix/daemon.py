@@ -29,6 +29,7 @@ from kernel.routes import NetlinkRoutes
 from kernel.sets import IpsetSets
 from kernel.sysctl import ProcSysctls
 from kernel.xtables import TableKey
+from kernel.xtables_detect import BackEnd, choose, legacy_families, look
 from kernel.xtables_nft import NftTables
 from resources.datastore.settings import connect, etcd_config_of_daemon
 from resources.datastore.store import Store
@@ -96,7 +97,12 @@ class Felix:
         return self._agent.handle(messages)
 
     def _crashed(self, error: Exception) -> None:
-        structlog.get_logger().critical("syncer.crashed", error=repr(error), effect="felix ends and is started again")
+        self.thread_died("syncer", error)
+
+    def thread_died(self, name: str, error: BaseException | None) -> None:
+        """End: without one of its threads felix would be deaf, or blind, and not know it."""
+        effect = "felix ends and is started again; the dataplane stays"
+        structlog.get_logger().critical("thread.died", thread=name, error=repr(error), effect=effect, exc_info=error)
         self.end(1)
 
     def _follow(self, parameters: Parameters) -> None:
@@ -106,6 +112,9 @@ class Felix:
         )
 
     def _dataplane(self, parameters: Parameters) -> Dataplane:
+        if trouble := back_end_trouble(parameters.backend):
+            effect = "rules are written by nft, the only back end there is: a legacy rule may drop what policy allows"
+            structlog.get_logger().error("backend.missing", wanted="legacy", reason=trouble, effect=effect)
         tables, sysctls = self._tables, ProcSysctls()
         versions = (4, 6) if has_ipv6() else (4,)
         return Dataplane(
@@ -136,6 +145,16 @@ def has_ipv6() -> bool:
     return Path("/proc/sys/net/ipv6").is_dir()
 
 
+def back_end_trouble(setting: str) -> str | None:
+    """Return why this host wants legacy tables, or None if nft will do; `setting` is IptablesBackend."""
+    if setting == "Legacy":
+        return "set by IptablesBackend"
+    if setting == "NFT" or not legacy_families():
+        return None
+    choice = choose(setting, look())
+    return choice.reason if choice.back_end is BackEnd.LEGACY else None
+
+
 def sources_of(environ: Mapping[str, str], file: Path = paths.FELIX_CFG) -> list[Source]:
     """Return the parameters that are stronger than the store's, strongest first."""
     found = [Source("environment", environment_texts(environ))]
@@ -163,6 +182,7 @@ def main() -> int:
     except CalicoError as error:
         logger.critical("start.failed", error=str(error), hint=error.hint)
         return 1
+    threading.excepthook = lambda died: felix.thread_died(died.thread.name if died.thread else "", died.exc_value)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: felix.end())
     status = felix.run()

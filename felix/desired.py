@@ -73,6 +73,8 @@ class LocalInterface:
 
     addresses: frozenset[IPNetwork]
     mac: str | None
+    spoofs: bool = False
+    """It may send from other addresses too, so the kernel's own check of sources must let it; the rules check."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

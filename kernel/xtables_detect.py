@@ -63,12 +63,17 @@ def look(proc: Path = Path("/proc/thread-self/net")) -> Findings:
     """
     nft = tuple(feature for feature in probe.FEATURES if feature.name == "nf_tables")
     works = all(finding.works for finding in probe.try_features(nft))
-    legacy = [family for family in _LEGACY_TABLES if _has_lines(proc / family)]
+    legacy = legacy_families(proc)
     return Findings(
         nft_works=works,
         nft_rules=sum(_foreign_rules(f"{program}-nft-save") for program in ("iptables", "ip6tables")) if works else 0,
         legacy_rules=sum(_foreign_rules(f"{name.partition('_')[0]}tables-legacy-save") for name in legacy),
     )
+
+
+def legacy_families(proc: Path = Path("/proc/thread-self/net")) -> list[str]:
+    """Return the files of `proc` that name legacy tables: those of IPv4, of IPv6, or none. Cheap."""
+    return [family for family in _LEGACY_TABLES if _has_lines(proc / family)]
 
 
 def count_foreign(saved: str) -> int:

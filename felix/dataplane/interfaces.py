@@ -97,7 +97,7 @@ class InterfaceEffector:
         versions = {address.version for address in wanted.addresses}
         if 4 in versions:
             self._wish(WISHED_V4, name)
-            self._set(RP_FILTER.format(name), self._default_rp_filter())
+            self._set(RP_FILTER.format(name), "0" if wanted.spoofs else self._default_rp_filter())
             for path, value in REQUIRED_V4:
                 if self._set(path.format(name), value) and path is PROXY_ARP:
                     self._unannounced.add(name)

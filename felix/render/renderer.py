@@ -90,7 +90,6 @@ class Renderer:
 
     def _render_anew(self, conclusions: Conclusions, parameters: Parameters) -> Update:
         """Render everything: the parameters are others."""
-        before = self._parameters
         self._parameters = parameters
         for key in [key for key in self._chains if key.version not in parameters.versions]:
             self._drop_chain(key)
@@ -98,10 +97,7 @@ class Renderer:
         self._render_profiles({**conclusions.profiles, **self._profiles})
         self._render_endpoints({**conclusions.endpoints, **self._endpoints})
         self._dispatch.touch_all()
-        interfaces: Mapping[IfName, LocalEndpoint | None] = conclusions.endpoints
-        if before.versions != parameters.versions:
-            interfaces = {**conclusions.endpoints, **self._endpoints}
-        return self._update(conclusions, interfaces, static=True)
+        return self._update(conclusions, {**conclusions.endpoints, **self._endpoints}, static=True)
 
     def _update(
         self, conclusions: Conclusions, interfaces: Mapping[IfName, LocalEndpoint | None], *, static: bool
@@ -249,7 +245,11 @@ class Renderer:
 
     def _local_interface(self, endpoint: LocalEndpoint) -> LocalInterface:
         versions = self._parameters.versions
-        return LocalInterface(frozenset(net for net in endpoint.addresses if net.version in versions), endpoint.mac)
+        return LocalInterface(
+            frozenset(net for net in endpoint.addresses if net.version in versions),
+            endpoint.mac,
+            spoofs=self._parameters.source_spoofing and bool(endpoint.spoofed_sources),
+        )
 
 
 def member_set(spec: SetSpec, version: int, members: frozenset[str]) -> IPSet:

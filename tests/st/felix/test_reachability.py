@@ -13,7 +13,7 @@ from bed import wait_until
 from bed.felix import FelixLab, raw_passes, tcp_passes
 from bed.probes import checksum
 from bed.workload import Workload
-from fakes.felix_records import policy, pool, rule, settings
+from fakes.felix_records import policy, pool, rule, settings, workload
 from resources.kinds.felixconfiguration import FelixConfigurationSpec
 from resources.kinds.rule import EntityRule
 
@@ -161,6 +161,25 @@ def test_a_container_sends_with_its_own_address_or_not_at_all(lab: FelixLab, sou
             sender.sendto(forged(source, str(a2.address)), (str(a2.address), 0))
         seen = bool(select.select([receiver], [], [], 2.0 if passes else 0.4)[0])
     assert seen is passes
+
+
+def test_a_container_that_may_send_from_other_addresses_does(lab: FelixLab) -> None:
+    """Also on a host whose kernel checks sources strictly; and from those addresses only."""
+    a0, a1 = lab.workloads["a0"], lab.workloads["a1"]
+    any_source = FelixConfigurationSpec(workload_source_spoofing="Any", default_endpoint_to_host_action="Return")
+    lab.node1.sysctl(f"net.ipv4.conf.{a0.interface}.rp_filter", 1)
+    lab.put(
+        settings(any_source, name="node.node1"),
+        policy("open", "name in {'a0', 'a1'}", [rule("Allow")], [rule("Allow")]),
+        workload("a0", f"{a0.address}/32", interface=a0.interface, profiles=["net-a"], labels={"name": "a0"},
+                 spoofed=["198.51.100.0/24"], mac=""),
+    )  # fmt: skip
+    with a1.entered():
+        receiver = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    with receiver, a0.entered(), socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
+        for source, passes in (("203.0.113.7", False), ("198.51.100.7", True)):
+            sender.sendto(forged(source, str(a1.address)), (str(a1.address), 0))
+            assert bool(select.select([receiver], [], [], 2.0 if passes else 0.4)[0]) is passes
 
 
 def test_a_packet_of_no_connection_makes_none(lab: FelixLab) -> None:

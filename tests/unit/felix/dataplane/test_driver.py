@@ -155,6 +155,18 @@ def test_a_container_that_asked_in_vain_is_answered_once_it_can_be_reached(host:
     assert host.kernel.announcer.heard == [(CALI1, GATEWAY, A.network_address)]
 
 
+def test_the_kernel_does_not_check_the_sources_of_who_may_spoof(host: FelixHost) -> None:
+    host.kernel.links.add(CALI1)
+    host.see_links()
+    host.kernel.sysctls.put("net/ipv4/conf/default/rp_filter", "1")
+    host.dataplane.want(Update(interfaces={CALI1: LocalInterface(frozenset({A}), None, spoofs=True)}))
+    host.dataplane.apply()
+    assert host.kernel.sysctls.read("net/ipv4/conf/cali1/rp_filter") == "0"
+    host.dataplane.want(Update(interfaces={CALI1: LocalInterface(frozenset({A}), None)}))
+    host.dataplane.apply()
+    assert host.kernel.sysctls.read("net/ipv4/conf/cali1/rp_filter") == "1"
+
+
 def test_an_interface_that_goes_before_it_is_answered_is_forgotten(host: FelixHost) -> None:
     host.kernel.links.add(CALI1)
     host.see_links()
