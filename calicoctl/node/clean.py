@@ -1,5 +1,6 @@
 """`calicoctl node clean`: stop, and remove everything of ours from this host and this host's records from the store."""
 
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,8 +27,8 @@ from resources.runtime import paths
 from resources.runtime.nodename import node_name
 
 SET_PREFIXES = ("cali40", "cali60", *TEMPORARY_PREFIXES)
-HOST_SIDE, WAITING_SIDE = "cali", "temp"
-"""Names of our veth ends begin so: the host's, and the container's until Docker took it."""
+OWN_VETH = re.compile(r"cali.+|temp[0-9a-f]{11}")
+"""Our ends of veth pairs: the host's, and the container's until Docker took it."""
 
 
 def clean(*, config: str | None, confirmed: bool, ask: Callable[[str], bool]) -> int:
@@ -54,7 +55,8 @@ def _question(name: NodeName, config: str | None) -> str:
     try:
         with open_client(config) as client:
             local = [e for e in client.list(ENDPOINT).items if e.node == name]
-        attached = f"{len(local)} containers lose their network, and the records of node {name} are removed"
+        lose = "1 container loses its network" if len(local) == 1 else f"{len(local)} containers lose their network"
+        attached = f"{lose}, and the records of node {name} are removed"
     except CalicoError:
         attached = "containers lose their network (the datastore does not answer, so they cannot be counted)"
     return f"Remove all routes, rules, sets and interfaces of calico from this host? {attached}."
@@ -122,7 +124,7 @@ def _remove_links() -> Result:
     try:
         ours = [
             link.name for link in links.links().values()
-            if link.kind == "veth" and link.name.startswith((HOST_SIDE, WAITING_SIDE))
+            if link.kind == "veth" and OWN_VETH.fullmatch(link.name)
         ]
         failed: dict[str, DataplaneError] = {}
         for name in ours:

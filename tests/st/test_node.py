@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 
 import pytest
 
@@ -12,6 +13,10 @@ from bed import Cluster, Firewall, Host, HostPlan, Workload, complaints, matrix,
 from bed.network import Network
 from bed.node import Flood, daemons, has_sessions, is_meshed, is_ready, records
 from calicoctl.node.checks import openings
+from ipam.allocator import Allocator
+from resources.datastore.etcdconfig import EtcdConfig
+from resources.datastore.settings import connect
+from resources.names import HandleId, NodeName
 
 CHECKED = Firewall(open=[each.rule for each in openings(docker=False)])
 """What checksystem lists, and nothing else: no etcd runs on these hosts, no Docker, no tunnel."""
@@ -75,7 +80,8 @@ def built() -> Iterator[World]:
         world.neighbour = world.network.attach(world.node1, "neighbour")
         world.neighbour.await_ping(world.workloads[0].address)
         yield world
-        assert [line for host in cluster.hosts for line in complaints(host)] == []
+        found = [line for host in cluster.hosts for line in complaints(host)]
+        assert [line for line in found if "event=routes.withheld" not in line] == []
 
 
 @pytest.fixture
@@ -156,6 +162,39 @@ def test_node_status_word_for_word(world: World) -> None:
         peers = [str(other.address) for other in world.cluster.hosts if other is not host]
         assert re.sub(r"\d\d:\d\d:\d\d", "HH:MM:SS", done.stdout) == GOLDEN.format(*peers)
         assert done.stderr == ""
+
+
+TUNNELLED = """
+apiVersion: v1
+kind: ipPool
+metadata:
+  cidr: 10.90.0.0/24
+spec:
+  ipip:
+    enabled: true
+"""
+
+
+def test_status_warns_of_routes_that_are_withheld_for_want_of_a_tunnel(world: World) -> None:
+    cluster, (second, third) = world.cluster, world.others
+    second.run("calicoctl create -f -", stdin=TUNNELLED)
+    with cluster.fabric.entered():
+        store = connect(EtcdConfig(endpoints=tuple(cluster.store.endpoint_list)))
+        allocator = Allocator(store, NodeName("node2"))
+        pools = [ip_network("10.90.0.0/24")]
+        address = allocator.auto_assign(version=4, pools=pools, handle=HandleId("tunnelled")).one()
+    block = str(ip_network(f"{address}/26", strict=False))
+    wait_until("the warning", lambda: "Warning: " in third.run("calicoctl node status").stderr)
+    done = third.run("calicoctl node status")
+    assert block in done.stderr
+    assert "ipipMode is Always and there is no tunl0" in done.stderr
+    assert re.sub(r"\d\d:\d\d:\d\d", "HH:MM:SS", done.stdout) == GOLDEN.format("10.77.0.1", "10.77.0.2")
+    assert block not in third.ip("route").stdout
+    with cluster.fabric.entered():
+        allocator.release_by_handle(HandleId("tunnelled"))
+        store.close()
+    second.run("calicoctl delete ippool 10-90-0-0-24")
+    wait_until("the warning to go", lambda: third.run("calicoctl node status").stderr == "")
 
 
 def test_run_again_says_so_and_changes_nothing(world: World) -> None:
