@@ -20,8 +20,7 @@ from ipam.pools import containing, key_of
 from ipam.port import NO_ATTRIBUTES
 from ipam.releaser import Releaser
 from ipam.results import AffinityClaims, Allocation, Assignment, PoolUse, Release
-from ipam.session import Attempts, Clock, Session
-from ipam.source import Source
+from ipam.session import Attempts, Clock, Session, SourceFactory
 from ipam.usage import utilization
 from ipam.view import Report, report_nothing
 from resources.datastore.store import Committed, KeyValue, Lost, Store, Transaction, Unknown
@@ -36,14 +35,14 @@ DEADLINE_SECONDS = 8.0
 class Allocator:
     """Implements `ipam.port.AddressAllocator` for `node` on a store.
 
-    `report` is told of records that were skipped and of borrowing. `source` gives each call what it reads from;
-    by default every call reads for itself.
+    `report` is told of records that were skipped and of borrowing. `source` gives each call what it reads from, such
+    as `ipam.cache.WatchedCache.source`; by default every call reads for itself.
     """
 
     def __init__(
         self, store: Store, node: NodeName, *, clock: Clock | None = None, rng: random.Random | None = None,
         deadline_seconds: float = DEADLINE_SECONDS, report: Report = report_nothing,
-        source: Callable[[], Source] | None = None,
+        source: SourceFactory | None = None,
     ) -> None:
         _check_name(node, "a node name")
         self._session = Session(store, node, clock=clock, rng=rng, report=report, source=source)
@@ -98,7 +97,7 @@ class Allocator:
     # --- look ----------------------------------------------------------------------------------------------------
 
     def addresses_of_handle(self, handle: HandleId) -> list[IPAddress]:
-        view = self._session.view()
+        view = self._session.fresh_view()
         known = view.handle(handle).value
         found: list[IPAddress] = []
         for cidr in known.counts if known else ():
@@ -107,7 +106,7 @@ class Allocator:
         return sorted(found, key=lambda address: (address.version, address))
 
     def attributes(self, address: IPAddress) -> Allocation | None:
-        view = self._session.view()
+        view = self._session.fresh_view()
         _, block = locate(view, containing(view.pools(), address), address)
         owner = None if block is None else block.owner(block.ordinal(address))
         if block is None or owner is None:
@@ -119,13 +118,13 @@ class Allocator:
         )
 
     def utilization(self, pools: Sequence[IPNetwork] | None = None) -> list[PoolUse]:
-        return utilization(self._session.view(), pools)
+        return utilization(self._session.fresh_view(), pools)
 
     # --- settings ------------------------------------------------------------------------------------------------
 
     def configuration(self) -> IPAMConfig:
         """Return IPAM's settings, the defaults if none are stored. Raises IPAMConfigInvalid."""
-        return self._session.view().settings()
+        return self._session.fresh_view().settings()
 
     def configure(self, change: Callable[[IPAMConfig], IPAMConfig]) -> IPAMConfig:
         """Change IPAM's settings; equal ones are not written. `change` may be called again after a lost race.
@@ -136,7 +135,7 @@ class Allocator:
         attempts = Attempts(self._session, self._deadline(None), "changing the IPAM settings")
         while True:
             try:
-                old = self._session.view(attempts.timeout).config()
+                old = self._session.fresh_view(attempts.timeout).config()
                 assert old.value is not None
                 new = change(old.value)
                 if new == old.value:
@@ -178,7 +177,7 @@ class Allocator:
         """
         attempts = Attempts(self._session, self._deadline(None), f"deleting the pool {name}")
         record: KeyValue | None = self._disabled_pool(name, revision, attempts)
-        network = next((p.network for p in self._session.view().pools() if p.name == name), None)
+        network = next((p.network for p in self._session.fresh_view().pools() if p.name == name), None)
         if network is not None:
             self.release_pool_affinities(network)
         while record is not None:

@@ -175,18 +175,20 @@ class Assigner:
         search = self._search(job, view)
         if job.address is not None:
             if self._has_it(job, job.address, view):
-                job.addresses.append(job.address)
+                if not view.source.renew():
+                    job.addresses.append(job.address)
                 return None
             choice: Choice | Shortage = self._choice_of(job.address, search, view)
         else:
             choice = next_block(search, _Known(view, self._session.node, job.version))
+            if view.source.has_news() or (isinstance(choice, Shortage) and view.source.renew()):
+                return None
         if isinstance(choice, Choice):
             self._take(job, choice, search, view, attempts)
-        elif not view.source.renew():
-            if not job.doubts:
-                return _short(job, choice, search)
-            if not self._fence(job, view):
-                raise _unknown(job, "nothing else is free")
+        elif not job.doubts:
+            return _short(job, choice, search)
+        elif not self._fence(job, view):
+            raise _unknown(job, "nothing else is free")
         return None
 
     def _has_it(self, job: Job, address: IPAddress, view: View) -> bool:

@@ -136,6 +136,8 @@ class Block:
         An ordinal is free if it has no owner; the stored queue gives the order. What the queue lost comes last.
         """
         allocations, size = self.allocations, len(self.allocations)
+        if None not in allocations:
+            return ()
         queue = dict.fromkeys(o for o in self.unallocated if 0 <= o < size and allocations[o] is None)
         free_count = allocations.count(None)
         if len(queue) < free_count:

@@ -4,7 +4,7 @@ Whatever an operation looked at to decide is compared, so that it takes effect o
 (reference ipam.md 5.2).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from ipam import assign
 from ipam import block as block_form
@@ -25,6 +25,7 @@ class Edit:
         self._expect: dict[str, int] = {}
         self._puts: dict[str, bytes] = {}
         self._deletes: set[str] = set()
+        self._blocks: dict[str, Block] = {}
 
     @property
     def is_empty(self) -> bool:
@@ -55,11 +56,12 @@ class Edit:
         if new.affinity is None and new.is_empty:
             self.delete(read.key, read.revision)
         else:
-            self.put(read.key, read.revision, block_form.encode(assign.written(new)))
+            self.created_block(read, assign.written(new))
 
     def created_block(self, read: Stored[Block], new: Block) -> None:
         """Write a new block from which nothing was taken yet: its number is that of its creation."""
         self.put(read.key, read.revision, block_form.encode(new))
+        self._blocks[read.key] = new
 
     def confirm(self, ticket: Stored[AffinityState]) -> None:
         """Make sure that a ticket is there and confirmed."""
@@ -82,3 +84,8 @@ class Edit:
         written: dict[str, KeyValue | None] = dict.fromkeys(self._deletes)
         written.update({key: KeyValue(key, value, revision) for key, value in self._puts.items()})
         return written
+
+    def blocks(self, revision: int) -> Iterator[tuple[KeyValue, Block]]:
+        """Return the blocks written, each with its record after a commit at `revision`."""
+        for key, block in self._blocks.items():
+            yield KeyValue(key, self._puts[key], revision), block

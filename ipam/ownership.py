@@ -120,7 +120,7 @@ class Ownership:
 
     def claim(self, cidr: IPNetwork, node: NodeName) -> AffinityClaims:
         """Claim every block of a range that lies in one enabled pool."""
-        view = self._session.view()
+        view = self._session.fresh_view()
         pool = next((p for p in view.pools() if not p.disabled and is_within(cidr, p.network)), None)
         if pool is None:
             raise NotInPool(
@@ -146,7 +146,7 @@ class Ownership:
     def give_up_range(self, cidr: IPNetwork, node: NodeName | None, *, must_be_empty: bool) -> int:
         """Give up blocks within a range, of one node or of all; return how many."""
         with self._session.taking_turn():
-            view = self._session.view()
+            view = self._session.fresh_view()
             blocks = [
                 (owner, block) for owner, block in self._owned(view, node, (cidr.version,)) if is_within(block, cidr)
             ]
@@ -155,7 +155,7 @@ class Ownership:
     def give_up_host(self, node: NodeName, *, must_be_empty: bool) -> int:
         """Give up all blocks of a node; return how many."""
         with self._session.taking_turn():
-            view = self._session.view()
+            view = self._session.fresh_view()
             return self._give_up(view, list(self._owned(view, node, (4, 6))), must_be_empty)
 
     def _owned(

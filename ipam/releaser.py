@@ -76,7 +76,12 @@ class Releaser:
     def _block_of(self, address: IPAddress, view: View, attempts: Attempts) -> IPNetwork | None:
         while True:
             try:
-                return locate(view, containing(view.pools(), address), address)[0]
+                cidr, _ = locate(view, containing(view.pools(), address), address)
+                if cidr is not None or not view.source.renew():
+                    return cidr
+            except BlockUnreadable:
+                if not view.source.renew():
+                    raise
             except StoreUnavailable as error:
                 attempts.failed(error)
 
@@ -88,6 +93,8 @@ class Releaser:
             try:
                 block = view.block(cidr).value
                 ordinals, missing = _matching(block, releases, pinned)
+                if missing and view.source.renew():
+                    continue
                 if block is None or not ordinals:
                     return missing
                 edit = Edit()
@@ -102,6 +109,9 @@ class Releaser:
                         pinned = {block.address(o): _pinned(block, o) for o in ordinals}
                         view.source.forget()
                         attempts.failed(StoreUnavailable(reason))
+            except (ReleaseRefused, BlockUnreadable):
+                if not view.source.renew():
+                    raise
             except StoreUnavailable as error:
                 attempts.failed(error)
 
@@ -139,6 +149,8 @@ class Releaser:
                         released += doubt[1]
                     doubt = None
                     if handle.value is None and not was_seen:
+                        if view.source.renew():
+                            continue
                         raise DoesNotExist(
                             f"resource does not exist: IPAMHandleKey(id={handle_id})",
                             hint="it was released before, or never used", handle=handle_id,

@@ -11,7 +11,7 @@ from typing import Protocol
 from ipam.edit import Edit
 from ipam.errors import Contended
 from ipam.source import ReadThrough, Source
-from ipam.view import Report, View, report_nothing
+from ipam.view import DecodedBlocks, Report, View, report_nothing
 from resources.datastore.store import Committed, Lost, Outcome, Store
 from resources.errors import StoreUnavailable
 from resources.names import NodeName
@@ -24,6 +24,10 @@ FIRST_PAUSE_SECONDS = 0.002
 CALM_SECONDS = 1.0
 """How long after a lost race a winner keeps giving way."""
 COURTESY_SECONDS = 0.004
+
+
+SourceFactory = Callable[[Callable[[], float]], Source]
+"""Makes the source of one call; each request it has to make may take as many seconds as the function says."""
 
 
 class Clock(backoff.Clock, Protocol):
@@ -87,7 +91,7 @@ class Session:
 
     def __init__(
         self, store: Store, node: NodeName, *, clock: Clock | None = None, rng: random.Random | None = None,
-        report: Report = report_nothing, source: Callable[[], Source] | None = None,
+        report: Report = report_nothing, source: SourceFactory | None = None,
     ) -> None:
         self.store, self.node = store, node
         self.clock = clock or SystemClock()
@@ -95,6 +99,7 @@ class Session:
         self.report = _Once(report)
         self.turn = threading.Condition()
         self._source = source
+        self._decoded = DecodedBlocks()
         self._busy = False
         self._conflict_at = float("-inf")
         self._sequence = 0
@@ -149,9 +154,15 @@ class Session:
     # --- the store
 
     def view(self, timeout: Callable[[], float] = lambda: CALL_TIMEOUT_SECONDS) -> View:
-        """Begin to read: each request may take `timeout` seconds."""
-        source = self._source() if self._source else ReadThrough(self.store, timeout)
-        return View(source, self.now, self.report, self.store.epoch)
+        """Begin to read what will be compared when it is written: each request may take `timeout` seconds."""
+        return self._view(self._source(timeout) if self._source else ReadThrough(self.store, timeout))
+
+    def fresh_view(self, timeout: Callable[[], float] = lambda: CALL_TIMEOUT_SECONDS) -> View:
+        """Begin to read from the store itself, for answers that no compare will check, or for much at once."""
+        return self._view(ReadThrough(self.store, timeout))
+
+    def _view(self, source: Source) -> View:
+        return View(source, self.now, self.report, self.store.epoch, self._decoded)
 
     def commit(self, edit: Edit, view: View, attempts: Attempts) -> Outcome:
         """Send the transaction; the view learns what the store tells."""
@@ -159,8 +170,10 @@ class Session:
             return Lost(0, {})
         outcome = self.store.commit(edit.transaction(), timeout=attempts.timeout())
         match outcome:
-            case Committed():
-                view.source.learn(edit.result(outcome.revision))
+            case Committed(revision):
+                view.source.wrote(edit.result(revision))
+                for record, block in edit.blocks(revision):
+                    view.remember(record, block)
             case Lost():
                 view.source.learn(outcome.current)
         return outcome

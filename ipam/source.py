@@ -1,7 +1,7 @@
 """Where the allocator reads: keys as last seen, which may be stale, because every write compares revisions.
 
-`ReadThrough` asks the store once per key and call. A source that a watch keeps up to date has the same interface and
-serves all calls (reference ipam.md 6.2, 6.3).
+`ReadThrough` asks the store once per key and call. A source over a cache that a watch keeps up to date (ipam.cache)
+asks nothing (reference ipam.md 6.2, 6.3).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,15 @@ class Source(Protocol):
         ...
 
     def learn(self, current: Mapping[str, KeyValue | None]) -> None:
-        """Take note of newer values: those that made a transaction lose, or that one of ours wrote."""
+        """Take note of newer values that were found: those that made a transaction lose."""
+        ...
+
+    def wrote(self, current: Mapping[str, KeyValue | None]) -> None:
+        """Take note of what a transaction of ours wrote, None for what it deleted."""
+        ...
+
+    def has_news(self) -> bool:
+        """Whether reading more has shown, since this was last asked, that something read before is out of date."""
         ...
 
     def assume_absent(self, key: str) -> None:
@@ -47,7 +55,7 @@ class ReadThrough:
         self._timeout = timeout
         self._known: dict[str, KeyValue | None] = {}
         self._lists: dict[str, dict[str, KeyValue]] = {}
-        self._aged = False
+        self._aged = self._has_news = False
 
     def get(self, key: str) -> KeyValue | None:
         if key in self._known:
@@ -61,22 +69,27 @@ class ReadThrough:
     def list(self, prefix: str) -> Sequence[KeyValue]:
         if prefix not in self._lists:
             snapshot = self._store.list(prefix, timeout=self._timeout())
-            self._lists[prefix] = {record.key: record for record in snapshot.items}
+            self._lists[prefix] = below = {record.key: record for record in snapshot.items}
             for key in [key for key in self._known if key.startswith(prefix)]:
+                self._has_news = self._has_news or self._known[key] != below.get(key)
                 del self._known[key]
         return [record for _, record in sorted(self._lists[prefix].items())]
 
     def learn(self, current: Mapping[str, KeyValue | None]) -> None:
         for key, record in current.items():
+            known = next((below.get(key) for below in self._covering(key)), self._known.get(key, record))
+            self._aged = self._aged or known != record
+        self.wrote(current)
+
+    def wrote(self, current: Mapping[str, KeyValue | None]) -> None:
+        for key, record in current.items():
             covering = self._covering(key)
             for below in covering:
-                self._aged = self._aged or below.get(key) != record
                 if record is None:
                     below.pop(key, None)
                 else:
                     below[key] = record
             if not covering:
-                self._aged = self._aged or self._known.get(key, record) != record
                 self._known[key] = record
 
     def _covering(self, key: str) -> Sequence[dict[str, KeyValue]]:
@@ -85,6 +98,10 @@ class ReadThrough:
     def assume_absent(self, key: str) -> None:
         if not self._covering(key):
             self._known.setdefault(key, None)
+
+    def has_news(self) -> bool:
+        news, self._has_news = self._has_news, False
+        return news
 
     def renew(self) -> bool:
         aged, self._aged = self._aged, False

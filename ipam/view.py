@@ -1,5 +1,6 @@
 """What a source holds, decoded: settings, pools, blocks, tickets and handles, each with its revision."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -69,18 +70,39 @@ class _ReservationDocument(msgspec.Struct):
     spec: _ReservationSpec = msgspec.field(default_factory=_ReservationSpec)
 
 
+class DecodedBlocks:
+    """Blocks by the record they were read from; the latest of each key, of the keys used last."""
+
+    def __init__(self, most: int = 256) -> None:
+        self._most = most
+        self._blocks: OrderedDict[str, tuple[KeyValue, Block]] = OrderedDict()
+
+    def get(self, record: KeyValue) -> Block | None:
+        known = self._blocks.get(record.key)
+        if known is None or known[0] != record:
+            return None
+        self._blocks.move_to_end(record.key)
+        return known[1]
+
+    def put(self, record: KeyValue, block: Block) -> None:
+        self._blocks[record.key] = record, block
+        self._blocks.move_to_end(record.key)
+        if len(self._blocks) > self._most:
+            self._blocks.popitem(last=False)
+
+
 class View:
     """Reads through a source. `now` decides what has cooled down and how old a claim is."""
 
     def __init__(
         self, source: Source, now: Callable[[], datetime], report: Report = report_nothing,
-        epoch: Callable[[], int] = lambda: 0,
+        epoch: Callable[[], int] = lambda: 0, decoded: DecodedBlocks | None = None,
     ) -> None:
         self.source = source
         self._epoch, self._began = epoch, epoch()
         self._now = now
         self._report = report
-        self._blocks: dict[str, tuple[int, Block]] = {}
+        self._decoded = DecodedBlocks() if decoded is None else decoded
         self._config: tuple[KeyValue | None, Stored[IPAMConfig]] | None = None
 
     def has_lapsed(self) -> bool:
@@ -89,7 +111,6 @@ class View:
         if began == self._began:
             return False
         self.source.forget()
-        self._blocks.clear()
         return True
 
     # --- settings
@@ -159,15 +180,21 @@ class View:
         record = self.source.get(key)
         if record is None:
             return Stored(key, ABSENT, None)
-        revision, block = self._blocks.get(key, (ABSENT, None))
-        if block is None or revision != record.revision:
-            block = self._decoded(cidr, record)
-            self._blocks[key] = (record.revision, block)
+        block = self._decoded.get(record)
+        if block is None:
+            block = self._read_block(cidr, record)
+            self._decoded.put(record, block)
         if block.deleted:
             return Stored(key, record.revision, None)
-        return Stored(key, record.revision, block.swept(self._now(), self.settings().cooldown_seconds))
+        if b"releasedAt" in record.value:
+            block = block.swept(self._now(), self.settings().cooldown_seconds)
+        return Stored(key, record.revision, block)
 
-    def _decoded(self, cidr: IPNetwork, record: KeyValue) -> Block:
+    def remember(self, record: KeyValue, block: Block) -> None:
+        """Take note that this is what a record says: we wrote it."""
+        self._decoded.put(record, block)
+
+    def _read_block(self, cidr: IPNetwork, record: KeyValue) -> Block:
         try:
             return block_form.decode(cidr, record.value)
         except BlockUnreadable as error:
@@ -182,7 +209,7 @@ class View:
             return None
 
     def block_cidrs(self, version: int) -> list[IPNetwork]:
-        """Return all blocks there are, in key order; their values come with the same read."""
+        """Return all blocks there are, in key order."""
         found = (_block_of_key(record.key) for record in self.source.list(keys.blocks_prefix(version)))
         return [cidr for cidr in found if cidr is not None]
 

@@ -14,6 +14,7 @@ from ipam import block as block_form
 from ipam.allocator import Allocator
 from ipam.audit import Audit, Kind
 from ipam.block import Block
+from ipam.session import SourceFactory
 from resources.datastore import keys
 from resources.datastore.memory import MemoryStore
 from resources.datastore.store import KeyValue, Outcome, Snapshot, Store, Transaction, Watch
@@ -86,10 +87,12 @@ class World:
     def config(self, **members: object) -> None:
         self.put(keys.IPAM_CONFIG, {"auto_allocate_blocks": True, **members})
 
-    def allocator(self, node: str, store: Store | None = None, *, seconds: float = 8.0) -> Allocator:
+    def allocator(
+        self, node: str, store: Store | None = None, *, seconds: float = 8.0, source: SourceFactory | None = None
+    ) -> Allocator:
         return Allocator(
             store or self.store, NodeName(node), clock=self.clock, rng=random.Random(node), deadline_seconds=seconds,
-            report=lambda event, **facts: self.reports.append((event, facts)),
+            report=lambda event, **facts: self.reports.append((event, facts)), source=source,
         )
 
     # --- what is in the store

@@ -11,8 +11,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from fakes.faulty_store import FaultyStore
 from fakes.ipam_world import World
 from ipam.audit import Kind
+from ipam.cache import WatchedCache
 from ipam.errors import AddressInUse, AffinityHeld, NotInPool, PoolUnusable, ReleaseRefused
 from ipam.results import Assignment, Release, Shortage
+from ipam.view import RESERVATIONS_PREFIX
+from resources.datastore.sync import Change, Changes, InSync, OutOfSync
 from resources.errors import DoesNotExist
 from resources.names import HandleId, IPAddress, IPNetwork, NodeName
 
@@ -232,5 +235,49 @@ class Histories(RuleBasedStateMachine):
         self.world.assert_sound(self.holders, allow=frozenset({Kind.LEAKED_HANDLE}))
 
 
-Histories.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+class CachedHistories(Histories):
+    """The same with allocators that plan on what a watch has told them, which comes late or not at all."""
+
+    @initialize()
+    def begin(self) -> None:
+        super().begin()
+        self.caches = {host: WatchedCache(self.faulty, NodeName(host)) for host in HOSTS}
+        for host, cache in self.caches.items():
+            self.allocators[host] = self.world.allocator(host, self.faulty, source=cache.source)
+            for prefix in cache.prefixes:
+                self.catch_up(host, prefix)
+            cache.take(InSync())
+
+    def catch_up(self, host: str, prefix: str) -> None:
+        """Tell a cache all that changed below a prefix, as the watch would."""
+        cache = self.caches[host]
+        there = self.world.store.list(prefix)
+        changes = [Change(kv.key, kv.value, kv.revision) for kv in there.items]
+        gone = {kv.key for kv in cache.below(prefix)} - {kv.key for kv in there.items}
+        cache.take(Changes((*changes, *(Change(key, None, there.revision) for key in sorted(gone)))))
+
+    @rule(some=st.sets(addresses, max_size=4), pool=st.sampled_from([None, SECOND]))
+    def reserve(self, some: set[IPAddress], pool: IPNetwork | None) -> None:
+        """Reservations are not compared: one that the watch has not told yet comes after the assignment."""
+        super().reserve(some, pool)
+        for host in HOSTS:
+            self.catch_up(host, RESERVATIONS_PREFIX)
+
+    @rule(host=hosts, which=st.integers(0, 4))
+    def the_watch_tells(self, host: str, which: int) -> None:
+        self.catch_up(host, self.caches[host].prefixes[which])
+
+    @rule(host=hosts, is_away=st.booleans())
+    def the_watch_comes_and_goes(self, host: str, is_away: bool) -> None:
+        if is_away:
+            self.caches[host].take(OutOfSync("it is away"))
+            return
+        for prefix in self.caches[host].prefixes:
+            self.catch_up(host, prefix)
+        self.caches[host].take(InSync())
+
+
+Histories.TestCase.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
 TestHistories = Histories.TestCase
+CachedHistories.TestCase.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestCachedHistories = CachedHistories.TestCase
