@@ -348,8 +348,9 @@ class Assigner:
             block_key = keys.block_key(doubt.cidr)
             view.source.learn({block_key: store.get(block_key, timeout=timeout)})
             block = view.block(doubt.cidr).value
-            if block is not None and all(_was_taken(block, o, doubt.sequence, job.handle) for o in doubt.ordinals):
+            if block is not None and all(_was_taken(block, o, doubt.sequence, job.owner) for o in doubt.ordinals):
                 job.addresses += [block.address(o) for o in doubt.ordinals]
+                break  # one of them at most: they excluded each other, and some may have been the same
         job.doubts.clear()
         job.handle_revision = revision
 
@@ -400,9 +401,9 @@ def _taken(block: Block, job: Job, search: Search) -> tuple[Block, tuple[int, ..
     return assign.assign_ordinal(block, ordinal, job.owner), (ordinal,)
 
 
-def _was_taken(block: Block, ordinal: int, sequence: int, handle: HandleId) -> bool:
-    owner = block.owner(ordinal)
-    return owner is not None and owner.is_held_by(handle) and block.sequences.get(ordinal, 0) == sequence
+def _was_taken(block: Block, ordinal: int, sequence: int, owner: Owner) -> bool:
+    """Whether an allocation is the one meant: for this owner, which names the node, made on that state of the block."""
+    return block.owner(ordinal) == owner and block.sequences.get(ordinal, 0) == sequence
 
 
 def _unknown(job: Job, why: str) -> OutcomeUnknown:

@@ -34,6 +34,24 @@ class _Pinned:
     sequence: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """An allocation of a handle."""
+
+    cidr: IPNetwork
+    ordinal: int
+    sequence: int
+    handle: HandleId
+
+    def is_in(self, view: View) -> bool:
+        block = view.readable_block(self.cidr)
+        owner = None if block is None else block.owner(self.ordinal)
+        return (
+            block is not None and owner is not None and owner.is_held_by(self.handle)
+            and block.sequences.get(self.ordinal, 0) == self.sequence
+        )
+
+
 class Releaser:
     """Releases addresses in any node's blocks."""
 
@@ -140,43 +158,41 @@ class Releaser:
         """Release all addresses of a handle, in as few transactions as etcd allows; return how many."""
         attempts = Attempts(self._session, deadline, f"releasing the addresses of {handle_id}")
         with self._session.taking_turn():
-            view = self._session.view(attempts.timeout)
-            released, was_seen, doubt = 0, False, None
+            view = self._session.fresh_view(attempts.timeout)
+            released, was_seen = 0, False
+            doubtful: list[_Held] = []
             while True:
                 try:
                     handle = view.handle(handle_id)
-                    if doubt is not None and doubt[0] != handle.revision:
-                        released += doubt[1]
-                    doubt = None
+                    released += sum(not held.is_in(view) for held in doubtful)
+                    doubtful = []
                     if handle.value is None and not was_seen:
-                        if view.source.renew():
-                            continue
                         raise DoesNotExist(
                             f"resource does not exist: IPAMHandleKey(id={handle_id})",
                             hint="it was released before, or never used", handle=handle_id,
                         )
                     was_seen = True
-                    edit, count = self._without_handle(handle_id, view)
+                    edit, freed = self._without_handle(handle_id, view)
                     if edit.is_empty:
                         return released
                     match self._session.commit(edit, view, attempts):
                         case Committed():
-                            released += count
+                            released += len(freed)
                         case Lost():
                             attempts.lost()
                         case Unknown(reason):
-                            doubt = handle.revision, count
+                            doubtful = freed
                             view.source.forget()
                             attempts.failed(StoreUnavailable(reason))
                 except StoreUnavailable as error:
                     attempts.failed(error)
 
-    def _without_handle(self, handle_id: HandleId, view: View) -> tuple[Edit, int]:
+    def _without_handle(self, handle_id: HandleId, view: View) -> tuple[Edit, list[_Held]]:
         """Plan the next transaction; blocks that cannot be read keep their place in the handle."""
-        edit, released, capacity, blocks = Edit(), 0, 0, 0
+        edit, freed, capacity, blocks = Edit(), list[_Held](), 0, 0
         handle = view.handle(handle_id)
         if handle.value is None:
-            return edit, 0
+            return edit, []
         rest = handle.value
         for cidr in handle.value.counts:
             try:
@@ -192,13 +208,13 @@ class Releaser:
                 edit.block(read, assign.release(
                     read.value, ordinals, now=self._session.now(), cooldown_seconds=view.settings().cooldown_seconds
                 ))
+                freed += [_Held(cidr, o, read.value.sequences.get(o, 0), handle_id) for o in ordinals]
             else:
                 edit.requires(read.key, read.revision)
-            released += len(ordinals)
             rest = rest.minus(cidr, len(ordinals), left=0)
         if rest != handle.value or not handle.value.counts:
             edit.handle(handle, rest)
-        return edit, released
+        return edit, freed
 
 
 def _matching(

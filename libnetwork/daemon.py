@@ -17,7 +17,9 @@ from functools import partial
 import structlog
 
 from ipam.allocator import Allocator
+from ipam.cache import WatchedCache
 from ipam.handle import new_handle
+from ipam.session import SourceFactory
 from kernel.links import NetlinkLinks
 from libnetwork import options
 from libnetwork.address_driver import AddressDriver
@@ -32,6 +34,7 @@ from libnetwork.timed_store import Datastore
 from libnetwork.veth import Links, VethPairs
 from resources.datastore.settings import connect, etcd_config_of_daemon
 from resources.datastore.store import Store
+from resources.datastore.syncer import Syncer
 from resources.errors import CalicoError, ConfigurationError
 from resources.names import NodeName
 from resources.runtime import log as logging
@@ -69,8 +72,9 @@ def build(
     engine: Engine,
     links: Links,
     now: Callable[[], float] = time.time,
+    source: SourceFactory | None = None,
 ) -> Drivers:
-    """Put the drivers together. Nothing is read or written yet."""
+    """Put the drivers together. Nothing is read or written yet. `source` is what addresses are planned on."""
     datastore, leftovers = Datastore(store), Leftovers()
     endpoints = EndpointRecords(datastore, node=node, namespace=settings[options.NAMESPACE])
     network = NetworkDriver(
@@ -87,7 +91,7 @@ def build(
             label_seconds=settings[options.LABEL_TIMEOUT] if settings[options.LABEL_ENDPOINTS] else None,
         ),
     )
-    allocator = Allocator(store, node, report=log.warning)
+    allocator = Allocator(store, node, report=log.warning, source=source)
     address = AddressDriver(
         allocator, datastore, endpoints, leftovers, node=node, new_handle=new_handle, now=now
     )
@@ -123,10 +127,14 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
         log.warning("setting.refused", setting=refused.option, value=refused.value, reason=refused.reason)
     engine = DockerEngine(settings[options.DOCKER_HOST], timeout_seconds=settings[options.DOCKER_TIMEOUT])
     links = NetlinkLinks()
-    drivers = build(settings, node, store, engine=engine, links=links)
+    cache = WatchedCache(store, node)
+    syncer = Syncer(store, cache.prefixes, cache.take)
+    drivers = build(settings, node, store, engine=engine, links=links, source=cache.source)
+    syncer.start()
     try:
         return serve(drivers, settings)
     finally:
+        syncer.stop()
         store.close()
         links.close()
 

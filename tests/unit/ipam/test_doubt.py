@@ -155,6 +155,39 @@ def test_a_transaction_made_again_is_not_counted_twice(
     assert sorted(map(str, got.addresses)) == sorted(map(str, mine(world)))
 
 
+def test_two_in_doubt_that_would_do_the_same_count_once(
+    world: World, faulty: FaultyStore, allocator: Allocator
+) -> None:
+    faulty.delay(1)
+    faulty.lose_answer(2)
+    got = allocator.auto_assign(version=4, count=3, handle=H)
+    assert len(set(got.addresses)) == 3
+    assert sorted(map(str, got.addresses)) == sorted(map(str, mine(world)))
+
+
+def test_a_release_by_handle_in_doubt_is_not_taken_for_done_because_the_handle_moved(
+    world: World, faulty: FaultyStore, allocator: Allocator
+) -> None:
+    allocator.auto_assign(version=4, handle=H)
+    faulty.before(1, lambda: world.allocator("node2").auto_assign(version=4, handle=H))
+    faulty.lose_answer(1)
+    assert allocator.release_by_handle(H) == 2
+    world.assert_sound({})
+
+
+def test_what_another_host_took_under_the_same_handle_is_not_mistaken_for_ours(
+    world: World, faulty: FaultyStore, allocator: Allocator
+) -> None:
+    """Both planned on the same state; the other's transaction came first, and our answer was lost."""
+    other = world.allocator("node2")
+    other.auto_assign(version=4, count=13, handle=HandleId("before"))
+    faulty.before(1, lambda: other.auto_assign(version=4, handle=H))
+    faulty.lose_answer(1)
+    got = allocator.auto_assign(version=4, handle=H).one()
+    assert sorted(held.attributes["node"] for held in world.held().values() if held.handle == H) == ["node1", "node2"]
+    assert world.held()[got].attributes["node"] == "node1"
+
+
 def test_an_address_asked_for_in_doubt(world: World, faulty: FaultyStore, allocator: Allocator) -> None:
     address = ipaddress.ip_address("10.8.0.9")
     for fault in (faulty.lose_answer, faulty.delay):

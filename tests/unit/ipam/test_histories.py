@@ -12,7 +12,7 @@ from fakes.faulty_store import FaultyStore
 from fakes.ipam_world import World
 from ipam.audit import Kind
 from ipam.cache import WatchedCache
-from ipam.errors import AddressInUse, AffinityHeld, NotInPool, PoolUnusable, ReleaseRefused
+from ipam.errors import AddressInUse, AffinityHeld, NotInPool, OutcomeUnknown, PoolUnusable, ReleaseRefused
 from ipam.results import Assignment, Release, Shortage
 from ipam.view import RESERVATIONS_PREFIX
 from resources.datastore.sync import Change, Changes, InSync, OutOfSync
@@ -69,6 +69,9 @@ class Histories(RuleBasedStateMachine):
         except PoolUnusable:
             assert not enabled
             return
+        except OutcomeUnknown:
+            self.find_out()
+            return
         self.tell(got, enabled)
         self.check_shortage(host, got, enabled)
 
@@ -78,6 +81,12 @@ class Histories(RuleBasedStateMachine):
             assert address not in self.reserved
             assert any(address in pool for pool in pools)
             self.holders[address] = got.handle
+
+    def find_out(self) -> None:
+        """After "it is not known" whatever is there, or arrives yet, is the caller's."""
+        self.faulty.deliver()
+        for address, held in self.world.held().items():
+            self.holders.setdefault(address, HandleId(held.handle or ""))
 
     def check_shortage(self, host: str, got: Assignment, pools: list[IPNetwork]) -> None:
         """Assert by looking at every address that nothing was left which the host might have had."""
@@ -109,6 +118,8 @@ class Histories(RuleBasedStateMachine):
         pool = next(pool for pool in BLOCK_SIZE if address in pool)
         try:
             self.allocators[host].assign(address, handle=handle)
+        except OutcomeUnknown:
+            self.find_out()
         except AddressInUse:
             assert address in unavailable
             assert self.holders.get(address) != handle
