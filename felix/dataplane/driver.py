@@ -15,7 +15,7 @@ from felix.dataplane.routes import RouteEffector
 from felix.dataplane.sets import SetEffector
 from felix.dataplane.tables import TableEffector
 from felix.desired import TABLES, Update
-from kernel.errors import DataplaneError
+from kernel.errors import DataplaneError, TableRefused
 from kernel.link import Link
 from kernel.route import Route, RouteKey
 from kernel.routes import RouteKernel
@@ -150,6 +150,10 @@ class Dataplane:
         written = [self._apply_family(version, failed, with_routes=routes_known) for version in self._versions]
         if all(written):
             self._step(failed, "set", self._sets.sweep)
+        if any(isinstance(error, TableRefused) for error in failed.values()):
+            # what the rules name may not be there: look at everything before the next try
+            self.resync_sets()
+            self.resync_tables()
         return Report(
             failed=failed,
             unswept=self._sets.unswept,

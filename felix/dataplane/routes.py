@@ -54,6 +54,7 @@ class RouteEffector:
         self._extra: set[RouteKey] = set()
         self._links: Mapping[IfName, Link] = {}
         self._delta: Delta[RouteKey, Route] = Delta()
+        self._foreign: Collection[RouteKey] = ()
         self._cleaning: set[IPAddress] = set()
         self._unclean: dict[IPAddress, DataplaneError] = {}
         self._resync_due = True
@@ -135,7 +136,9 @@ class RouteEffector:
             DataplaneError: the table cannot be read.
         """
         if self._resync_due:
-            self._delta.saw_all(self._kernel.read(self._owns).ours)
+            found = self._kernel.read(self._owns)
+            self._foreign = found.foreign.keys()
+            self._delta.saw_all(found.ours)
             self._resync_due = False
         return {}
 
@@ -175,8 +178,20 @@ class RouteEffector:
             self.written += 1
         for key in [k for k, error in failed.items() if isinstance(error, (NoSuchDevice, DeviceDown))]:
             del failed[key]  # the interface's own event brings it back
+        if any(isinstance(error, AlreadyThere) and key not in self._foreign for key, error in failed.items()):
+            failed = self._look_again(failed)
         self._resync_due |= any(not isinstance(error, AlreadyThere) for error in failed.values())
         return failed | unclean
+
+    def _look_again(self, failed: Mapping[RouteKey, DataplaneError]) -> dict[RouteKey, DataplaneError]:
+        """Read the table because it held a route that we did not know of; return what is still wrong.
+
+        It may be our own: an interface went down and up twice, and the first time's news made us write the route when
+        the second time was over already. The second time's news then says that it is gone.
+        """
+        self._resync_due = True
+        self.refresh()
+        return {key: error for key, error in failed.items() if key not in self._delta.actual}
 
     def _held_back(self, missing: Mapping[RouteKey, Route]) -> dict[RouteKey, DataplaneError]:
         """Ask again for the deletion of flows that failed before, and return those failures."""

@@ -9,11 +9,15 @@ write.
 from collections.abc import Mapping, Sequence
 
 from felix.desired import Chain, KernelChain
+from felix.render.names import FROM_WORKLOAD, POLICY_PREFIX, PROFILE_PREFIX, TO_WORKLOAD
 from kernel.errors import DataplaneError, TableRefused
 from kernel.xtables import OutsideRule, TableChange, TableKernel, TableKey
 
 CONDEMNED = Chain(("-m comment --comment \"cali:condemned0000000\" -j DROP",), ("condemned0000000",))
 """What stands in for a chain that the kernel refuses: nothing passes, and the rest of the table still gets written."""
+
+CONDEMNABLE = (FROM_WORKLOAD, TO_WORKLOAD, *POLICY_PREFIX.values(), *PROFILE_PREFIX.values())
+"""Chains of one endpoint, policy or profile begin so. Of the others a DROP would cut off the host, or everybody."""
 
 TRIES = 10
 
@@ -57,13 +61,15 @@ class TableEffector:
     def apply(self) -> dict[str, DataplaneError]:
         """Write the difference as one transaction; return the chains that failed.
 
-        A chain whose rules the kernel refuses is replaced by a DROP, so that it harms nobody else and lets nothing
-        pass.
+        After a refusal the table is read back and the difference written again: somebody may have changed it in
+        between. A chain of one endpoint, policy or profile that is refused a second time is replaced by a DROP, so that
+        it harms nobody else and lets nothing pass.
 
         Raises:
             DataplaneError: the table cannot be read or written; it is to be tried again.
         """
         last: TableRefused | None = None
+        suspect = ""
         for _ in range(TRIES):
             if self._resync_due:
                 self._read()
@@ -74,7 +80,10 @@ class TableEffector:
                 stuck = self._kernel.write(self.key, change)
             except TableRefused as refusal:
                 self._resync_due, last = True, refusal
-                self._condemn(refusal)
+                chain = refusal.chain or ""
+                if chain == suspect and chain in self._desired and chain.startswith(CONDEMNABLE):
+                    self._condemned[chain] = refusal
+                suspect = chain
                 continue
             except DataplaneError:
                 self._resync_due = True
@@ -123,11 +132,6 @@ class TableEffector:
             append=append,
             remove_chains=frozenset(c for c in self._dirty if c not in self._desired and c in self._actual),
         )
-
-    def _condemn(self, refusal: TableRefused) -> None:
-        chain = refusal.context.get("chain")
-        if isinstance(chain, str) and chain in self._desired:
-            self._condemned[chain] = refusal
 
     def _settle(self, change: TableChange, stuck: Mapping[str, DataplaneError]) -> None:
         outside = {*change.insert, *change.append, *(chain for chain, _ in change.delete)}

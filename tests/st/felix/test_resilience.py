@@ -40,7 +40,7 @@ def lab(own_lab: FelixLab) -> Iterator[FelixLab]:
     """a0, a1, b1 on node1, a2 on node2; afterwards felix runs, the store is as it was, and so is who reaches whom."""
     before, workloads = own_lab.snapshot(), set(own_lab.workloads)
     own_lab.forget_complaints()
-    own_lab.tolerate("datastore.away")
+    own_lab.tolerate("datastore.away", "status.write_failed")
     yield own_lab
     for name in set(own_lab.workloads) - workloads:
         own_lab.detach(name)

@@ -243,6 +243,21 @@ def test_a_setting_that_is_only_wished_for_may_be_missing(host: FelixHost) -> No
     assert host.dataplane.apply().is_clean
 
 
+def test_a_set_that_somebody_destroyed_before_a_rule_names_it_closes_the_chain_until_the_next_try(
+    host: FelixHost,
+) -> None:
+    host.kernel.links.add(CALI1)
+    host.see_links()
+    host.dataplane.want(Update(sets=ENDPOINT_UP.sets))
+    host.dataplane.apply()
+    assert host.kernel.sets.destroy(["cali40s:web"]) == {}
+    host.dataplane.want(Update(chains=ENDPOINT_UP.chains, kernel_chains=ENDPOINT_UP.kernel_chains))
+    assert list(host.dataplane.apply().failed) == ["table filter (IPv4) cali-tw-cali1"]
+    assert [rule[-4:] for rule in host.kernel.tables.rules(FILTER)["cali-tw-cali1"]] == ["DROP"]
+    assert host.dataplane.apply().is_clean
+    assert "--match-set cali40s:web" in host.kernel.tables.rules(FILTER)["cali-tw-cali1"][0]
+
+
 def test_rules_changed_by_others_are_noticed_and_repaired(host: FelixHost) -> None:
     host.dataplane.want(ENDPOINT_UP)
     host.dataplane.apply()

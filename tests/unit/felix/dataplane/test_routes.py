@@ -1,11 +1,12 @@
 import ipaddress
+from dataclasses import replace
 
 import pytest
 
 from fakes.felix_host import FelixHost
 from felix.dataplane.routes import owns
 from felix.desired import LocalInterface, Update
-from kernel.errors import AlreadyThere
+from kernel.errors import AlreadyThere, DumpInterrupted
 from kernel.route import Route, RouteKey
 from resources.names import IfName
 
@@ -167,3 +168,28 @@ def test_a_host_without_a_default_route_still_answers_for_the_gateway(host: Feli
 def test_whose_route_it_is(destination: str, route: Route, ours: bool) -> None:
     key = RouteKey(ipaddress.ip_network(destination))
     assert owns(("cali",), protocol=80, remove_external=True)(key, route) is ours
+
+
+def test_news_of_a_flap_that_is_older_than_our_route_does_no_harm(host: FelixHost) -> None:
+    """The interface flapped twice; the route was written after both, and then the second one's news came."""
+    link = host.kernel.links.add(CALI1)
+    host.see_links()
+    want(host, cali1=local(A))
+    host.dataplane.apply()
+    host.dataplane.link_changed(CALI1, replace(link, up=False, running=False))
+    host.dataplane.link_changed(CALI1, link)
+    host.flows_done()
+    assert host.dataplane.apply().is_clean
+    assert host.dataplane.is_programmed(CALI1)
+
+
+def test_a_foreign_route_at_our_place_is_reported_and_not_read_again_and_again(host: FelixHost) -> None:
+    foreign = Route.on(IfName("eth0"), protocol=3)
+    host.kernel.links.add(CALI1)
+    host.see_links()
+    host.kernel.routes.put(RouteKey(A), foreign)
+    want(host, cali1=local(A))
+    assert [type(error) for error in host.dataplane.apply().failed.values()] == [AlreadyThere]
+    host.kernel.routes.unreadable = DumpInterrupted("nobody should read now")
+    assert [type(error) for error in host.dataplane.apply().failed.values()] == [AlreadyThere]
+    assert host.kernel.routes.routes[RouteKey(A)] == foreign

@@ -124,6 +124,49 @@ def test_a_chain_the_kernel_refuses_drops_and_harms_nobody_else(kernel: FakeTabl
     assert naming.rules(FILTER)["cali-pi-bad"] == chain("-j RETURN").rules
 
 
+class Deleting(FakeTables):
+    """Another program deletes a chain between our reading and our writing, a number of times."""
+
+    times = 1
+
+    def _check(self, key: TableKey, table: dict[str, list[str]]) -> None:
+        if self.times:
+            self.times -= 1
+            raise TableRefused("Chain 'cali-pi-p' does not exist", chain="cali-tw-a")
+
+
+def test_what_another_program_spoiled_in_between_is_read_back_and_written_again() -> None:
+    kernel = Deleting()
+    effector = TableEffector(kernel, FILTER)
+    effector.want("cali-pi-p", chain("-j RETURN"))
+    effector.want("cali-tw-a", chain("-j cali-pi-p"))
+    assert effector.apply() == {}
+    assert kernel.rules(FILTER)["cali-tw-a"] == chain("-j cali-pi-p").rules
+
+
+@pytest.mark.parametrize("name", ["cali-INPUT", "cali-FORWARD", "cali-from-wl-dispatch", "cali-wl-to-host"])
+def test_a_chain_that_is_not_one_endpoints_never_becomes_a_drop(name: str) -> None:
+    """A DROP in cali-INPUT would cut the host off."""
+
+    class Refusing(FakeTables):
+        def _check(self, key: TableKey, table: dict[str, list[str]]) -> None:
+            if any("nosuch" in rule for rule in table.get(name, [])):
+                raise TableRefused("no such match", chain=name)
+
+    kernel = Refusing()
+    effector = TableEffector(kernel, FILTER)
+    effector.want(name, chain("-j RETURN"))
+    effector.apply()
+    effector.want(name, chain("-m nosuch -j RETURN"))
+    effector.want("cali-tw-new", chain("-j DROP"))
+    with pytest.raises(TableRefused):
+        effector.apply()
+    assert kernel.rules(FILTER)[name] == chain("-j RETURN").rules
+    effector.want(name, chain("-j ACCEPT"))
+    assert effector.apply() == {}
+    assert "cali-tw-new" in kernel.rules(FILTER)
+
+
 def test_a_refusal_without_a_culprit_is_tried_again_and_then_raised(kernel: FakeTables, table: TableEffector) -> None:
     class Refusing(FakeTables):
         tries = 0
