@@ -68,9 +68,13 @@ class InterfaceEffector:
                 continue  # its event brings it back
             try:
                 self._write(name, self._wanted[name])
-            except (NoSuchDevice, NoSuchEntry) as error:
-                if self._is_there(name):
-                    failed[name] = error
+            except (NoSuchDevice, NoSuchEntry):
+                if not self._is_there(name):
+                    self._due.discard(name)  # its event brings it back
+                    continue
+                failure = self._again(name)  # it went and came in between (a rename), or the setting is missing
+                if failure is not None:
+                    failed[name] = failure
             except DataplaneError as error:
                 failed[name] = error
             if name not in failed:
@@ -131,6 +135,13 @@ class InterfaceEffector:
         if not self._rp_filter:
             self._rp_filter = self._sysctls.read(DEFAULT_RP_FILTER)
         return self._rp_filter
+
+    def _again(self, name: IfName) -> DataplaneError | None:
+        try:
+            self._write(name, self._wanted[name])
+        except DataplaneError as error:
+            return error
+        return None
 
     def _is_there(self, name: IfName) -> bool:
         try:
