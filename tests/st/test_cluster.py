@@ -51,8 +51,10 @@ def test_networks_are_apart_and_no_address_is_translated(cluster: Cluster) -> No
     one, two = Network(cluster, "net1", "10.65.0.0/24"), Network(cluster, "net2", "10.66.0.0/24", nat_outgoing=True)
     first = cluster.on_each(lambda host: one.attach(host, f"one-{host.name}"))
     second = cluster.on_each(lambda host: two.attach(host, f"two-{host.name}"))
-    for workload in first[1:] + second[1:]:
-        workload.await_ping(first[0].address if workload in first else second[0].address)
+    for network in (first, second):
+        for source in network:
+            for target in network:
+                source.await_ping(target.address)
     everyone = [*first, *second]
     home = {workload.name: workload.host.name for workload in everyone}
     matrix(everyone, everyone).expect(lambda source, target: source[:3] == target[:3])
