@@ -20,7 +20,7 @@ def test_a_guest_returns_what_its_job_said_and_how_it_ended() -> None:
 
 
 def test_a_guest_cannot_write_to_the_machine_or_outlive_its_time() -> None:
-    done = run_in_guest(["sh", "-c", "touch /root/bed-guest-was-here; mkdir /etc/bed-guest-was-here"], check=False)
+    done = run_in_guest(["sh", "-c", "touch /srv/bed-guest-was-here; mkdir /etc/bed-guest-was-here"], check=False)
     assert done.stdout.count("Read-only file system") == 2
     with pytest.raises(CommandFailed, match="killed after 5 s"):
         run_in_guest(["sleep", "1000"], timeout=5)
