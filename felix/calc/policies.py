@@ -17,7 +17,8 @@ from felix.calc.model import (
 )
 from felix.calc.rules import namespace_selector, read_rules, service_account_selector
 from resources.datastore.keys import ResourceKey
-from resources.kinds.globalnetworkpolicy import GlobalNetworkPolicy, computed_types
+from resources.kinds.globalnetworkpolicy import GlobalNetworkPolicy
+from resources.kinds.policy import computed_types
 from resources.kinds.tier import DEFAULT_ORDER, DEFAULT_TIER, Tier
 from resources.selector import Selector, conjunction, parse
 
