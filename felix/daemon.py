@@ -1,5 +1,6 @@
 """Entry point calico-felix: builds the parts, joins them, runs until told to end. Everything in the kernel stays."""
 
+import datetime
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from felix.accounts import Accounts
 from felix.agent import Agent, FlowsDeleted, Message
 from felix.calc.parameters import Parameters, effective, environment_texts, file_texts
 from felix.dataplane.conntrack import FlowCleaner
@@ -29,6 +31,7 @@ from kernel.routes import NetlinkRoutes
 from kernel.sets import IpsetSets
 from kernel.sysctl import ProcSysctls
 from kernel.xtables import TableKey
+from kernel.xtables_counters import read_counters
 from kernel.xtables_detect import BackEnd, choose, legacy_families, look
 from kernel.xtables_nft import NftTables
 from resources.datastore.settings import connect, etcd_config_of_daemon
@@ -52,6 +55,7 @@ class Felix:
     def __init__(self, node: NodeName, store: Store, sources: list[Source]) -> None:
         """`sources` are the parameters that are stronger than the store's, strongest first."""
         self._status = 0
+        self._back_end = BackEnd.NFT
         self._health = Health()
         self._loop: Loop[Message] = Loop(self._handle)
         self._links, self._routes, self._tables = NetlinkLinks(), NetlinkRoutes(), NftTables()
@@ -69,6 +73,12 @@ class Felix:
             end=self.end,
             monotonic=time.monotonic,
         )
+        self._accounts = Accounts(
+            node,
+            lambda: pipeline.conclusions() if self._agent.has_rules else None,
+            lambda version: read_counters(self._back_end, version),
+            lambda: datetime.datetime.now(datetime.UTC),
+        )
         self._syncer = Syncer(store, reader.prefixes, self._loop.post, on_crash=self._crashed)
         self._reporter = StatusReporter(store, node)
 
@@ -76,6 +86,7 @@ class Felix:
         """Turn until ended; return the exit status."""
         self._health.watch_loop(lambda: self._loop.turned_at)
         self._health.state = self._agent.state
+        self._health.pages |= {"/counters": self._accounts.counters, "/flowlog-prefixes": self._accounts.prefixes}
         self._health.serve(paths.health_socket("felix"))
         self._monitor.start()
         self._syncer.start()
