@@ -27,7 +27,7 @@ from felix.calc.policies import (
     read_tier,
 )
 from felix.calc.problems import Problems
-from felix.calc.rules import read_rules, without_sets
+from felix.calc.rules import read_profile_rules, without_sets
 from resources.datastore.keys import ResourceKey
 from resources.errors import Rejected
 from resources.kinds.base import Resource
@@ -228,7 +228,7 @@ class Graph:
             labels = NO_LABELS
         else:
             profile = _expected(Profile, value)
-            rules, problems = read_rules(profile.spec.ingress, profile.spec.egress)
+            rules, problems = read_profile_rules(profile.spec.ingress, profile.spec.egress)
             existed = name in self._profiles
             labels = interned(profile.spec.labels_to_apply)
             self._profiles[name] = _ProfileRecord(rules, labels)

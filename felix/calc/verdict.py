@@ -68,8 +68,9 @@ class Way(enum.Enum):
 class Step:
     """A policy or profile that was asked, or, where neither is named, the end of a tier.
 
-    `logged`: the Log rules that the packet matched. `rule` and `action`: which one decided; None if none did. At the end
-    of a tier `action` is the tier's. Rules count from 0 in the order in which they are enforced.
+    `logged`: the Log rules that the packet matched. `rule` and `action`: which one decided; None if none did. At the
+    end of a tier `action` is the tier's. Rules go by their place in the record, from 1; 0 stands for what is put in
+    the place of a record that is missing or cannot be used.
     """
 
     tier: str | None = None
@@ -173,6 +174,9 @@ class HostView:
                 Answer(outcome=Outcome.LEFT, reason=Reason.OWN_HOST, hook=Hook.FROM_HOST, interface=out_interface),
                 final=True,
             )
+            return asked.verdict()
+        if self._is_host_ipip(packet, packet.destination):
+            asked.has_decided(Answer(outcome=Outcome.ALLOWED, reason=Reason.IPIP, hook=Hook.FROM_HOST), final=True)
         return asked.verdict()
 
     def is_workload(self, interface: IfName) -> bool:
@@ -208,9 +212,14 @@ class HostView:
         around = self.whole.surroundings
         if packet.protocol != IPIP_NUMBER or packet.version != 4 or around is None or not around.ipip:
             return None
-        hosts = around.hosts[4]
-        known = any(packet.source in ipaddress.ip_network(host) for host in hosts)
+        known = self._is_host_ipip(packet, packet.source)
         return Answer(outcome=Outcome.ALLOWED if known else Outcome.DENIED, reason=Reason.IPIP, hook=Hook.TO_HOST)
+
+    def _is_host_ipip(self, packet: Packet, peer: IPAddress) -> bool:
+        around = self.whole.surroundings
+        if packet.protocol != IPIP_NUMBER or packet.version != 4 or around is None or not around.ipip:
+            return False
+        return any(peer in ipaddress.ip_network(host) for host in around.hosts[4])
 
     def _host_action(self) -> Outcome:
         match self.parameters.endpoint_to_host_action:
@@ -278,25 +287,25 @@ class HostView:
     def _profiles(
         self, profiles: Iterable[ProfileName], direction: Direction, packet: Packet, walk: list[Step]
     ) -> Outcome:
-        """Ask the profiles in order; a Pass there goes on like no match."""
+        """Ask the profiles in order; LEFT if none had a rule that matched."""
         for profile in profiles:
             rules = self.whole.profiles[profile].of(direction) or ()
             logged, rule, action = self._first(rules, packet)
             walk.append(Step(profile=profile, logged=logged, rule=rule, action=action))
-            if action in (Action.ALLOW, Action.DENY):
+            if action is not None:
                 return Outcome.ALLOWED if action is Action.ALLOW else Outcome.DENIED
         return Outcome.LEFT
 
     def _first(
         self, rules: Iterable[PolicyRule], packet: Packet
     ) -> tuple[tuple[int, ...], int | None, Action | None]:
-        """Return the Log rules that match before one decides, and that one's index and action."""
-        logged = []
-        for index, rule in enumerate(rules):
+        """Return the Log rules that match before one decides, and that one, by number, and its action."""
+        logged: list[int] = []
+        for rule in rules:
             if matches(rule, packet, self._members):
                 if rule.action is not Action.LOG:
-                    return tuple(logged), index, rule.action
-                logged.append(index)
+                    return tuple(logged), rule.number, rule.action
+                logged.append(rule.number)
         return tuple(logged), None, None
 
 

@@ -79,7 +79,7 @@ class World:
         for name in reversed(endpoint.spec.profiles):
             if name in self.profiles:
                 labels |= self.profiles[name].spec.labels_to_apply
-        return labels | endpoint.metadata.labels
+        return {**labels, **endpoint.metadata.labels}
 
     def with_address(self, address: str) -> list[Owner]:
         parsed = ipaddress.ip_address(address)

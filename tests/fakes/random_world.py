@@ -59,7 +59,7 @@ class Shape:
 class Dice:
     """Draws parts of a world."""
 
-    def __init__(self, random: Random, shape: Shape = Shape()) -> None:  # noqa: B008  (frozen)
+    def __init__(self, random: Random, shape: Shape = Shape()) -> None:
         self.random = random
         self.shape = shape
 
@@ -83,11 +83,12 @@ class Dice:
         protocol: Protocol | None = None if self.chance(4) else self.one(PROTOCOLS)
         ported = protocol in WITH_PORTS
         is_icmp = protocol in ("ICMP", "ICMPv6", 1, 58)
+        refused: list[Protocol] = ["UDP", 47, "TCP", "SCTP", 1, "ICMPv6"]
         return Rule(
             action=self.one(["Allow", "Allow", "Allow", "Deny", "Pass", "Log"]),
             ip_version=self.one([4, 6]) if self.chance(6) else None,
             protocol=protocol,
-            not_protocol=self.one(["UDP", 47, "TCP", "SCTP", 1, "ICMPv6"]) if self.chance(6) else None,
+            not_protocol=self.one(refused) if self.chance(6) else None,
             icmp=self.icmp() if is_icmp and self.chance(2) else None,
             not_icmp=self.icmp() if self.chance(6) else None,
             source=self.side(version, ported=ported, unprotocolled=protocol is None),

@@ -11,7 +11,10 @@ from resources.kinds.base import Resource
 
 
 def shrunk(
-    records: Mapping[ResourceKey, Resource], is_wrong: Callable[[dict[ResourceKey, Resource]], bool], *, tries: int = 5000
+    records: Mapping[ResourceKey, Resource],
+    is_wrong: Callable[[dict[ResourceKey, Resource]], bool],
+    *,
+    tries: int = 5000,
 ) -> dict[ResourceKey, Resource]:
     """Return the smallest world found that is still wrong: fewer records first, then simpler ones.
 
@@ -31,7 +34,7 @@ def shrunk(
     return smallest
 
 
-def _simpler_worlds(records: dict[ResourceKey, Resource]) -> Iterator[dict[ResourceKey, Resource]]:
+def _simpler_worlds(records: dict[ResourceKey, Any]) -> Iterator[dict[ResourceKey, Resource]]:
     for key in records:
         yield {other: value for other, value in records.items() if other != key}
     for key, value in records.items():

@@ -19,10 +19,13 @@ from fakes.random_world import Dice, Records
 from fakes.shrinking import shrunk, told
 from felix.calc import match
 from felix.calc.model import IcmpType
+from felix.calc.parameters import Parameters
 from felix.calc.verdict import HostView, Outcome
 from felix.pipeline import Pipeline
 from resources.names import IfName, NodeName
 
+DROP_BIT = Parameters().marks.drop
+"""Not among the bits that are cleared when a packet enters: somebody who sets this one asks for a drop, and gets it."""
 STATES = {
     "NEW": match.State.NEW,
     "ESTABLISHED": match.State.ESTABLISHED,
@@ -98,7 +101,7 @@ def draw_packet(dice: Dice) -> Packet:
         in_interface=incoming,
         out_interface=dice.one([name for name in interfaces if incoming != "eth0" or name != "eth0"]),
         state=dice.one(["NEW"] * 12 + ["ESTABLISHED", "INVALID", "UNTRACKED"]),
-        mark=dice.one([0, 0xFFFFFFFF]),
+        mark=dice.one([0, 0xFFFFFFFF & ~DROP_BIT]),
     )
 
 
