@@ -17,6 +17,11 @@ from resources.errors import Rejected
 from resources.kinds.workloadendpoint import EndpointPort, WorkloadEndpoint
 from resources.names import INTERFACE_REGEX, IfName, IPNetwork, ProfileName
 
+CONTAINER = "docker.projectcalico.org/container"
+"""Annotation that Docker's driver writes: the container's name."""
+ENDPOINT_SHORT = 12
+"""So many characters of Docker's endpoint id tell it from the others."""
+
 _MAC = re.compile(r"([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}\Z")
 _PORT_PROTOCOLS = {"tcp": "tcp", "6": "tcp", "udp": "udp", "17": "udp", "sctp": "sctp", "132": "sctp"}
 
@@ -62,6 +67,7 @@ class Local:
     mac: str | None
     profiles: tuple[ProfileName, ...]
     spoofed_sources: tuple[IPNetwork, ...]
+    name: str
 
 
 def read_member(endpoint: WorkloadEndpoint) -> Member:
@@ -101,7 +107,15 @@ def read_local(key: ResourceKey, endpoint: WorkloadEndpoint) -> Local:
         spoofed_sources=tuple(
             ipaddress.ip_network(text, strict=False) for text in spec.allow_spoofed_source_prefixes
         ),
+        name=_called(endpoint, workload),
     )
+
+
+def _called(endpoint: WorkloadEndpoint, workload: str) -> str:
+    """Return what people call it: its container; its workload, unless all of Docker's are called alike."""
+    spec = endpoint.spec
+    container = endpoint.metadata.annotations.get(CONTAINER)
+    return container or (workload if workload != spec.orchestrator else "") or spec.endpoint[:ENDPOINT_SHORT]
 
 
 def _profiles(endpoint: WorkloadEndpoint) -> tuple[ProfileName, ...]:

@@ -379,6 +379,7 @@ class Graph:
             tiers=ordered(picking, self._tiers),
             profiles=record.profiles,
             spoofed_sources=record.spoofed_sources,
+            name=record.name,
         )
 
     def _use_profiles(

@@ -123,6 +123,8 @@ class PolicyRule:
     """
 
     action: Action
+    number: int = 0
+    """Its place in the list of the record, from 1; 0: no rule of the record, but what stands for all of it."""
     versions: tuple[int, ...] = (4, 6)
     protocol: str | None = None
     not_protocol: str | None = None
@@ -159,6 +161,8 @@ class Rules:
 
     ingress: tuple[PolicyRule, ...] | None
     egress: tuple[PolicyRule, ...] | None
+    tier: str = ""
+    """The policy's tier; empty for a profile."""
 
     def of(self, direction: Direction) -> tuple[PolicyRule, ...] | None:
         return self.ingress if direction is Direction.INGRESS else self.egress
@@ -208,6 +212,8 @@ class LocalEndpoint:
     profiles: tuple[ProfileName, ...]
     spoofed_sources: tuple[IPNetwork, ...] = ()
     """Networks that it may send from beside its own addresses, if the host's settings agree."""
+    name: str = ""
+    """What people call it: the container's name, if that is known."""
 
 
 @dataclass(frozen=True, slots=True)

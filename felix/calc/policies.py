@@ -5,7 +5,7 @@ Source: reference felix.md 4.1, 4.2; resources.md 2.9, 2.10, 7.2.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from felix.calc.model import (
     DENY_ALL,
@@ -17,7 +17,8 @@ from felix.calc.model import (
 )
 from felix.calc.rules import namespace_selector, read_rules, service_account_selector
 from resources.datastore.keys import ResourceKey
-from resources.kinds.globalnetworkpolicy import GlobalNetworkPolicy, computed_types
+from resources.kinds.globalnetworkpolicy import GlobalNetworkPolicy
+from resources.kinds.policy import computed_types
 from resources.kinds.tier import DEFAULT_ORDER, DEFAULT_TIER, Tier
 from resources.selector import Selector, conjunction, parse
 
@@ -126,10 +127,11 @@ def _tier_policies(name: str, tier: TierRecord | None, policies: list[PolicyReco
 
 
 def effective_rules(policy: PolicyRecord, tiers: Mapping[str, TierRecord]) -> Rules:
-    """Return the policy's rules, closed if its tier does not exist."""
+    """Return the policy's rules with its tier, closed if that does not exist."""
     if policy.tier in tiers:
-        return policy.rules
+        return replace(policy.rules, tier=policy.tier)
     return Rules(
         ingress=None if policy.rules.ingress is None else CLOSED.ingress,
         egress=None if policy.rules.egress is None else CLOSED.egress,
+        tier=policy.tier,
     )

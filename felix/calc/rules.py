@@ -79,24 +79,24 @@ def _read_list(
     if rules is None:
         return None
     read = []
-    for position, rule in enumerate(rules):
+    for number, rule in enumerate(rules, 1):
         try:
-            read.append(read_rule(rule, namespace))
+            read.append(read_rule(rule, namespace, number=number))
         except (ValueError, Rejected) as error:
-            closed = _closed(rule)
+            closed = _closed(rule, number)
             read += closed
             done = "everything that reaches it is denied" if closed else "it is left out"
-            problems.append(f"{direction} rule {position + 1} ({rule.action}) cannot be used, {done}: {error}")
+            problems.append(f"{direction} rule {number} ({rule.action}) cannot be used, {done}: {error}")
     return tuple(read)
 
 
-def _closed(rule: Rule) -> tuple[PolicyRule, ...]:
-    return () if rule.action in (Action.ALLOW.value, Action.LOG.value) else (DENY_ALL,)
+def _closed(rule: Rule, number: int) -> tuple[PolicyRule, ...]:
+    return () if rule.action in (Action.ALLOW.value, Action.LOG.value) else (replace(DENY_ALL, number=number),)
 
 
 def without_sets(rules: Rules, refused: frozenset[str]) -> Rules:
     """Return the rules with those that mention a refused set (by id) closed, as if they could not be read."""
-    return Rules(ingress=_without(rules.ingress, refused), egress=_without(rules.egress, refused))
+    return replace(rules, ingress=_without(rules.ingress, refused), egress=_without(rules.egress, refused))
 
 
 def _without(rules: tuple[PolicyRule, ...] | None, refused: frozenset[str]) -> tuple[PolicyRule, ...] | None:
@@ -107,12 +107,12 @@ def _without(rules: tuple[PolicyRule, ...] | None, refused: frozenset[str]) -> t
         if all(spec.id not in refused for spec in rule.all_sets):
             kept.append(rule)
         elif rule.action in (Action.DENY, Action.PASS):
-            kept.append(DENY_ALL)
+            kept.append(replace(DENY_ALL, number=rule.number))
     return tuple(kept)
 
 
-def read_rule(rule: Rule, namespace: str = "") -> PolicyRule:
-    """Return the meaning of one rule.
+def read_rule(rule: Rule, namespace: str = "", *, number: int = 0) -> PolicyRule:
+    """Return the meaning of one rule; `number`: its place in the record, from 1.
 
     Raises:
         RuleUnusable, SelectorError: it cannot be enforced as written.
@@ -132,6 +132,7 @@ def read_rule(rule: Rule, namespace: str = "") -> PolicyRule:
         not_protocol = None
     return PolicyRule(
         action=Action(rule.action),
+        number=number,
         versions=versions,
         protocol=protocol,
         not_protocol=not_protocol,

@@ -1,8 +1,8 @@
 """The order of an apply, and what is left pending after it (reference felix.md 1.5; design: sets, tables, then routes).
 
 Additions go sets, tables, interfaces, routes; removals the other way round. So a packet meets an endpoint's chains
-before it can reach the endpoint, and a rule never names a set that is not there. Of the members of sets only those go
-before the tables that close something; those that open something come after them, and before the routes. The address families follow one
+before it can reach the endpoint, and a rule never names a set that is not there. Before the tables only those members
+of sets come and go that close something; those that open something follow the tables. The address families follow one
 another: one whose tables cannot be written stays closed and does not hold up the other.
 """
 
