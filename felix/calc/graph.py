@@ -409,9 +409,9 @@ class Graph:
         self._picked_otherwise.clear()
         rules = {key: self._conclude_rules(key) for key in owners}
         for key, concluded in rules.items():
-            self._set_use.replace(key, concluded.all_sets if concluded else {})
+            self._set_use.replace(key, concluded)
         self._set_use.settle(self._members)
-        sets = self._members.flush(self.parameters.set_size_max)
+        sets = self._set_use.in_order(self._members.flush(self.parameters.set_size_max))
         refused, self._refused = self._refused, self._members.refused
         for set_id in refused ^ self._refused:
             for key in self._set_use.owners(set_id):
