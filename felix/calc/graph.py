@@ -27,7 +27,7 @@ from felix.calc.policies import (
     read_tier,
 )
 from felix.calc.problems import Problems
-from felix.calc.rules import read_rules, without_sets
+from felix.calc.rules import read_profile_rules, without_sets
 from resources.datastore.keys import ResourceKey
 from resources.errors import Rejected
 from resources.kinds.base import Resource
@@ -228,7 +228,7 @@ class Graph:
             labels = NO_LABELS
         else:
             profile = _expected(Profile, value)
-            rules, problems = read_rules(profile.spec.ingress, profile.spec.egress)
+            rules, problems = read_profile_rules(profile.spec.ingress, profile.spec.egress)
             existed = name in self._profiles
             labels = interned(profile.spec.labels_to_apply)
             self._profiles[name] = _ProfileRecord(rules, labels)
@@ -409,9 +409,9 @@ class Graph:
         self._picked_otherwise.clear()
         rules = {key: self._conclude_rules(key) for key in owners}
         for key, concluded in rules.items():
-            self._set_use.replace(key, concluded.all_sets if concluded else {})
+            self._set_use.replace(key, concluded)
         self._set_use.settle(self._members)
-        sets = self._members.flush(self.parameters.set_size_max)
+        sets = self._set_use.in_order(self._members.flush(self.parameters.set_size_max))
         refused, self._refused = self._refused, self._members.refused
         for set_id in refused ^ self._refused:
             for key in self._set_use.owners(set_id):

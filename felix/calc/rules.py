@@ -73,6 +73,23 @@ def read_rules(
     return rules, tuple(problems)
 
 
+def read_profile_rules(
+    ingress: Iterable[Rule] | None, egress: Iterable[Rule] | None
+) -> tuple[Rules, tuple[str, ...]]:
+    """Return the rules of a profile, as `read_rules` does.
+
+    A Pass there denies: the first match decides, and no tier follows that it could lead to.
+    """
+    rules, problems = read_rules(ingress, egress)
+    return Rules(ingress=_without_pass(rules.ingress), egress=_without_pass(rules.egress)), problems
+
+
+def _without_pass(rules: tuple[PolicyRule, ...] | None) -> tuple[PolicyRule, ...] | None:
+    if rules is None:
+        return None
+    return tuple(replace(rule, action=Action.DENY) if rule.action is Action.PASS else rule for rule in rules)
+
+
 def _read_list(
     direction: str, rules: Iterable[Rule] | None, namespace: str, problems: list[str]
 ) -> tuple[PolicyRule, ...] | None:

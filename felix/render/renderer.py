@@ -5,6 +5,7 @@ changes; nobody else's. Chains that come out as they were are not handed on.
 """
 
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 from felix.calc.graph import Conclusions
@@ -212,9 +213,15 @@ class Renderer:
                 if change is None:
                     yield name, None
                 elif change.whole:
-                    yield name, member_set(specs[set_id], version, change.added[version])
+                    whole = member_set(specs[set_id], version, change.added[version])
+                    yield name, replace(whole, adds_late=change.adds_late, removes_late=change.removes_late)
                 elif change.added[version] or change.removed[version]:
-                    yield name, SetChange(change.added[version], change.removed[version])
+                    yield name, SetChange(
+                        change.added[version],
+                        change.removed[version],
+                        adds_late=change.adds_late,
+                        removes_late=change.removes_late,
+                    )
 
     def _changed_fixed_sets(self, surroundings: Surroundings) -> dict[str, IPSet | SetChange | None]:
         wanted: dict[str, frozenset[str]] = {}
