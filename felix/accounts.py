@@ -33,7 +33,7 @@ _REASONS = {
     Part.TUNNEL.name: "a tunnel (VXLAN or IPIP) from within",
     Part.NO_PROFILE.name: "no profile matched",
     Part.UNKNOWN_INTERFACE.name: "unknown interface: no endpoint of the store has it",
-    Part.SPOOFED.name: "spoofed source: not an address of the endpoint that sent it",
+    Part.SPOOFED.name: "spoofed source: no address of the interface that it came from",
     Part.TO_HOST.name: "to this host: DefaultEndpointToHostAction",
     Part.TUNNEL_IN.name: "IPIP from who is no host of the cluster",
 }

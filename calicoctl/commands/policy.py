@@ -35,8 +35,11 @@ def counters(name: str | None, endpoint: str | None, tier: str | None, nonzero: 
     """
     if output not in ("ps", "yaml", "json"):
         raise BadOutput(f"unrecognized output format '{output}'", hint="use ps, yaml or json")
-    need_root()
-    found = policy_counters.ask()
+    try:
+        found = policy_counters.ask()
+    except policy_counters.FelixSilent:
+        need_root()
+        raise
     shown = policy_counters.chosen(found, policy=name, tier=tier, endpoint=endpoint, nonzero=nonzero)
     if output == "ps":
         click.echo(policy_counters.tables(shown), nl=False)
