@@ -15,12 +15,13 @@ from felix.calc.model import (
     Rules,
     TierPolicies,
 )
-from felix.calc.rules import namespace_selector, read_rules, service_account_selector
+from felix.calc.rules import read_rules
 from resources.datastore.keys import ResourceKey
 from resources.kinds.globalnetworkpolicy import GlobalNetworkPolicy
 from resources.kinds.policy import computed_types
 from resources.kinds.tier import DEFAULT_ORDER, DEFAULT_TIER, Tier
-from resources.selector import Selector, conjunction, parse
+from resources.selection import policy_selector
+from resources.selector import Selector
 
 CLOSED = Rules(ingress=(DENY_ALL,), egress=(DENY_ALL,))
 
@@ -76,7 +77,9 @@ def read_policy(key: ResourceKey, policy: GlobalNetworkPolicy) -> PolicyRecord:
         id=PolicyId("GlobalNetworkPolicy", key.name),
         tier=spec.tier or DEFAULT_TIER,
         order=_order(spec.order),
-        selector=_selector(spec.selector, spec.namespace_selector, spec.service_account_selector),
+        selector=policy_selector(
+            spec.selector, namespaces=spec.namespace_selector, service_accounts=spec.service_account_selector
+        ),
         rules=rules,
         for_workloads=not (spec.do_not_track or spec.pre_dnat),
         problems=problems,
@@ -85,15 +88,6 @@ def read_policy(key: ResourceKey, policy: GlobalNetworkPolicy) -> PolicyRecord:
 
 def _order(order: float | None) -> float:
     return math.inf if order is None or math.isnan(order) else order
-
-
-def _selector(selector: str, namespaces: str, service_accounts: str) -> Selector:
-    parts = [parse(selector)]
-    if namespaces:
-        parts.append(namespace_selector(namespaces))
-    if service_accounts:
-        parts.append(service_account_selector(service_accounts))
-    return conjunction(*parts)
 
 
 def ordered(policies: Iterable[PolicyRecord], tiers: Mapping[str, TierRecord]) -> tuple[TierPolicies, ...]:
