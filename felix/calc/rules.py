@@ -96,7 +96,7 @@ def _closed(rule: Rule) -> tuple[PolicyRule, ...]:
 
 def without_sets(rules: Rules, refused: frozenset[str]) -> Rules:
     """Return the rules with those that mention a refused set (by id) closed, as if they could not be read."""
-    return Rules(ingress=_without(rules.ingress, refused), egress=_without(rules.egress, refused))
+    return replace(rules, ingress=_without(rules.ingress, refused), egress=_without(rules.egress, refused))
 
 
 def _without(rules: tuple[PolicyRule, ...] | None, refused: frozenset[str]) -> tuple[PolicyRule, ...] | None:
@@ -108,6 +108,31 @@ def _without(rules: tuple[PolicyRule, ...] | None, refused: frozenset[str]) -> t
             kept.append(rule)
         elif rule.action in (Action.DENY, Action.PASS):
             kept.append(DENY_ALL)
+    return tuple(kept)
+
+
+def without_doubt(rules: Rules, doubtful: frozenset[str]) -> Rules:
+    """Return the rules so that a member that a doubtful set (by id) may lack opens nothing.
+
+    An Allow may ask for such a set and a Deny may refuse it: with one member less that closes. Anything else with it is
+    treated as if it could not be read.
+    """
+    return replace(rules, ingress=_undoubted(rules.ingress, doubtful), egress=_undoubted(rules.egress, doubtful))
+
+
+def _undoubted(rules: tuple[PolicyRule, ...] | None, doubtful: frozenset[str]) -> tuple[PolicyRule, ...] | None:
+    if rules is None:
+        return None
+    kept: list[PolicyRule] = []
+    for rule in rules:
+        asked = any(spec.id in doubtful for side in rule.sides for spec in side.sets + side.port_sets)
+        refused = any(spec.id in doubtful for side in rule.sides for spec in side.not_sets + side.not_port_sets)
+        if rule.action is Action.LOG or not (asked or refused):
+            kept.append(rule)
+        elif rule.action is Action.ALLOW:
+            kept += () if refused else (rule,)
+        else:
+            kept.append(DENY_ALL if asked or rule.action is Action.PASS else rule)
     return tuple(kept)
 
 
@@ -217,12 +242,17 @@ def _positive_selector(entity: EntityRule, namespace: str) -> Selector | None:
     if entity.namespace_selector:
         parts.append(namespace_selector(entity.namespace_selector))
     elif namespace and (entity.selector or entity.not_selector or entity.service_accounts):
-        parts.append(compiled(LabelTest(NAMESPACE_LABEL, Operator.EQUALS, (namespace,))))
+        parts.append(in_namespace(namespace))
     if entity.service_accounts is not None:
         parts += _service_accounts(entity.service_accounts)
     if entity.selector:
         parts.append(parse(entity.selector))
     return conjunction(*parts) if parts else None
+
+
+def in_namespace(namespace: str) -> Selector:
+    """Return the selector of what belongs to a namespace."""
+    return compiled(LabelTest(NAMESPACE_LABEL, Operator.EQUALS, (namespace,)))
 
 
 def namespace_selector(text: str) -> Selector:
