@@ -138,7 +138,7 @@ class Graph:
         self._profile_users: dict[ProfileName, set[IfName]] = {}
         self._hosts = HostEndpoints()
         self._host_labels: dict[ResourceKey, Labels] = {}
-        self._host_picked: LabelIndex[ResourceKey, PolicyId] = LabelIndex(self._host_picks, self._host_picks)
+        self._host_picked: LabelIndex[ResourceKey, PolicyId] = LabelIndex(self._picks_host, self._picks_host)
         self._host_profile_users: dict[ProfileName, set[IfName]] = {}
         self._host_policy_users: dict[PolicyId, set[IfName]] = {}
         self._entries: dict[ResourceKey, Mapping[str, Entry]] = {}
@@ -275,7 +275,7 @@ class Graph:
             member, problems = read_host_member(endpoint)
             host = read_host(endpoint) if endpoint.spec.node == self.node else None
         self._members.set_endpoint(key, member)
-        self._unsettled_hosts |= self._hosts.set(key, host)
+        self._unsettled_hosts |= self._hosts.put(key, host)
         if host is not None and member is not None:
             self._host_labels[key] = member.labels
             if self._hosts.is_served(key):
@@ -291,7 +291,7 @@ class Graph:
             self._entries.pop(key, None)
             self._members.set_endpoint(key, None)
             return ()
-        found = _expected(NetworkSet if key.namespace else GlobalNetworkSet, value)
+        found = _expected(NetworkSet, value) if key.namespace else _expected(GlobalNetworkSet, value)
         entries = self._entries[key] = read_entries(found.spec.nets, self._entries.get(key, {}))
         member, problems = network_set(found.metadata, key.namespace, entries)
         self._members.set_endpoint(key, member)
@@ -436,12 +436,15 @@ class Graph:
     def _settle_host_interfaces(self) -> None:
         """Decide which host endpoint has each interface that is in question, and ask the policies about its labels."""
         prefixes = self.parameters.interface_prefixes
-        touched = set()
-        for interface in self._unsettled_hosts:
-            touched |= {self._hosts.served(interface), self._hosts.settle(interface, prefixes)}
+        touched = [
+            key
+            for interface in self._unsettled_hosts
+            for key in (self._hosts.served(interface), self._hosts.settle(interface, prefixes))
+            if key is not None
+        ]
         self._dirty_hosts |= self._unsettled_hosts
         self._unsettled_hosts.clear()
-        for key in touched - {None}:
+        for key in dict.fromkeys(touched):
             if self._hosts.is_served(key):
                 self._host_picked.set_item(key, self._host_labels[key], self._hosts.record(key).profiles)
             else:
@@ -630,7 +633,7 @@ class Graph:
         if self._locals.is_served(key):
             self._dirty_interfaces.add(self._locals.record(key).interface)
 
-    def _host_picks(self, policy: PolicyId, key: ResourceKey) -> None:
+    def _picks_host(self, _: PolicyId, key: ResourceKey) -> None:
         """A policy begins or ends to pick a host endpoint of this host."""
         self._dirty_hosts.update(self._hosts.serves(key))
 

@@ -106,7 +106,7 @@ class HostEndpoints:
         self._serves: dict[ResourceKey, set[IfName]] = {}
         self._unexplained: set[ResourceKey] = set()
 
-    def set(self, key: ResourceKey, record: HostRecord | None) -> set[IfName]:
+    def put(self, key: ResourceKey, record: HostRecord | None) -> set[IfName]:
         """Add, change or (None) forget an endpoint; return the interfaces that must be settled."""
         before = self._records.pop(key, None)
         self._unexplained.add(key)

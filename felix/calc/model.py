@@ -198,8 +198,8 @@ class LocalHostEndpoint:
     """An interface of this host itself, with what applies to it in each of the four ways (reference felix.md 3.9).
 
     Ingress is what comes in by the interface, egress what leaves by it. The failsafe ports come before all but
-    `forward`. An Allow of `untracked` or `pre_dnat` is final for host endpoints: nothing later is asked about the packet
-    here, but for the policy of a workload that it goes to.
+    `forward`. An Allow of `untracked` or `pre_dnat` is final here: no other policy of a host endpoint is asked about
+    the packet that comes in, but the policy of a workload that it goes to is.
 
     The endpoint behind ANY_INTERFACE is asked about every interface that has no endpoint of its own, those of workloads
     included; but not in `normal` about what the host itself sends to its workloads.
