@@ -18,6 +18,11 @@ from resources.errors import Rejected
 from resources.kinds.workloadendpoint import EndpointPort, WorkloadEndpoint
 from resources.names import INTERFACE_REGEX, IfName, IPNetwork, ProfileName
 
+CONTAINER = "docker.projectcalico.org/container"
+"""Annotation that Docker's driver writes: the container's name."""
+ENDPOINT_SHORT = 12
+"""So many characters of Docker's endpoint id tell it from the others."""
+
 _MAC = re.compile(r"([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}\Z")
 _PORT_PROTOCOLS = {"tcp": "tcp", "6": "tcp", "udp": "udp", "17": "udp", "sctp": "sctp", "132": "sctp"}
 
@@ -65,6 +70,7 @@ class Local:
     mac: str | None
     profiles: tuple[ProfileName, ...]
     spoofed_sources: tuple[IPNetwork, ...]
+    name: str
 
 
 def read_member(endpoint: WorkloadEndpoint) -> Member:
@@ -104,6 +110,7 @@ def read_local(key: ResourceKey, endpoint: WorkloadEndpoint) -> Local:
         spoofed_sources=tuple(
             ipaddress.ip_network(text, strict=False) for text in spec.allow_spoofed_source_prefixes
         ),
+        name=_called(endpoint, workload),
     )
 
 
@@ -123,6 +130,13 @@ def own_labels(labels: Mapping[str, str], namespace: str) -> Labels:
 
 def distinct_profiles(names: Iterable[str]) -> tuple[ProfileName, ...]:
     return tuple(dict.fromkeys(ProfileName(name) for name in names))
+
+
+def _called(endpoint: WorkloadEndpoint, workload: str) -> str:
+    """Return what people call it: its container; its workload, unless all of Docker's are called alike."""
+    spec = endpoint.spec
+    container = endpoint.metadata.annotations.get(CONTAINER)
+    return container or (workload if workload != spec.orchestrator else "") or spec.endpoint[:ENDPOINT_SHORT]
 
 
 def _single_addresses(endpoint: WorkloadEndpoint) -> list[IPNetwork]:

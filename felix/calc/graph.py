@@ -43,7 +43,7 @@ from felix.calc.policies import (
     read_tier,
 )
 from felix.calc.problems import Problems
-from felix.calc.rules import read_rules, without_doubt, without_sets
+from felix.calc.rules import read_profile_rules, without_doubt, without_sets
 from resources.datastore.keys import ResourceKey
 from resources.errors import Rejected
 from resources.kinds.base import Resource
@@ -307,7 +307,7 @@ class Graph:
             labels = NO_LABELS
         else:
             profile = _expected(Profile, value)
-            rules, problems = read_rules(profile.spec.ingress, profile.spec.egress)
+            rules, problems = read_profile_rules(profile.spec.ingress, profile.spec.egress)
             existed = name in self._profiles
             labels = interned(profile.spec.labels_to_apply)
             self._profiles[name] = _ProfileRecord(rules, labels)
@@ -486,6 +486,7 @@ class Graph:
             tiers=ordered(picking, self._tiers),
             profiles=record.profiles,
             spoofed_sources=record.spoofed_sources,
+            name=record.name,
         )
 
     def _settle_host_endpoints(self) -> dict[IfName, LocalHostEndpoint | None]:
@@ -549,9 +550,9 @@ class Graph:
         self._picked_otherwise.clear()
         rules = {key: self._conclude_rules(key) for key in owners}
         for key, concluded in rules.items():
-            self._set_use.replace(key, self._sets_of(key, concluded))
+            self._set_use.replace(key, concluded or self._needed_anyway(key))
         self._set_use.settle(self._members)
-        sets = self._members.flush(self.parameters.set_size_max)
+        sets = self._set_use.in_order(self._members.flush(self.parameters.set_size_max))
         refused, self._refused = self._refused, self._members.refused
         doubtful, self._doubtful = self._doubtful, self._members.doubtful
         for set_id in (refused ^ self._refused) | (doubtful ^ self._doubtful):
@@ -579,13 +580,10 @@ class Graph:
     def _is_used(self, policy: PolicyId) -> bool:
         return self._picked.is_used(policy) or policy in self._host_policy_users
 
-    def _sets_of(self, key: ResourceKey, concluded: Rules | None) -> Mapping[str, SetSpec]:
-        """Return the sets that are wanted because of a policy or profile."""
-        if concluded is None and key.plural != "profiles":
-            record = self._policies.get(policy_id(key))
-            if record is not None and record.sets_everywhere:
-                return record.rules.all_sets
-        return concluded.all_sets if concluded else {}
+    def _needed_anyway(self, key: ResourceKey) -> Rules | None:
+        """Return the rules of a policy that is not in use, but whose sets are wanted on every host."""
+        record = None if key.plural == "profiles" else self._policies.get(policy_id(key))
+        return record.rules if record is not None and record.sets_everywhere else None
 
     def _enforced(self, key: ResourceKey, rules: Rules | None) -> Rules | None:
         """Return the rules without those whose sets are too large or lack something, and say so."""

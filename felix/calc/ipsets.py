@@ -4,13 +4,14 @@ Sets exist while somebody wants them. A member may come from several endpoints a
 ipset's own text (reference felix.md 4.4), by address family.
 """
 
+import dataclasses
 import ipaddress
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from felix.calc.endpoints import Member
 from felix.calc.labels import LabelIndex, Labels
-from felix.calc.model import MembersChange, SetSpec
+from felix.calc.model import NO_GROWTH, Growth, MembersChange, Rules, SetSpec, members_order
 from resources.datastore.keys import ResourceKey
 from resources.names import IPAddress, IPNetwork, ProfileName
 
@@ -248,8 +249,8 @@ def _difference(before: Member, now: Member) -> tuple[Member, Member]:
 
 def _only(member: Member, wanted: set[str]) -> Member:
     if not wanted:
-        return replace(member, ipv4=(), ipv6=())
-    return replace(
+        return dataclasses.replace(member, ipv4=(), ipv6=())
+    return dataclasses.replace(
         member,
         ipv4=tuple(text for text in member.ipv4 if text in wanted),
         ipv6=tuple(text for text in member.ipv6 if text in wanted),
@@ -257,19 +258,22 @@ def _only(member: Member, wanted: set[str]) -> Member:
 
 
 class SetUse:
-    """Which rules want which sets, so that a set exists while somebody wants it."""
+    """Which rules want which sets, so that a set exists while somebody wants it; and what its members do there."""
 
     def __init__(self) -> None:
-        self._by_owner: dict[ResourceKey, Mapping[str, SetSpec]] = {}
+        self._by_owner: dict[ResourceKey, tuple[Mapping[str, SetSpec], Mapping[str, Growth]]] = {}
         self._owners: dict[str, set[ResourceKey]] = {}
         self._touched: dict[str, SetSpec] = {}
+        self._asking: dict[str, dict[Growth, int]] = {}  # how many owners open, and close, by members of a set
+        self._growth_before: dict[str, Growth] = {}
 
     def owners(self, set_id: str) -> Iterable[ResourceKey]:
         return self._owners.get(set_id, ())
 
-    def replace(self, owner: ResourceKey, specs: Mapping[str, SetSpec]) -> None:
-        """Note the sets that the owner's rules mention now."""
-        before = self._by_owner.pop(owner, {})
+    def replace(self, owner: ResourceKey, rules: Rules | None) -> None:
+        """Note the rules that the owner has now."""
+        specs, growth = (rules.all_sets, rules.set_growth) if rules else ({}, {})
+        before, growth_before = self._by_owner.pop(owner, ({}, {}))
         for set_id in before.keys() - specs.keys():
             self._owners[set_id].discard(owner)
             if not self._owners[set_id]:
@@ -278,8 +282,26 @@ class SetUse:
         for set_id in specs.keys() - before.keys():
             self._owners.setdefault(set_id, set()).add(owner)
             self._touched[set_id] = specs[set_id]
+        for set_id in before.keys() | specs.keys():
+            old, new = growth_before.get(set_id, NO_GROWTH), growth.get(set_id, NO_GROWTH)
+            if old != new:
+                self._count(set_id, old, new)
         if specs:
-            self._by_owner[owner] = specs
+            self._by_owner[owner] = specs, growth
+
+    def _count(self, set_id: str, old: Growth, new: Growth) -> None:
+        self._growth_before.setdefault(set_id, self._growth(set_id))
+        counts = self._asking.setdefault(set_id, dict.fromkeys(Growth, 0))
+        for way in Growth:
+            counts[way] += (way in new) - (way in old)
+        if not any(counts.values()):
+            del self._asking[set_id]
+
+    def _growth(self, set_id: str) -> Growth:
+        growth = NO_GROWTH
+        for way, count in self._asking.get(set_id, {}).items():
+            growth |= way if count else NO_GROWTH
+        return growth
 
     def settle(self, members: MemberSets) -> None:
         """Tell which sets are wanted."""
@@ -289,3 +311,16 @@ class SetUse:
             else:
                 members.unwant(set_id)
         self._touched.clear()
+
+    def in_order(self, changes: Mapping[str, MembersChange | None]) -> dict[str, MembersChange | None]:
+        """Return the changes of a flush with what is to be written before the rules, and what after them."""
+        ordered = {set_id: change and self._in_order(set_id, change) for set_id, change in changes.items()}
+        self._growth_before.clear()
+        return ordered
+
+    def _in_order(self, set_id: str, change: MembersChange) -> MembersChange:
+        now = self._growth(set_id)
+        # rules of an earlier process may name a set that is new to this one: as these do, most likely
+        before = self._growth_before.get(set_id, now) or now
+        adds_late, removes_late = members_order(before, now)
+        return dataclasses.replace(change, adds_late=adds_late, removes_late=removes_late)

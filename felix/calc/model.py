@@ -69,6 +69,18 @@ def named_port_set(selector: Selector, port: NamedPort) -> SetSpec:
     return SetSpec("n:" + base64.urlsafe_b64encode(hashlib.sha224(text).digest()).decode().rstrip("="), selector, port)
 
 
+class Growth(enum.Flag):
+    """What a new member of a set does to what passes, by the rules that name the set."""
+
+    OPENS = enum.auto()
+    """More may pass: an Allow asks for members."""
+    CLOSES = enum.auto()
+    """Less may pass: a Deny asks for members."""
+
+
+NO_GROWTH = Growth(0)
+
+
 PortRange = tuple[int, int]
 """First and last port, both included."""
 
@@ -111,6 +123,8 @@ class PolicyRule:
     """
 
     action: Action
+    number: int = 0
+    """Its place in the list of the record, from 1; 0: no rule of the record, but what stands for all of it."""
     versions: tuple[int, ...] = (4, 6)
     protocol: str | None = None
     not_protocol: str | None = None
@@ -127,6 +141,18 @@ class PolicyRule:
     @property
     def all_sets(self) -> tuple[SetSpec, ...]:
         return self.source.all_sets + self.destination.all_sets
+
+    def growth(self, *, negated: bool) -> Growth:
+        """Return what a new member of a set does that the rule asks for, or (`negated`) refuses."""
+        match self.action:
+            case Action.ALLOW:
+                return Growth.CLOSES if negated else Growth.OPENS
+            case Action.DENY:
+                return Growth.OPENS if negated else Growth.CLOSES
+            case Action.PASS:
+                return Growth.OPENS | Growth.CLOSES  # what comes later may allow or deny
+            case Action.LOG:
+                return NO_GROWTH
 
 
 DENY_ALL = PolicyRule(action=Action.DENY)
@@ -151,6 +177,8 @@ class Rules:
     ingress: tuple[PolicyRule, ...] | None
     egress: tuple[PolicyRule, ...] | None
     stage: Stage = Stage.NORMAL
+    tier: str = ""
+    """The policy's tier; empty for a profile."""
 
     def of(self, direction: Direction) -> tuple[PolicyRule, ...] | None:
         return self.ingress if direction is Direction.INGRESS else self.egress
@@ -160,6 +188,19 @@ class Rules:
         """All sets that the rules mention, by id."""
         rules = (self.ingress or ()) + (self.egress or ())
         return {spec.id: spec for rule in rules for spec in rule.all_sets}
+
+    @property
+    def set_growth(self) -> dict[str, Growth]:
+        """What a new member of each set that the rules mention does, by the set's id."""
+        found: dict[str, Growth] = {}
+        for rule in (self.ingress or ()) + (self.egress or ()):
+            for side in (rule.source, rule.destination):
+                for specs, negated in (
+                    (side.sets + side.port_sets, False), (side.not_sets + side.not_port_sets, True)
+                ):  # fmt: skip
+                    for spec in specs:
+                        found[spec.id] = found.get(spec.id, NO_GROWTH) | rule.growth(negated=negated)
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +228,8 @@ class LocalEndpoint:
     profiles: tuple[ProfileName, ...]
     spoofed_sources: tuple[IPNetwork, ...] = ()
     """Networks that it may send from beside its own addresses, if the host's settings agree."""
+    name: str = ""
+    """What people call it: the container's name, if that is known."""
 
 
 ANY_INTERFACE = IfName("any-interface-at-all")
@@ -228,11 +271,32 @@ class LocalHostEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class MembersChange:
-    """A set's members that came and went, by address family; with `whole`, all members of a new set are `added`."""
+    """A set's members that came and went, by address family; with `whole`, all members of a new set are `added`.
+
+    `adds_late`, `removes_late`: to be written after the rules of the same flush, see `members_order`.
+    """
 
     added: Mapping[int, frozenset[str]]
     removed: Mapping[int, frozenset[str]]
     whole: bool = False
+    adds_late: bool = False
+    removes_late: bool = False
+
+
+def members_order(before: Growth, now: Growth) -> tuple[bool, bool]:
+    """Return whether members of a set are to come, and to go, after the rules of the same flush are written.
+
+    Sets and rules are not written at one stroke. Until the rules are there, the old ones meet the set as it is then:
+    what comes early must close by the old rules. Afterwards the new ones meet what was left: what is left for later
+    must open by the new rules. So nothing passes meanwhile that neither the old state nor the new one lets pass. (A set
+    that an Allow and a Deny name, before and after, has no safe order; a Deny then keeps its members the longer.)
+
+    Args:
+        before: by the rules of the last flush.
+        now: by the rules of this one.
+    """
+    adds_late = bool(before & Growth.OPENS) and not now & Growth.CLOSES
+    return adds_late, bool(before & Growth.CLOSES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -172,11 +172,12 @@ def _tier_policies(name: str, tier: TierRecord | None, policies: list[PolicyReco
 
 
 def effective_rules(policy: PolicyRecord, tiers: Mapping[str, TierRecord]) -> Rules:
-    """Return the policy's rules, closed if its tier does not exist."""
+    """Return the policy's rules with its tier, closed if that does not exist."""
     if policy.tier in tiers:
-        return policy.rules
+        return replace(policy.rules, tier=policy.tier)
     return replace(
         policy.rules,
         ingress=None if policy.rules.ingress is None else CLOSED.ingress,
         egress=None if policy.rules.egress is None else CLOSED.egress,
+        tier=policy.tier,
     )
