@@ -4,6 +4,7 @@ Labels of namespaces and service accounts stand on endpoints under a prefix. Wit
 that a selector over service accounts can pick nothing but by what is absent.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from resources.selector import (
@@ -23,6 +24,19 @@ NAMESPACE_LABEL = "projectcalico.org/namespace"
 SERVICE_ACCOUNT_LABEL = "projectcalico.org/serviceaccount"
 NAMESPACE_PREFIX = "pcns."
 SERVICE_ACCOUNT_PREFIX = "pcsa."
+
+
+def seen_labels(labels: Mapping[str, str], namespace: str) -> Mapping[str, str]:
+    """Return the labels of an endpoint or network set that selectors see.
+
+    The namespace is that of its key ("" for none), whatever the labels say; what a namespace or service account would
+    hand down cannot be claimed by a label of one's own.
+    """
+    forged = [key for key in labels if key.startswith((NAMESPACE_PREFIX, SERVICE_ACCOUNT_PREFIX))]
+    if not forged and labels.get(NAMESPACE_LABEL, "") == namespace:
+        return labels
+    seen = {key: value for key, value in labels.items() if key not in forged and key != NAMESPACE_LABEL}
+    return seen | {NAMESPACE_LABEL: namespace} if namespace else seen
 
 
 def in_namespace(namespace: str) -> Selector:

@@ -57,6 +57,23 @@ def read_rules(
     return rules, tuple(problems)
 
 
+def read_profile_rules(
+    ingress: Iterable[Rule] | None, egress: Iterable[Rule] | None
+) -> tuple[Rules, tuple[str, ...]]:
+    """Return the rules of a profile, as `read_rules` does.
+
+    A Pass there denies: the first match decides, and no tier follows that it could lead to.
+    """
+    rules, problems = read_rules(ingress, egress)
+    return Rules(ingress=_without_pass(rules.ingress), egress=_without_pass(rules.egress)), problems
+
+
+def _without_pass(rules: tuple[PolicyRule, ...] | None) -> tuple[PolicyRule, ...] | None:
+    if rules is None:
+        return None
+    return tuple(replace(rule, action=Action.DENY) if rule.action is Action.PASS else rule for rule in rules)
+
+
 def _read_list(
     direction: str, rules: Iterable[Rule] | None, namespace: str, problems: list[str]
 ) -> tuple[PolicyRule, ...] | None:
@@ -92,6 +109,31 @@ def _without(rules: tuple[PolicyRule, ...] | None, refused: frozenset[str]) -> t
             kept.append(rule)
         elif rule.action in (Action.DENY, Action.PASS):
             kept.append(replace(DENY_ALL, number=rule.number))
+    return tuple(kept)
+
+
+def without_doubt(rules: Rules, doubtful: frozenset[str]) -> Rules:
+    """Return the rules so that a member that a doubtful set (by id) may lack opens nothing.
+
+    An Allow may ask for such a set and a Deny may refuse it: with one member less that closes. Anything else with it is
+    treated as if it could not be read.
+    """
+    return replace(rules, ingress=_undoubted(rules.ingress, doubtful), egress=_undoubted(rules.egress, doubtful))
+
+
+def _undoubted(rules: tuple[PolicyRule, ...] | None, doubtful: frozenset[str]) -> tuple[PolicyRule, ...] | None:
+    if rules is None:
+        return None
+    kept: list[PolicyRule] = []
+    for rule in rules:
+        asked = any(spec.id in doubtful for side in rule.sides for spec in side.sets + side.port_sets)
+        refused = any(spec.id in doubtful for side in rule.sides for spec in side.not_sets + side.not_port_sets)
+        if rule.action is Action.LOG or not (asked or refused):
+            kept.append(rule)
+        elif rule.action is Action.ALLOW:
+            kept += () if refused else (rule,)
+        else:
+            kept.append(replace(DENY_ALL, number=rule.number) if asked or rule.action is Action.PASS else rule)
     return tuple(kept)
 
 
