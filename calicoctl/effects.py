@@ -47,7 +47,7 @@ def warnings(client: ResourceClient, documents: Sequence[Document]) -> list[str]
         StoreUnavailable: the store is away; a write would only wait as long once more to say so.
     """
     written = [document.resource for document in documents]
-    if not any(isinstance(resource, GlobalNetworkPolicy | NetworkPolicy | HostEndpoint) for resource in written):
+    if not any(map(_is_worth_reading, written)):
         return []
     try:
         return list(told(written, _read(client, written)))
@@ -55,6 +55,13 @@ def warnings(client: ResourceClient, documents: Sequence[Document]) -> list[str]
         raise
     except CalicoError:
         return []
+
+
+def _is_worth_reading(resource: Resource) -> bool:
+    """Return whether anything might be said of it: most policies allow something, and need no look at the store."""
+    if isinstance(resource, GlobalNetworkPolicy):
+        return bool(closed_ways(resource, passes=False))
+    return isinstance(resource, NetworkPolicy | HostEndpoint)
 
 
 def told(written: Iterable[Resource], world: World) -> Iterator[str]:
@@ -91,7 +98,7 @@ def _policy(policy: GlobalNetworkPolicy | NetworkPolicy, world: World) -> Iterat
     yield (
         f"policy {name} selects {endpoints} ({', '.join(counts)}) and allows nothing {_WAYS[ways]} them: only what "
         f"another policy allows before it{failsafe} gets through. If that is not meant, give it a rule with action "
-        f"Allow, or a narrower selector than '{policy.spec.selector or 'all()'}'"
+        f"Allow, or a narrower selector than {policy.spec.selector or 'all()'}"
     )
 
 

@@ -74,7 +74,7 @@ SELECTING = [
     (gnp(namespaceSelector="all()"), "4 endpoints (4 workload)", "to them"),
     (gnp(preDNAT=True, applyOnForward=True, ingress=[DENY]), "2 endpoints (2 host)", "to them"),
     (np("libnetwork", selector="role == 'db'"), "policy libnetwork/p selects 1 endpoint (1 workload)", "to them"),
-    (document("GlobalNetworkPolicy", "p", {"types": ["Ingress"]}), "policy p selects 6", "than 'all()'"),
+    (document("GlobalNetworkPolicy", "p", {"types": ["Ingress"]}), "policy p selects 6", "than all()"),
 ]  # fmt: skip
 
 
