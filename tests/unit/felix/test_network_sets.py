@@ -1,4 +1,4 @@
-"""Network sets and policies of namespaces (reference felix.md 4.1, 4.4; scenarios 52, 53, 56), by the rendered rules."""
+"""Network sets and policies of namespaces (reference felix.md 4.1, 4.4; scenarios 52, 53, 56), by rendered rules."""
 
 import pytest
 
