@@ -12,9 +12,23 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from felix.calc.graph import Conclusions
-from felix.calc.model import Direction, PolicyId, PolicyRule, Rules
+from felix.calc.model import ANY_INTERFACE, Direction, PolicyId, PolicyRule, Rules, TierPolicies
 from felix.calc.words import matches
-from felix.counters import HOST, NOTHING, REFUSED, Count, Passage, Place, Tally, Where, tally
+from felix.counters import (
+    BEFORE_DNAT,
+    FORWARDED,
+    HOST,
+    NOTHING,
+    REFUSED,
+    UNTRACKED,
+    WORKLOAD,
+    Count,
+    Passage,
+    Place,
+    Tally,
+    Where,
+    tally,
+)
 from felix.dataplane.tables import CONDEMNED
 from felix.desired import ChainKey
 from felix.render.chains import PacketLog, Part
@@ -160,11 +174,12 @@ def _profiles(conclusions: Conclusions, found: Tally) -> list[Data]:
 
 
 def _place(conclusions: Conclusions, place: Place) -> Data:
-    endpoint = conclusions.endpoints.get(IfName(place.interface)) if place.kind == "workload" else None
+    name = IfName(place.interface)
+    endpoint = (conclusions.endpoints if place.kind == WORKLOAD else conclusions.host_endpoints).get(name)
     return {
         "kind": place.kind,
         "name": endpoint.name if endpoint else "",
-        "interface": place.interface,
+        "interface": "*" if name == ANY_INTERFACE else name,
         "direction": place.direction.value if place.direction else "",
         "note": place.note,
     }
@@ -175,17 +190,27 @@ def _endpoints(conclusions: Conclusions, found: Tally) -> list[Data]:
     for place, passage in sorted(found.places.items(), key=lambda item: _place_order(conclusions, item[0])):
         if place.kind == HOST:
             continue
-        line = _place(conclusions, place)
-        endpoint = conclusions.endpoints.get(IfName(place.interface))
-        if place.kind == "workload" and endpoint is not None:
-            direction = place.direction or Direction.INGRESS
-            line["addresses"] = sorted(str(net.network_address) for net in endpoint.addresses)
-            line["policies"] = [_who(policy) for tier in endpoint.tiers for policy in tier.of(direction)]
-            line["profiles"] = list(endpoint.profiles)
-        else:
-            line |= {"addresses": [], "policies": [], "profiles": []}
-        lines.append(line | _passage(passage))
+        tiers, profiles = _asked(conclusions, place)
+        endpoint = conclusions.endpoints.get(IfName(place.interface)) if place.kind == WORKLOAD else None
+        applying: Data = {
+            "addresses": sorted(str(net.network_address) for net in endpoint.addresses) if endpoint else [],
+            "policies": [_who(policy) for tier in tiers for policy in tier.of(place.direction or Direction.INGRESS)],
+            "profiles": list(profiles),
+        }
+        lines.append(_place(conclusions, place) | applying | _passage(passage))
     return lines
+
+
+def _asked(conclusions: Conclusions, place: Place) -> tuple[tuple[TierPolicies, ...], tuple[ProfileName, ...]]:
+    """Return the policies, by tier, and the profiles that the chain of a place asks."""
+    name = IfName(place.interface)
+    workload, host = conclusions.endpoints.get(name), conclusions.host_endpoints.get(name)
+    if place.kind == WORKLOAD:
+        return (workload.tiers, workload.profiles) if workload else ((), ())
+    if host is None:
+        return (), ()
+    by_note = {FORWARDED: host.forward, BEFORE_DNAT: host.pre_dnat, UNTRACKED: host.untracked}
+    return by_note.get(place.note, host.normal), () if place.note in by_note else host.profiles
 
 
 def _passage(passage: Passage) -> Data:
@@ -270,10 +295,13 @@ def in_order(conclusions: Conclusions) -> list[tuple[PolicyId, Rules]]:
     """Return the policies in the order in which packets meet them: by tier, then within it; ties by name."""
     tiers: list[Sequence[str]] = []
     within: list[Sequence[PolicyId]] = []
-    for endpoint in conclusions.endpoints.values():
-        if endpoint is not None:
-            tiers.append([tier.name for tier in endpoint.tiers])
-            within += [tier.of(direction) for tier in endpoint.tiers for direction in Direction]
+    asked = [endpoint.tiers for endpoint in conclusions.endpoints.values() if endpoint is not None]
+    for host in conclusions.host_endpoints.values():
+        if host is not None:
+            asked += [host.untracked, host.pre_dnat, host.normal, host.forward]
+    for each in asked:
+        tiers.append([tier.name for tier in each])
+        within += [tier.of(direction) for tier in each for direction in Direction]
     rules = {policy: of for policy, of in conclusions.policies.items() if of is not None}
     place = {tier: number for number, tier in enumerate(merged(tiers, sorted({of.tier for of in rules.values()})))}
     policies = [policy for policy in merged(within, sorted(rules)) if policy in rules]

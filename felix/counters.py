@@ -16,7 +16,15 @@ from felix.render.chains import Jump, PacketLog, Part, Rule, Verdict
 from felix.render.dispatch import FROM
 from felix.render.explained import Explained
 from felix.render.flowlog import Owner, chain_owners
-from felix.render.names import FROM_WORKLOAD, TO_WORKLOAD, endpoint_chain
+from felix.render.names import (
+    FORWARD_FROM_HOST,
+    FORWARD_TO_HOST,
+    FROM_HOST,
+    FROM_WORKLOAD,
+    TO_HOST,
+    TO_WORKLOAD,
+    endpoint_chain,
+)
 from kernel.xtables_counters import Counted, RuleCount
 from resources.names import ProfileName
 
@@ -56,7 +64,7 @@ class Where:
 class Place:
     """Whose chain: of an interface in one direction; the host itself has no interface.
 
-    `kind`: "workload", "host endpoint" or "host". `note`: which traffic of a host endpoint.
+    `kind`: WORKLOAD, HOST_ENDPOINT or HOST. `note`: which traffic of a host endpoint.
     """
 
     kind: str
@@ -65,7 +73,9 @@ class Place:
     note: str = ""
 
 
-HOST = "host"
+WORKLOAD, HOST_ENDPOINT, HOST = "workload", "host endpoint", "host"
+NORMAL, FORWARDED, BEFORE_DNAT, AFTER_NAT, UNTRACKED = "", "forwarded", "before DNAT", "after NAT", "untracked"
+"""Notes of host endpoints: whose policies a chain asks (felix.render.hosts)."""
 REFUSED = "refused"
 """Reason: the kernel refused the chain, and a DROP stands in its place."""
 
@@ -143,9 +153,14 @@ class _Tallying:
         self._condemned = condemned
         self._owners = chain_owners(conclusions.policies, conclusions.profiles)
         self._endpoints = {
-            endpoint_chain(prefix, name): Place("workload", direction, name)
+            ("filter", endpoint_chain(prefix, name)): Place(WORKLOAD, direction, name)
             for name in conclusions.endpoints
             for prefix, direction in ((TO_WORKLOAD, Direction.INGRESS), (FROM_WORKLOAD, Direction.EGRESS))
+        }
+        self._hosts = {
+            (table, endpoint_chain(prefix, name)): Place(HOST_ENDPOINT, direction, name, note)
+            for name in conclusions.host_endpoints
+            for table, prefix, direction, note in _HOST_ENDPOINT_CHAINS
         }
         self._users: dict[ChainKey, int] = {}
         for key, explained in chains.items():
@@ -187,13 +202,10 @@ class _Tallying:
         return [Count(one.packets, one.bytes) for one in seen]
 
     def _place(self, key: ChainKey) -> Place:
-        known = self._endpoints.get(key.chain)
+        chain = key.table, key.chain
+        known = self._endpoints.get(chain) or self._hosts.get(chain)
         if known is not None:
             return known
-        for prefix, direction, forwarded in _HOST_ENDPOINT_CHAINS:
-            if key.chain.startswith(prefix):
-                note = "forwarded" if forwarded else _TABLE_NOTES.get(key.table, "")
-                return Place("host endpoint", direction, key.chain.removeprefix(prefix), note)
         if "-wl-dispatch" in key.chain or key.chain.startswith((FROM_WORKLOAD, TO_WORKLOAD)):
             outward = key.chain.startswith((FROM.root, FROM_WORKLOAD))
             return Place(HOST, Direction.EGRESS if outward else Direction.INGRESS)
@@ -223,9 +235,10 @@ class _Tallying:
                         section.asked.append(_Asked(rule.target.chain, count))
                 case Part.POLICY if section is not None and isinstance(rule.target, Jump):
                     section.asked.append(_Asked(rule.target.chain, count))
-                case Part.ALLOWED if section is not None and section.asked:
-                    section.asked[-1].allowed = count
+                case Part.ALLOWED:
                     passage.allowed += count
+                    if section is not None and section.asked:
+                        section.asked[-1].allowed = count
                 case Part.END_OF_TIER if section is not None:
                     section.ended = count
                     passage.drop(Where(Part.END_OF_TIER.name, self._tier(section)), count)
@@ -242,7 +255,11 @@ class _Tallying:
         return next((owner.tier for owner in owners if owner is not None), "")
 
     def _close(self, key: ChainKey, section: _Section | None, went_on: Count | None, passage: Passage) -> None:
-        """Find out what the rules of a section denied; `went_on`: what came to the next one, if that is counted."""
+        """Find out what the rules of a section denied; `went_on`: what came to the next one, if that is counted.
+
+        Where it is not (a tier of a host endpoint that is the last), and a policy both denies and passes, only its own
+        counters tell, and only if nobody else asks it.
+        """
         if section is None:
             return
         denied: list[tuple[_Asked, Count]] = []
@@ -264,26 +281,41 @@ class _Tallying:
             elif left.packets:
                 owners = [self._owners[asked.chain] for asked in unclear]
                 passage.drop(Where("rule", owners[0].tier, tuple(owner.who for owner in owners)), left)
+        elif unclear:
+            own = [asked for asked in unclear if self._is_own(key, asked.chain)]
+            denied += ((asked, self._denied_by(key, asked.chain)) for asked in own)
         for asked, count in denied:
             self._blame(key, asked, count, passage)
 
     def _blame(self, key: ChainKey, asked: _Asked, count: Count, passage: Passage) -> None:
         """Name the rules of a policy or profile that denied; the one rule, if that can be told."""
-        owner, asked_key = self._owners[asked.chain], ChainKey(key.version, key.table, asked.chain)
-        explained = self._chains[asked_key]
-        counts = self._counts(asked_key, explained) or [NOTHING] * len(explained.rules)
-        of_rule = {
-            rule.stands_for.number: one
-            for rule, one in zip(explained.rules, counts, strict=True)
-            if isinstance(rule.stands_for, PolicyRule)
-            and rule.stands_for.action is Action.DENY
-            and not isinstance(rule.target, PacketLog)
-        }
-        if len(of_rule) > 1 and self._users[asked_key] == 1 and sum(of_rule.values(), NOTHING) == count:
+        owner, of_rule = self._owners[asked.chain], self._denies(key, asked.chain)
+        is_own = self._is_own(key, asked.chain)
+        if len(of_rule) > 1 and is_own and sum(of_rule.values(), NOTHING) == count:
             for number, one in of_rule.items():
                 passage.drop(Where("rule", owner.tier, (owner.who,), (number,)), one)
         else:
             passage.drop(Where("rule", owner.tier, (owner.who,), tuple(of_rule)), count)
+
+    def _denies(self, key: ChainKey, chain: str) -> dict[int, Count]:
+        """Return what each Deny of a policy or profile counted, by its number."""
+        asked = ChainKey(key.version, key.table, chain)
+        explained = self._chains[asked]
+        counts = self._counts(asked, explained) or [NOTHING] * len(explained.rules)
+        return {
+            rule.stands_for.number: count
+            for rule, count in zip(explained.rules, counts, strict=True)
+            if isinstance(rule.stands_for, PolicyRule)
+            and rule.stands_for.action is Action.DENY
+            and not isinstance(rule.target, PacketLog)
+        }
+
+    def _denied_by(self, key: ChainKey, chain: str) -> Count:
+        return sum(self._denies(key, chain).values(), NOTHING)
+
+    def _is_own(self, key: ChainKey, chain: str) -> bool:
+        """Whether no other chain asks this policy or profile."""
+        return self._users.get(ChainKey(key.version, key.table, chain)) == 1
 
     def _actions(self, key: ChainKey, chain: str) -> set[Action]:
         explained = self._chains.get(ChainKey(key.version, key.table, chain))
@@ -293,10 +325,12 @@ class _Tallying:
 
 
 _HOST_ENDPOINT_CHAINS = (
-    ("cali-fhfw-", Direction.INGRESS, True),
-    ("cali-thfw-", Direction.EGRESS, True),
-    ("cali-fh-", Direction.INGRESS, False),
-    ("cali-th-", Direction.EGRESS, False),
+    ("filter", FROM_HOST, Direction.INGRESS, NORMAL),
+    ("filter", TO_HOST, Direction.EGRESS, NORMAL),
+    ("filter", FORWARD_FROM_HOST, Direction.INGRESS, FORWARDED),
+    ("filter", FORWARD_TO_HOST, Direction.EGRESS, FORWARDED),
+    ("mangle", FROM_HOST, Direction.INGRESS, BEFORE_DNAT),
+    ("mangle", TO_HOST, Direction.EGRESS, AFTER_NAT),
+    ("raw", FROM_HOST, Direction.INGRESS, UNTRACKED),
+    ("raw", TO_HOST, Direction.EGRESS, UNTRACKED),
 )
-"""Beginnings of the chains of host endpoints, and whether they are for forwarded packets (reference felix.md 3.9)."""
-_TABLE_NOTES = {"mangle": "before DNAT", "raw": "untracked"}
