@@ -41,6 +41,7 @@ from resources.typed_sync import TypedChange, TypedReader
 DATASTORE, DATAPLANE = "the datastore", "the dataplane to be written"
 REPAIR_SECONDS = 0.5
 """Rules that somebody else changed are read back at once, but no more often than this."""
+POLICIES = ("globalnetworkpolicies", "networkpolicies")
 RESTART_STATUS = 129
 """Exit status that means: start me again with the new settings (reference felix.md 5)."""
 READY_FLAG = ResourceKey(CLUSTER_INFORMATION.plural, CLUSTER_INFORMATION_NAME)
@@ -265,7 +266,8 @@ class Agent:
 
     def _take(self, change: TypedChange) -> None:
         if change.bad is not None:
-            effect = "a Deny stands in its place" if change.value is not None else "it is skipped"
+            stands = "a Deny" if change.key.plural in POLICIES else "what can be read of it, and nothing open,"
+            effect = f"{stands} stands in its place" if change.value is not None else "it is skipped"
             self._log.error("record.unreadable", key=str(change.key), error=str(change.bad), effect=effect)
         if change.key == READY_FLAG:
             self._take_ready_flag(change.value)
