@@ -70,6 +70,7 @@ class Felix:
             build=self._dataplane,
             follow=self._follow,
             read_links=self._links.links,
+            read_addresses=self._links.addresses,
             health=self._health,
             end=self.end,
             monotonic=time.monotonic,
