@@ -3,6 +3,7 @@
 import errno
 import ipaddress
 import json
+import re
 
 import pytest
 
@@ -455,3 +456,17 @@ class TestCost:
         [event] = running.events("dataplane.applied")
         assert (event["sets"], event["chains"], event["failed"]) == (1, 2, 0)
         assert "routes" not in event
+
+    def test_a_thousand_sets_that_nobody_wants_any_more_go_in_seconds(self, running: FelixAgent) -> None:
+        deny = [rule("Deny", source=EntityRule(selector=f"role == 'r{n}'")) for n in range(1000)]
+        key, many = policy("p", "has(net)", deny)
+        running.put((key, many))
+        assert len(running.host.kernel.sets.members) > 1000
+        running.remove(key)
+        running.later(5.0)
+        assert not any("cali40s:" in name for name in running.host.kernel.sets.members.keys() - kept(running))
+
+
+def kept(felix: FelixAgent) -> set[str]:
+    """The sets that rules name."""
+    return {name for rules in chains(felix).values() for text in rules for name in re.findall(r"cali40\S+", text)}
