@@ -332,6 +332,13 @@ class FelixLab:
             self.remove(key)
         self.workloads.pop(name).close()
 
+    def forget_flows(self) -> None:
+        """Make every host forget the connections of workloads, so that what a test let in is not answered later."""
+        addresses = [str(address) for made in self.workloads.values() for address in made.addresses]
+        lines = [f"conntrack -D {way} {address}" for address in addresses for way in ("-s", "-d")]
+        for host in self.hosts:
+            host.run("; ".join(lines), check=False)
+
     # -- who reaches whom
 
     def open_pairs(
