@@ -88,6 +88,12 @@ def test_policies_elsewhere_are_pointed_at(calicoctl: Calicoctl) -> None:
     assert calicoctl("get", "policy", "-A").out == "NAMESPACE    NAME   TIER      \nlibnetwork   a      default   \n\n"
 
 
+def test_one_of_all_namespaces_cannot_be_asked_for_by_name(calicoctl: Calicoctl) -> None:
+    ran = calicoctl("get", "np", "a", "-A")
+    assert ran.exit == 1
+    assert "cannot use --all-namespace flag for getting a single resource" in ran.err
+
+
 @pytest.mark.parametrize("verb", ["get", "delete"])
 def test_what_has_the_name_elsewhere_is_pointed_at(calicoctl: Calicoctl, verb: str) -> None:
     allow = {"ingress": [{"action": "Allow"}]}
