@@ -54,14 +54,21 @@ class IPSet:
     type: str
     version: int
     members: frozenset[str]
+    adds_late: bool = field(default=False, compare=False)
+    removes_late: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class SetChange:
-    """Members that came and went of a set that stays."""
+    """Members that came and went of a set that stays.
+
+    `adds_late`, `removes_late`: to be written after the rules of the same update (felix.calc.model.members_order).
+    """
 
     added: frozenset[str]
     removed: frozenset[str]
+    adds_late: bool = field(default=False, compare=False)
+    removes_late: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ after the store is in sync.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from felix.calc.graph import Conclusions, Graph
+from felix.calc.graph import Conclusions, Graph, Whole
 from felix.calc.model import MembersChange
 from felix.calc.parameters import Parameters
 from felix.desired import Desired, IPSet, Update
@@ -68,6 +68,10 @@ class Pipeline:
         self._versions = versions
         update = self._renderer.render(conclusions)
         return replace(update, sets={**removed, **update.sets}) if removed else update
+
+    def whole(self) -> Whole:
+        """Return everything that is concluded, as of the last flush: policy as data."""
+        return self._graph.whole()
 
     def desired(self) -> Desired:
         """Return the whole desired state, as of the last flush."""

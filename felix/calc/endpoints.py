@@ -8,14 +8,20 @@ only the dataplane knows (reference felix.md 2.4).
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from felix.calc.labels import Labels, interned
+from felix.calc.rules import NAMESPACE_LABEL, NAMESPACE_PREFIX, SERVICE_ACCOUNT_PREFIX
 from resources.datastore.keys import ResourceKey
 from resources.errors import Rejected
 from resources.kinds.workloadendpoint import EndpointPort, WorkloadEndpoint
 from resources.names import INTERFACE_REGEX, IfName, IPNetwork, ProfileName
+
+CONTAINER = "docker.projectcalico.org/container"
+"""Annotation that Docker's driver writes: the container's name."""
+ENDPOINT_SHORT = 12
+"""So many characters of Docker's endpoint id tell it from the others."""
 
 _MAC = re.compile(r"([0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}\Z")
 _PORT_PROTOCOLS = {"tcp": "tcp", "6": "tcp", "udp": "udp", "17": "udp", "sctp": "sctp", "132": "sctp"}
@@ -36,13 +42,15 @@ class DeclaredPort:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What any endpoint contributes to sets: addresses as ipset writes them, without prefix length."""
+    """What any endpoint or network set contributes to sets: addresses and networks as ipset writes them."""
 
     labels: Labels
     profiles: tuple[ProfileName, ...]
     ipv4: tuple[str, ...]
     ipv6: tuple[str, ...]
     ports: tuple[DeclaredPort, ...]
+    doubtful: bool = False
+    """Something that it was to contribute cannot be read."""
 
     def addresses(self, version: int) -> tuple[str, ...]:
         return self.ipv4 if version == 4 else self.ipv6
@@ -62,6 +70,7 @@ class Local:
     mac: str | None
     profiles: tuple[ProfileName, ...]
     spoofed_sources: tuple[IPNetwork, ...]
+    name: str
 
 
 def read_member(endpoint: WorkloadEndpoint) -> Member:
@@ -72,11 +81,11 @@ def read_member(endpoint: WorkloadEndpoint) -> Member:
     """
     networks = _single_addresses(endpoint)
     return Member(
-        labels=interned(endpoint.metadata.labels),
-        profiles=_profiles(endpoint),
+        labels=own_labels(endpoint.metadata.labels, endpoint.metadata.namespace),
+        profiles=distinct_profiles(endpoint.spec.profiles),
         ipv4=tuple(str(net.network_address) for net in networks if net.version == 4),
         ipv6=tuple(str(net.network_address) for net in networks if net.version == 6),
-        ports=tuple(_declared(port) for port in endpoint.spec.ports if port.name),
+        ports=tuple(declared_port(port) for port in endpoint.spec.ports if port.name),
     )
 
 
@@ -97,15 +106,37 @@ def read_local(key: ResourceKey, endpoint: WorkloadEndpoint) -> Local:
         interface=endpoint.interface,
         networks=frozenset(_single_addresses(endpoint)),
         mac=spec.mac.replace("-", ":").lower() or None,
-        profiles=_profiles(endpoint),
+        profiles=distinct_profiles(spec.profiles),
         spoofed_sources=tuple(
             ipaddress.ip_network(text, strict=False) for text in spec.allow_spoofed_source_prefixes
         ),
+        name=_called(endpoint, workload),
     )
 
 
-def _profiles(endpoint: WorkloadEndpoint) -> tuple[ProfileName, ...]:
-    return tuple(dict.fromkeys(ProfileName(name) for name in endpoint.spec.profiles))
+def own_labels(labels: Mapping[str, str], namespace: str) -> Labels:
+    """Return the labels of an endpoint or network set that selectors see.
+
+    The namespace is that of its key ("" for none), whatever the labels say; what a namespace or service account would
+    hand down cannot be claimed by a label of one's own (reference resources.md 7.2).
+    """
+    forged = [key for key in labels if key.startswith((NAMESPACE_PREFIX, SERVICE_ACCOUNT_PREFIX))]
+    if forged or labels.get(NAMESPACE_LABEL, "") != namespace:
+        labels = {key: value for key, value in labels.items() if key not in forged and key != NAMESPACE_LABEL}
+        if namespace:
+            labels[NAMESPACE_LABEL] = namespace
+    return interned(labels)
+
+
+def distinct_profiles(names: Iterable[str]) -> tuple[ProfileName, ...]:
+    return tuple(dict.fromkeys(ProfileName(name) for name in names))
+
+
+def _called(endpoint: WorkloadEndpoint, workload: str) -> str:
+    """Return what people call it: its container; its workload, unless all of Docker's are called alike."""
+    spec = endpoint.spec
+    container = endpoint.metadata.annotations.get(CONTAINER)
+    return container or (workload if workload != spec.orchestrator else "") or spec.endpoint[:ENDPOINT_SHORT]
 
 
 def _single_addresses(endpoint: WorkloadEndpoint) -> list[IPNetwork]:
@@ -120,7 +151,12 @@ def _single_addresses(endpoint: WorkloadEndpoint) -> list[IPNetwork]:
     return list(networks)
 
 
-def _declared(port: EndpointPort) -> DeclaredPort:
+def declared_port(port: EndpointPort) -> DeclaredPort:
+    """Return a port that an endpoint declares.
+
+    Raises:
+        EndpointUnusable: its protocol has no ports, or its number is none.
+    """
     protocol = _PORT_PROTOCOLS.get(str(port.protocol).lower())
     if protocol is None or not 1 <= port.port <= 65535:
         raise EndpointUnusable(f"port {port.name!r} with protocol {port.protocol} and number {port.port}")

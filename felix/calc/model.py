@@ -69,6 +69,18 @@ def named_port_set(selector: Selector, port: NamedPort) -> SetSpec:
     return SetSpec("n:" + base64.urlsafe_b64encode(hashlib.sha224(text).digest()).decode().rstrip("="), selector, port)
 
 
+class Growth(enum.Flag):
+    """What a new member of a set does to what passes, by the rules that name the set."""
+
+    OPENS = enum.auto()
+    """More may pass: an Allow asks for members."""
+    CLOSES = enum.auto()
+    """Less may pass: a Deny asks for members."""
+
+
+NO_GROWTH = Growth(0)
+
+
 PortRange = tuple[int, int]
 """First and last port, both included."""
 
@@ -111,6 +123,8 @@ class PolicyRule:
     """
 
     action: Action
+    number: int = 0
+    """Its place in the list of the record, from 1; 0: no rule of the record, but what stands for all of it."""
     versions: tuple[int, ...] = (4, 6)
     protocol: str | None = None
     not_protocol: str | None = None
@@ -121,12 +135,39 @@ class PolicyRule:
     annotations: tuple[tuple[str, str], ...] = ()
 
     @property
+    def sides(self) -> tuple[Side, Side]:
+        return self.source, self.destination
+
+    @property
     def all_sets(self) -> tuple[SetSpec, ...]:
         return self.source.all_sets + self.destination.all_sets
+
+    def growth(self, *, negated: bool) -> Growth:
+        """Return what a new member of a set does that the rule asks for, or (`negated`) refuses."""
+        match self.action:
+            case Action.ALLOW:
+                return Growth.CLOSES if negated else Growth.OPENS
+            case Action.DENY:
+                return Growth.OPENS if negated else Growth.CLOSES
+            case Action.PASS:
+                return Growth.OPENS | Growth.CLOSES  # what comes later may allow or deny
+            case Action.LOG:
+                return NO_GROWTH
 
 
 DENY_ALL = PolicyRule(action=Action.DENY)
 ALLOW_ALL = PolicyRule(action=Action.ALLOW)
+
+
+class Stage(enum.Enum):
+    """When a policy is asked on a packet's way through the host (reference felix.md 3.9)."""
+
+    UNTRACKED = "doNotTrack"
+    """First of all, before connection tracking. What it allows is not tracked, so answers must be allowed too."""
+    PRE_DNAT = "preDNAT"
+    """Before destinations are translated; only what comes in."""
+    NORMAL = "normal"
+    """At the end of the way. All policies of workloads are of this stage, and profiles."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +176,9 @@ class Rules:
 
     ingress: tuple[PolicyRule, ...] | None
     egress: tuple[PolicyRule, ...] | None
+    stage: Stage = Stage.NORMAL
+    tier: str = ""
+    """The policy's tier; empty for a profile."""
 
     def of(self, direction: Direction) -> tuple[PolicyRule, ...] | None:
         return self.ingress if direction is Direction.INGRESS else self.egress
@@ -144,6 +188,19 @@ class Rules:
         """All sets that the rules mention, by id."""
         rules = (self.ingress or ()) + (self.egress or ())
         return {spec.id: spec for rule in rules for spec in rule.all_sets}
+
+    @property
+    def set_growth(self) -> dict[str, Growth]:
+        """What a new member of each set that the rules mention does, by the set's id."""
+        found: dict[str, Growth] = {}
+        for rule in (self.ingress or ()) + (self.egress or ()):
+            for side in (rule.source, rule.destination):
+                for specs, negated in (
+                    (side.sets + side.port_sets, False), (side.not_sets + side.not_port_sets, True)
+                ):  # fmt: skip
+                    for spec in specs:
+                        found[spec.id] = found.get(spec.id, NO_GROWTH) | rule.growth(negated=negated)
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,15 +228,75 @@ class LocalEndpoint:
     profiles: tuple[ProfileName, ...]
     spoofed_sources: tuple[IPNetwork, ...] = ()
     """Networks that it may send from beside its own addresses, if the host's settings agree."""
+    name: str = ""
+    """What people call it: the container's name, if that is known."""
+
+
+ANY_INTERFACE = IfName("any-interface-at-all")
+"""Stands for the interface of a host endpoint that is for all interfaces; longer than the name of any real one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalHostEndpoint:
+    """An interface of this host itself, with what applies to it in each of the four ways (reference felix.md 3.9).
+
+    Ingress is what comes in by the interface, egress what leaves by it. The failsafe ports come before all but
+    `forward`. An Allow of `untracked` or `pre_dnat` is final here: no other policy of a host endpoint is asked about
+    the packet that comes in, but the policy of a workload that it goes to is.
+
+    The endpoint behind ANY_INTERFACE is asked about every interface that has no endpoint of its own, those of workloads
+    included; but not in `normal` about what the host itself sends to its workloads.
+    """
+
+    name: str
+    """Of the record that the interface is served by."""
+    interface: IfName
+    profiles: tuple[ProfileName, ...]
+    """Asked last about what `normal` is asked about; if none decides: denied."""
+    untracked: tuple[TierPolicies, ...] = ()
+    """Both directions, forwarded or not; a tier that decides nothing passes. Never of ANY_INTERFACE."""
+    pre_dnat: tuple[TierPolicies, ...] = ()
+    """Ingress, forwarded or not; a tier that decides nothing passes."""
+    normal: tuple[TierPolicies, ...] = ()
+    """What the host's own processes send and get."""
+    forward: tuple[TierPolicies, ...] = ()
+    """What the host forwards. Where no tier has a policy about a direction: allowed."""
+
+    @property
+    def policies(self) -> frozenset[PolicyId]:
+        """All that is asked in any way."""
+        tiers = self.untracked + self.pre_dnat + self.normal + self.forward
+        return frozenset(policy for tier in tiers for policy in tier.ingress + tier.egress)
 
 
 @dataclass(frozen=True, slots=True)
 class MembersChange:
-    """A set's members that came and went, by address family; with `whole`, all members of a new set are `added`."""
+    """A set's members that came and went, by address family; with `whole`, all members of a new set are `added`.
+
+    `adds_late`, `removes_late`: to be written after the rules of the same flush, see `members_order`.
+    """
 
     added: Mapping[int, frozenset[str]]
     removed: Mapping[int, frozenset[str]]
     whole: bool = False
+    adds_late: bool = False
+    removes_late: bool = False
+
+
+def members_order(before: Growth, now: Growth) -> tuple[bool, bool]:
+    """Return whether members of a set are to come, and to go, after the rules of the same flush are written.
+
+    Sets and rules are not written at one stroke. Until the rules are there, the old ones meet the set as it is then:
+    what comes early must close by the old rules. Afterwards the new ones meet what was left: what is left for later
+    must open by the new rules. So nothing passes meanwhile that neither the old state nor the new one lets pass. (A set
+    that an Allow and a Deny name, before and after, has no safe order; a Deny then keeps its members the longer.)
+
+    Args:
+        before: by the rules of the last flush.
+        now: by the rules of this one.
+    """
+    adds_late = bool(before & Growth.OPENS) and not now & Growth.CLOSES
+    return adds_late, bool(before & Growth.CLOSES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

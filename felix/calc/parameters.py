@@ -364,6 +364,10 @@ class Parameters:
         "IptablesBackend", choice("Auto", "NFT", "Legacy"), "Auto", "Which rule tables of the kernel are used.",
         live=False,
     )
+    flow_logs: bool = _option(
+        "FlowLogsEnabled", boolean, False,
+        "Whether what ends a packet's way at a workload is handed to NFLOG: group 1 to it, group 2 from it.",
+    )
     features: tuple[tuple[str, bool], ...] = _option(
         "FeatureDetectOverride", _features, (), "What the tools can do, against what they say.", zero=()
     )

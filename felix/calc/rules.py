@@ -73,30 +73,47 @@ def read_rules(
     return rules, tuple(problems)
 
 
+def read_profile_rules(
+    ingress: Iterable[Rule] | None, egress: Iterable[Rule] | None
+) -> tuple[Rules, tuple[str, ...]]:
+    """Return the rules of a profile, as `read_rules` does.
+
+    A Pass there denies: the first match decides, and no tier follows that it could lead to.
+    """
+    rules, problems = read_rules(ingress, egress)
+    return Rules(ingress=_without_pass(rules.ingress), egress=_without_pass(rules.egress)), problems
+
+
+def _without_pass(rules: tuple[PolicyRule, ...] | None) -> tuple[PolicyRule, ...] | None:
+    if rules is None:
+        return None
+    return tuple(replace(rule, action=Action.DENY) if rule.action is Action.PASS else rule for rule in rules)
+
+
 def _read_list(
     direction: str, rules: Iterable[Rule] | None, namespace: str, problems: list[str]
 ) -> tuple[PolicyRule, ...] | None:
     if rules is None:
         return None
     read = []
-    for position, rule in enumerate(rules):
+    for number, rule in enumerate(rules, 1):
         try:
-            read.append(read_rule(rule, namespace))
+            read.append(read_rule(rule, namespace, number=number))
         except (ValueError, Rejected) as error:
-            closed = _closed(rule)
+            closed = _closed(rule, number)
             read += closed
             done = "everything that reaches it is denied" if closed else "it is left out"
-            problems.append(f"{direction} rule {position + 1} ({rule.action}) cannot be used, {done}: {error}")
+            problems.append(f"{direction} rule {number} ({rule.action}) cannot be used, {done}: {error}")
     return tuple(read)
 
 
-def _closed(rule: Rule) -> tuple[PolicyRule, ...]:
-    return () if rule.action in (Action.ALLOW.value, Action.LOG.value) else (DENY_ALL,)
+def _closed(rule: Rule, number: int) -> tuple[PolicyRule, ...]:
+    return () if rule.action in (Action.ALLOW.value, Action.LOG.value) else (replace(DENY_ALL, number=number),)
 
 
 def without_sets(rules: Rules, refused: frozenset[str]) -> Rules:
     """Return the rules with those that mention a refused set (by id) closed, as if they could not be read."""
-    return Rules(ingress=_without(rules.ingress, refused), egress=_without(rules.egress, refused))
+    return replace(rules, ingress=_without(rules.ingress, refused), egress=_without(rules.egress, refused))
 
 
 def _without(rules: tuple[PolicyRule, ...] | None, refused: frozenset[str]) -> tuple[PolicyRule, ...] | None:
@@ -107,12 +124,37 @@ def _without(rules: tuple[PolicyRule, ...] | None, refused: frozenset[str]) -> t
         if all(spec.id not in refused for spec in rule.all_sets):
             kept.append(rule)
         elif rule.action in (Action.DENY, Action.PASS):
-            kept.append(DENY_ALL)
+            kept.append(replace(DENY_ALL, number=rule.number))
     return tuple(kept)
 
 
-def read_rule(rule: Rule, namespace: str = "") -> PolicyRule:
-    """Return the meaning of one rule.
+def without_doubt(rules: Rules, doubtful: frozenset[str]) -> Rules:
+    """Return the rules so that a member that a doubtful set (by id) may lack opens nothing.
+
+    An Allow may ask for such a set and a Deny may refuse it: with one member less that closes. Anything else with it is
+    treated as if it could not be read.
+    """
+    return replace(rules, ingress=_undoubted(rules.ingress, doubtful), egress=_undoubted(rules.egress, doubtful))
+
+
+def _undoubted(rules: tuple[PolicyRule, ...] | None, doubtful: frozenset[str]) -> tuple[PolicyRule, ...] | None:
+    if rules is None:
+        return None
+    kept: list[PolicyRule] = []
+    for rule in rules:
+        asked = any(spec.id in doubtful for side in rule.sides for spec in side.sets + side.port_sets)
+        refused = any(spec.id in doubtful for side in rule.sides for spec in side.not_sets + side.not_port_sets)
+        if rule.action is Action.LOG or not (asked or refused):
+            kept.append(rule)
+        elif rule.action is Action.ALLOW:
+            kept += () if refused else (rule,)
+        else:
+            kept.append(replace(DENY_ALL, number=rule.number) if asked or rule.action is Action.PASS else rule)
+    return tuple(kept)
+
+
+def read_rule(rule: Rule, namespace: str = "", *, number: int = 0) -> PolicyRule:
+    """Return the meaning of one rule; `number`: its place in the record, from 1.
 
     Raises:
         RuleUnusable, SelectorError: it cannot be enforced as written.
@@ -132,6 +174,7 @@ def read_rule(rule: Rule, namespace: str = "") -> PolicyRule:
         not_protocol = None
     return PolicyRule(
         action=Action(rule.action),
+        number=number,
         versions=versions,
         protocol=protocol,
         not_protocol=not_protocol,
@@ -217,12 +260,17 @@ def _positive_selector(entity: EntityRule, namespace: str) -> Selector | None:
     if entity.namespace_selector:
         parts.append(namespace_selector(entity.namespace_selector))
     elif namespace and (entity.selector or entity.not_selector or entity.service_accounts):
-        parts.append(compiled(LabelTest(NAMESPACE_LABEL, Operator.EQUALS, (namespace,))))
+        parts.append(in_namespace(namespace))
     if entity.service_accounts is not None:
         parts += _service_accounts(entity.service_accounts)
     if entity.selector:
         parts.append(parse(entity.selector))
     return conjunction(*parts) if parts else None
+
+
+def in_namespace(namespace: str) -> Selector:
+    """Return the selector of what belongs to a namespace."""
+    return compiled(LabelTest(NAMESPACE_LABEL, Operator.EQUALS, (namespace,)))
 
 
 def namespace_selector(text: str) -> Selector:

@@ -1,7 +1,8 @@
 """The order of an apply, and what is left pending after it (reference felix.md 1.5; design: sets, tables, then routes).
 
 Additions go sets, tables, interfaces, routes; removals the other way round. So a packet meets an endpoint's chains
-before it can reach the endpoint, and a rule never names a set that is not there. The address families follow one
+before it can reach the endpoint, and a rule never names a set that is not there. Before the tables only those members
+of sets come and go that close something; those that open something follow the tables. The address families follow one
 another: one whose tables cannot be written stays closed and does not hold up the other.
 """
 
@@ -167,6 +168,7 @@ class Dataplane:
         written = [self._step(failed, f"table {key}", self._tables[key].apply) for key in keys]
         if not all(written):
             return False
+        self._step(failed, "set", lambda: self._sets.finish(version))
         self._step(failed, "setting", lambda: self._forward(version))
         if version == self._versions[0]:
             self._step(failed, "interface", self._interfaces.apply)

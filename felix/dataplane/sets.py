@@ -1,4 +1,8 @@
-"""Effector for IP sets: filled before the rules that ask for them, destroyed after (reference felix.md 1.5, 4.5)."""
+"""Effector for IP sets: filled before the rules that ask for them, destroyed after (reference felix.md 1.5, 4.5).
+
+Of a set that is there already only what closes is written before the rules, what opens after them: see
+`felix.calc.model.members_order`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +22,8 @@ DESTROYED_PER_ROUND = 50
 class _Set:
     spec: SetSpec
     members: set[str] = field(default_factory=set)
+    adds_late: bool = False
+    removes_late: bool = False
 
 
 class SetEffector:
@@ -45,7 +51,8 @@ class SetEffector:
                     self._touched[name] = None
                 case IPSet():
                     spec = SetSpec(name=name, type=change.type, version=change.version, maxelem=self._maxelem)
-                    self._desired[name] = _Set(spec, {_canonical(member) for member in change.members})
+                    members = {_canonical(member) for member in change.members}
+                    self._desired[name] = _Set(spec, members, change.adds_late, change.removes_late)
                     self._touched[name] = None
                 case SetChange():
                     self._change(name, change)
@@ -56,12 +63,15 @@ class SetEffector:
         removed = {_canonical(member) for member in change.removed}
         wanted.members -= removed
         wanted.members |= added
+        wanted.adds_late, wanted.removes_late = change.adds_late, change.removes_late
         touched = self._touched.setdefault(name, set())
         if touched is not None:
             touched |= added | removed
 
     def apply(self) -> dict[str, DataplaneError]:
-        """Make missing sets and bring members up to date; return what failed, by set. Destroys nothing.
+        """Make missing sets and bring members up to date, but for those that come or go late; destroy nothing.
+
+        Returns what failed, by set.
 
         Raises:
             DataplaneError: the sets cannot be read.
@@ -70,6 +80,7 @@ class SetEffector:
             self._read()
         deltas: list[SetDelta] = []
         rewrites: list[KernelSet] = []
+        late: dict[str, set[str] | None] = {}
         for name in sorted(self._touched):
             if (wanted := self._desired.get(name)) is None:
                 continue
@@ -78,12 +89,39 @@ class SetEffector:
                 rewrites.append(KernelSet(spec=wanted.spec, members=frozenset(wanted.members)))
                 continue
             add, remove = self._difference(wanted, there, self._touched[name])
+            if there is not None and ((add and wanted.adds_late) or (remove and wanted.removes_late)):
+                late[name] = self._touched[name]
+                add = frozenset() if wanted.adds_late else add
+                remove = frozenset() if wanted.removes_late else remove
             if there is None or add or remove:
                 deltas.append(SetDelta(spec=wanted.spec, add=add, remove=remove))
         failed = self._kernel.apply(deltas) if deltas else {}
         if rewrites:
             failed |= self._kernel.rewrite(rewrites)
         self._settle(deltas, rewrites, failed)
+        self._touched = late | dict.fromkeys(failed)
+        return failed
+
+    def finish(self, version: int) -> dict[str, DataplaneError]:
+        """Write the members of one address family that come and go late; return what failed, by set.
+
+        To be called when the rules are written.
+        """
+        deltas: list[SetDelta] = []
+        for name in sorted(self._touched):
+            wanted, there = self._desired.get(name), self._actual.get(name)
+            if wanted is None or there is None or wanted.spec.version != version or there.spec != wanted.spec:
+                continue
+            add, remove = self._difference(wanted, there, self._touched[name])
+            if add or remove:
+                deltas.append(SetDelta(spec=wanted.spec, add=add, remove=remove))
+        if not deltas:
+            return {}
+        failed = self._kernel.apply(deltas)
+        self._settle(deltas, [], failed)
+        for delta in deltas:
+            self._touched.pop(delta.spec.name)
+        self._touched |= dict.fromkeys(failed)
         return failed
 
     def sweep(self) -> dict[str, DataplaneError]:
@@ -137,8 +175,7 @@ class SetEffector:
             if rewritten.spec.name not in failed:
                 self._actual[rewritten.spec.name] = _Set(rewritten.spec, set(rewritten.members))
                 self.written += 1
-        self._touched = dict.fromkeys(failed)
-        self._resync_due = bool(failed)
+        self._resync_due = self._resync_due or bool(failed)
 
 
 def _canonical(member: str) -> str:

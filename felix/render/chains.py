@@ -1,9 +1,9 @@
 """Rules as values: conditions that must all hold, and a target. Writing them down is the back end's business."""
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from felix.calc.model import PortRange
+from felix.calc.model import PolicyRule, PortRange
 from resources.names import IPNetwork
 
 
@@ -157,6 +157,14 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
+class PacketLog:
+    """Hand the packet's beginning to who listens to the netlink log group (NFLOG)."""
+
+    group: int
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
 class Masquerade:
     ports: PortRange | None = None
     random: bool = True
@@ -169,7 +177,34 @@ class SourceNat:
     random: bool = True
 
 
-Target = Verdict | Jump | Goto | SetMark | ClearMark | Log | Masquerade | SourceNat
+Target = Verdict | Jump | Goto | SetMark | ClearMark | Log | PacketLog | Masquerade | SourceNat
+
+
+class Part(enum.Enum):
+    """What a rule of a chain is there for, as far as its counter tells people something."""
+
+    ESTABLISHED = "established"
+    """A flow that connection tracking knows is let through."""
+    INVALID = "invalid"
+    """A packet that connection tracking calls invalid is dropped."""
+    TUNNEL = "tunnel"
+    """A workload's own tunnel is dropped."""
+    TIER = "tier"
+    """Every packet that comes to a tier."""
+    POLICY = "policy"
+    """The jump to a policy's chain."""
+    ALLOWED = "allowed"
+    """The policy or profile that was asked last allowed the packet."""
+    END_OF_TIER = "end of tier"
+    PROFILE = "profile"
+    """The jump to a profile's chain."""
+    NO_PROFILE = "no profile"
+    UNKNOWN_INTERFACE = "unknown interface"
+    SPOOFED = "spoofed source"
+    TO_HOST = "to host"
+    """What becomes of a workload's packet to its own host that policy let pass."""
+    TUNNEL_IN = "tunnel in"
+    """IPIP from who is no host of the cluster is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +214,16 @@ class Rule:
     conditions: tuple[Condition, ...]
     target: Target
     comments: tuple[str, ...] = ()
+    stands_for: PolicyRule | Part | None = field(default=None, compare=False)
+    """What its counter counts (felix.counters): the packets that a policy's rule matched, or a step of an endpoint's
+    chain. No part of its text."""
 
 
-def rule(*conditions: Condition, to: Target, comment: str | None = None) -> Rule:
+def rule(
+    *conditions: Condition, to: Target, comment: str | None = None, stands_for: PolicyRule | Part | None = None
+) -> Rule:
     """Make a rule in one line of text."""
-    return Rule(conditions, to, () if comment is None else (comment,))
+    return Rule(conditions, to, () if comment is None else (comment,), stands_for)
 
 
 def marked(bit: int) -> MarkIs:

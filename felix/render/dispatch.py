@@ -9,7 +9,7 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from felix.render.chains import Goto, InInterface, OutInterface, Rule, Target, rule
+from felix.render.chains import Goto, InInterface, OutInterface, Part, Rule, Target, rule
 from felix.render.names import FROM_WORKLOAD, TO_WORKLOAD, endpoint_chain
 from resources.names import IfName
 
@@ -87,7 +87,7 @@ class Dispatch:
         if self._all or common != self._common:
             stale = set(children)
         changes: dict[str, list[Rule] | None] = {}
-        drop = rule(to=unknown, comment="Unknown interface")
+        drop = rule(to=unknown, comment="Unknown interface", stands_for=Part.UNKNOWN_INTERFACE)
         for side in sides:
             changes |= {side.child(beginning): None for beginning in self._children - children.keys()}
             for beginning in stale:

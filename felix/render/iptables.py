@@ -28,6 +28,7 @@ from felix.render.chains import (
     MarkIs,
     Masquerade,
     OutInterface,
+    PacketLog,
     Rule,
     SetMark,
     SourceNat,
@@ -39,6 +40,8 @@ from felix.render.names import rule_tags
 
 COMMENT_MAX = 255
 LOG_PREFIX_MAX = 29
+PACKET_LOG_BYTES = 80
+"""So much of a packet is handed on: the headers of IPv6 and TCP, with options."""
 PORT_SLOTS = 15
 APPENDS = "*appends*"
 """Rules that are appended to a kernel chain are hashed as if the chain had this at the end of its name."""
@@ -121,6 +124,8 @@ def _target(target: Target) -> str:
             return f"--jump MARK --set-mark 0/{bits:#x}"
         case Log(prefix):
             return f'--jump LOG --log-prefix "{prefix[: LOG_PREFIX_MAX - 2]}: " --log-level 5'
+        case PacketLog(group, prefix):
+            return f'--jump NFLOG --nflog-group {group} --nflog-prefix "{prefix}" --nflog-size {PACKET_LOG_BYTES}'
         case Masquerade(ports, random):
             return "--jump MASQUERADE" + _to_ports(ports) + _random(random)
         case SourceNat(address, ports, random):

@@ -49,9 +49,14 @@ def endpoint_chain(prefix: str, interface: IfName) -> str:
     return bounded_name(prefix, interface)
 
 
-def policy_chain(policy: PolicyId, direction: Direction) -> str:
+def policy_path(policy: PolicyId) -> str:
+    """Return ``gnp/name`` or ``np/namespace/name``."""
     parts = [_KIND_LETTERS[policy.kind], policy.namespace, policy.name]
-    return bounded_name(POLICY_PREFIX[direction], "/".join(part for part in parts if part))
+    return "/".join(part for part in parts if part)
+
+
+def policy_chain(policy: PolicyId, direction: Direction) -> str:
+    return bounded_name(POLICY_PREFIX[direction], policy_path(policy))
 
 
 def profile_chain(profile: ProfileName, direction: Direction) -> str:

@@ -22,7 +22,6 @@ from felix.render.chains import (
     Log,
     Rule,
     SetMark,
-    Target,
     Verdict,
     clear,
     mark,
@@ -30,6 +29,7 @@ from felix.render.chains import (
     rule,
     unmarked,
 )
+from felix.render.flowlog import Owner, rule_log
 from felix.render.iptables import PORT_SLOTS
 from felix.render.names import set_name
 from resources.names import IPNetwork
@@ -49,12 +49,18 @@ class _Block:
     negated: bool
 
 
-def chain_rules(rules: Iterable[PolicyRule], title: str, version: int, parameters: Parameters) -> list[Rule]:
-    """Return the chain of a policy or profile in one direction; its first rule carries the title."""
+def chain_rules(
+    rules: Iterable[PolicyRule], title: str, version: int, parameters: Parameters, owner: Owner | None = None
+) -> list[Rule]:
+    """Return the chain of a policy or profile in one direction; its first rule carries the title.
+
+    What ends a packet's way is logged in the name of the owner, if the settings say so.
+    """
     rendered: list[Rule] = []
+    logged = owner if parameters.flow_logs else None
     for policy_rule in rules:
         if version in policy_rule.versions:
-            rendered += rule_rules(policy_rule, version, parameters)
+            rendered += rule_rules(policy_rule, version, parameters, logged)
     while rendered and rendered[-1].target is Verdict.RETURN:
         rendered.pop()  # the end of the chain returns by itself
     if rendered:
@@ -62,8 +68,10 @@ def chain_rules(rules: Iterable[PolicyRule], title: str, version: int, parameter
     return rendered
 
 
-def rule_rules(policy_rule: PolicyRule, version: int, parameters: Parameters) -> list[Rule]:
-    """Return what one policy rule becomes in one family."""
+def rule_rules(
+    policy_rule: PolicyRule, version: int, parameters: Parameters, logged: Owner | None = None
+) -> list[Rule]:
+    """Return what one policy rule becomes in one family. One of them counts what it matched: it stands for the rule."""
     marks = parameters.marks
     conditions, blocks = _conditions(policy_rule, version)
     helpers = _block_rules(blocks, marks)
@@ -73,20 +81,20 @@ def rule_rules(policy_rule: PolicyRule, version: int, parameters: Parameters) ->
     match_ = tuple(conditions)
     match policy_rule.action:
         case Action.ALLOW:
-            acted = _marked_then(match_, marks.accept, Verdict.RETURN, comments)
+            bit, target = marks.accept, Verdict.RETURN
         case Action.PASS:
-            acted = _marked_then(match_, marks.passed, Verdict.RETURN, comments)
+            bit, target = marks.passed, Verdict.RETURN
         case Action.DENY:
-            acted = _marked_then(match_, marks.drop, Verdict(parameters.filter_deny_action.value), comments)
+            bit, target = marks.drop, Verdict(parameters.filter_deny_action.value)
         case Action.LOG:
-            acted = [Rule(match_, Log(parameters.log_prefix), comments)]
+            return [*helpers, Rule(match_, Log(parameters.log_prefix), comments, policy_rule)]
         case _:
             assert_never(policy_rule.action)
-    return helpers + acted
-
-
-def _marked_then(match_: tuple[Condition, ...], bit: int, target: Target, comments: tuple[str, ...]) -> list[Rule]:
-    return [Rule(match_, mark(bit), comments), rule(marked(bit), to=target)]
+    acted = [Rule(match_, mark(bit), comments, policy_rule)]
+    if logged is not None:
+        log = rule_log(logged, policy_rule.action, policy_rule.number)
+        acted.append(rule(marked(bit), to=log, stands_for=policy_rule))
+    return [*helpers, *acted, rule(marked(bit), to=target)]
 
 
 def _conditions(policy_rule: PolicyRule, version: int) -> tuple[list[Condition], list[_Block]]:

@@ -5,6 +5,7 @@ changes; nobody else's. Chains that come out as they were are not handed on.
 """
 
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 from felix.calc.graph import Conclusions
@@ -13,6 +14,7 @@ from felix.calc.parameters import Parameters
 from felix.desired import Chain, ChainKey, IPSet, KernelChain, LocalInterface, SetChange, Update
 from felix.render import dispatch
 from felix.render.chains import Rule
+from felix.render.flowlog import Owner
 from felix.render.iptables import render_chain, render_kernel_chain
 from felix.render.names import (
     FROM_WORKLOAD,
@@ -124,22 +126,23 @@ class Renderer:
         for policy, rules in policies.items():
             for direction in Direction:
                 title = f"{policy.kind} {'/'.join(filter(None, (policy.namespace, policy.name)))} {direction.value}"
-                self._rules_chain(policy_chain(policy, direction), title, rules, direction)
+                owner = Owner(direction, policy, rules.tier if rules else "")
+                self._rules_chain(policy_chain(policy, direction), title, rules, owner)
 
     def _render_profiles(self, profiles: Mapping[ProfileName, Rules | None]) -> None:
         for profile, rules in profiles.items():
             for direction in Direction:
                 title = f"Profile {profile} {direction.value}"
-                self._rules_chain(profile_chain(profile, direction), title, rules, direction)
+                self._rules_chain(profile_chain(profile, direction), title, rules, Owner(direction, profile))
 
-    def _rules_chain(self, chain: str, title: str, rules: Rules | None, direction: Direction) -> None:
-        of_direction = rules.of(direction) if rules else None
+    def _rules_chain(self, chain: str, title: str, rules: Rules | None, owner: Owner) -> None:
+        of_direction = rules.of(owner.direction) if rules else None
         for version in self._parameters.versions:
             key = ChainKey(version, "filter", chain)
             if of_direction is None:
                 self._drop_chain(key)
             else:
-                self._put(key, chain_rules(of_direction, title, version, self._parameters))
+                self._put(key, chain_rules(of_direction, title, version, self._parameters, owner))
 
     def _render_endpoints(self, endpoints: Mapping[IfName, LocalEndpoint | None]) -> None:
         for name, endpoint in endpoints.items():
@@ -200,9 +203,15 @@ class Renderer:
                 if change is None:
                     yield name, None
                 elif change.whole:
-                    yield name, member_set(specs[set_id], version, change.added[version])
+                    whole = member_set(specs[set_id], version, change.added[version])
+                    yield name, replace(whole, adds_late=change.adds_late, removes_late=change.removes_late)
                 elif change.added[version] or change.removed[version]:
-                    yield name, SetChange(change.added[version], change.removed[version])
+                    yield name, SetChange(
+                        change.added[version],
+                        change.removed[version],
+                        adds_late=change.adds_late,
+                        removes_late=change.removes_late,
+                    )
 
     def _changed_fixed_sets(self, surroundings: Surroundings) -> dict[str, IPSet | SetChange | None]:
         wanted: dict[str, frozenset[str]] = {}

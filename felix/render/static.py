@@ -23,6 +23,7 @@ from felix.render.chains import (
     Jump,
     Masquerade,
     OutInterface,
+    Part,
     Rule,
     SourceNat,
     SourceNotRoutedBack,
@@ -123,7 +124,7 @@ def _raw(parameters: Parameters) -> TableChains:
     prerouting += [rule(InInterface(name), to=mark(marks.scratch0)) for name in _workload_interfaces(parameters)]
     prerouting += [
         rule(marked(marks.scratch0), to=Jump("cali-rpf-skip")),
-        rule(marked(marks.scratch0), SourceNotRoutedBack(), to=Verdict.DROP),
+        rule(marked(marks.scratch0), SourceNotRoutedBack(), to=Verdict.DROP, stands_for=Part.SPOOFED),
         rule(unmarked(marks.scratch0), to=Jump("cali-from-host-endpoint")),
         rule(marked(marks.accept), to=Verdict.ACCEPT),
     ]
@@ -233,7 +234,12 @@ def _input(parameters: Parameters, ipip: bool) -> list[Rule]:
             rule(
                 encapsulated, hosts, IsLocal(End.DESTINATION), to=allow, comment="Allow IPIP packets from Calico hosts"
             ),
-            rule(encapsulated, to=Verdict.DROP, comment="Drop IPIP packets from non-Calico hosts"),
+            rule(
+                encapsulated,
+                to=Verdict.DROP,
+                comment="Drop IPIP packets from non-Calico hosts",
+                stands_for=Part.TUNNEL_IN,
+            ),
         ]
     rules += [rule(InInterface(name), to=Goto("cali-wl-to-host")) for name in _workload_interfaces(parameters)]
     return [
@@ -256,7 +262,7 @@ def _workload_to_host(version: int, parameters: Parameters) -> list[Rule]:
     return [
         *rules,
         rule(to=Jump(dispatch.FROM.root)),
-        rule(to=target, comment="Configured DefaultEndpointToHostAction"),
+        rule(to=target, comment="Configured DefaultEndpointToHostAction", stands_for=Part.TO_HOST),
     ]
 
 

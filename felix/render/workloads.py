@@ -8,6 +8,7 @@ from felix.render.chains import (
     InPorts,
     InState,
     Jump,
+    Part,
     Rule,
     Verdict,
     clear,
@@ -16,6 +17,7 @@ from felix.render.chains import (
     rule,
     unmarked,
 )
+from felix.render.flowlog import end_of_tier_log, no_profile_log
 from felix.render.names import policy_chain, profile_chain
 
 IPIP_PROTOCOL = "4"
@@ -32,12 +34,25 @@ def endpoint_rules(endpoint: LocalEndpoint, direction: Direction, parameters: Pa
     for tier in endpoint.tiers:
         if policies := tier.of(direction):
             rules += _tier(
-                tier.name, [policy_chain(policy, direction) for policy in policies], tier.default_action, parameters
+                tier.name,
+                [policy_chain(policy, direction) for policy in policies],
+                tier.default_action,
+                direction,
+                parameters,
             )
     for profile in endpoint.profiles:
-        rules.append(rule(to=Jump(profile_chain(profile, direction))))
-        rules.append(rule(marked(marks.accept), to=Verdict.RETURN, comment="Return if profile accepted"))
-    rules.append(rule(to=denied(parameters), comment="Drop if no profiles matched"))
+        rules.append(rule(to=Jump(profile_chain(profile, direction)), stands_for=Part.PROFILE))
+        rules.append(
+            rule(
+                marked(marks.accept),
+                to=Verdict.RETURN,
+                comment="Return if profile accepted",
+                stands_for=Part.ALLOWED,
+            )
+        )
+    if parameters.flow_logs:
+        rules.append(rule(to=no_profile_log(direction), stands_for=Part.NO_PROFILE))
+    rules.append(rule(to=denied(parameters), comment="Drop if no profiles matched", stands_for=Part.NO_PROFILE))
     return rules
 
 
@@ -50,9 +65,10 @@ def _connections(parameters: Parameters) -> list[Rule]:
     rules = []
     if parameters.filter_allow_action is AllowAction.RETURN:
         rules.append(rule(InState("RELATED,ESTABLISHED"), to=mark(parameters.marks.accept)))
-    rules.append(rule(InState("RELATED,ESTABLISHED"), to=Verdict(parameters.filter_allow_action.value)))
+    allow = Verdict(parameters.filter_allow_action.value)
+    rules.append(rule(InState("RELATED,ESTABLISHED"), to=allow, stands_for=Part.ESTABLISHED))
     if not parameters.skip_invalid_check:
-        rules.append(rule(InState("INVALID"), to=Verdict.DROP))
+        rules.append(rule(InState("INVALID"), to=Verdict.DROP, stands_for=Part.INVALID))
     return rules
 
 
@@ -66,6 +82,7 @@ def _no_tunnels(parameters: Parameters) -> list[Rule]:
                 InPorts(End.DESTINATION, ((parameters.vxlan_port, parameters.vxlan_port),)),
                 to=denied(parameters),
                 comment="Drop VXLAN encapped packets originating in workloads",
+                stands_for=Part.TUNNEL,
             )
         )
     if not parameters.ipip_from_workloads:
@@ -74,23 +91,37 @@ def _no_tunnels(parameters: Parameters) -> list[Rule]:
                 HasProtocol(IPIP_PROTOCOL),
                 to=denied(parameters),
                 comment="Drop IPinIP encapped packets originating in workloads",
+                stands_for=Part.TUNNEL,
             )
         )
     return rules
 
 
-def _tier(name: str, chains: list[str], default_action: Action, parameters: Parameters) -> list[Rule]:
+def _tier(
+    name: str, chains: list[str], default_action: Action, direction: Direction, parameters: Parameters
+) -> list[Rule]:
     marks = parameters.marks
-    rules = [rule(to=clear(marks.passed), comment=f"Start of tier {name}")]
+    rules = [rule(to=clear(marks.passed), comment=f"Start of tier {name}", stands_for=Part.TIER)]
     for chain in chains:
-        rules.append(rule(unmarked(marks.passed), to=Jump(chain)))
-        rules.append(rule(marked(marks.accept), to=Verdict.RETURN, comment="Return if policy accepted"))
+        rules.append(rule(unmarked(marks.passed), to=Jump(chain), stands_for=Part.POLICY))
+        rules.append(
+            rule(
+                marked(marks.accept),
+                to=Verdict.RETURN,
+                comment="Return if policy accepted",
+                stands_for=Part.ALLOWED,
+            )
+        )
+    if parameters.flow_logs:
+        log = end_of_tier_log(name, default_action, direction)
+        rules.append(rule(unmarked(marks.passed), to=log, stands_for=Part.END_OF_TIER))
     if default_action is not Action.PASS:
         rules.append(
             rule(
                 unmarked(marks.passed),
                 to=denied(parameters),
                 comment=f"End of tier {name}. Drop if no policies passed packet",
+                stands_for=Part.END_OF_TIER,
             )
         )
     return rules

@@ -16,14 +16,18 @@ from resources.datastore.store import KeyValue, Lost, Store, Transaction
 from resources.errors import AlreadyExists, DoesNotExist, OperationNotSupported, UpdateConflict
 from resources.invalid import InvalidResource
 from resources.kinds.base import Kind, Problem, R
-from resources.kinds.globalnetworkpolicy import KIND as POLICY
-from resources.kinds.globalnetworkpolicy import NAME_ANNOTATION, GlobalNetworkPolicy
+from resources.kinds.globalnetworkpolicy import KIND as GLOBAL_POLICY
+from resources.kinds.networkpolicy import KIND as POLICY
+from resources.kinds.networkpolicy import NetworkPolicy
 from resources.kinds.node import KIND as NODE
 from resources.kinds.node import Node
+from resources.kinds.policy import KUBERNETES_PREFIX, NAME_ANNOTATION, P
 from resources.kinds.pool import KIND as POOL
 from resources.kinds.pool import IPPool
 from resources.kinds.profile import DEFAULT_ALLOW, Profile, default_allow
 from resources.kinds.profile import KIND as PROFILE
+from resources.kinds.stagedglobalnetworkpolicy import KIND as STAGED_GLOBAL_POLICY
+from resources.kinds.stagednetworkpolicy import KIND as STAGED_POLICY
 from resources.kinds.tier import BUILT_IN, DEFAULT_TIER, Tier
 from resources.kinds.tier import KIND as TIER
 from resources.names import IPAddress, IPNetwork, NodeName, parse_network
@@ -33,6 +37,7 @@ TRIES = 8
 """How often a write is tried against others, and how often an unknown outcome is settled."""
 
 _DEFAULT_PREFIX = "default."
+_POLICIES: tuple[Kind[Any], ...] = (GLOBAL_POLICY, POLICY, STAGED_GLOBAL_POLICY, STAGED_POLICY)
 
 
 class IpamCleanup(Protocol):
@@ -227,20 +232,20 @@ class PoolRules(Rules[IPPool]):
         return None if isinstance(outcome, Lost) else KeyValue(at, value, outcome.revision)
 
 
-class PolicyRules(Rules[GlobalNetworkPolicy]):
+class PolicyRules(Rules[P]):
     """Names of policies differ from era to era: the user's name is in an annotation, `default.` may be in front."""
 
     def names(self, name: str) -> tuple[str, ...]:
         bare = name.removeprefix(_DEFAULT_PREFIX)
         return (name, bare) if bare != name else (name, _DEFAULT_PREFIX + name)
 
-    def is_called(self, stored: GlobalNetworkPolicy, name: str) -> bool:
+    def is_called(self, stored: P, name: str) -> bool:
         shown = self.shown(stored).metadata.name
         return stored.spec.tier == DEFAULT_TIER and shown.removeprefix(_DEFAULT_PREFIX) == name.removeprefix(
             _DEFAULT_PREFIX
         )
 
-    def shown(self, stored: GlobalNetworkPolicy) -> GlobalNetworkPolicy:
+    def shown(self, stored: P) -> P:
         metadata = stored.metadata
         name = _annotated_name(metadata.annotations.get(NAME_ANNOTATION, ""))
         if name is None:
@@ -248,19 +253,32 @@ class PolicyRules(Rules[GlobalNetworkPolicy]):
         annotations = {key: text for key, text in metadata.annotations.items() if key != NAME_ANNOTATION}
         return with_metadata(stored, name=name, annotations=annotations)
 
-    def stored(self, resource: GlobalNetworkPolicy, key_name: str) -> GlobalNetworkPolicy:
+    def stored(self, resource: P, key_name: str) -> P:
         metadata = resource.metadata
         annotation = msgspec.json.encode({"name": metadata.name}).decode()
         return with_metadata(
             resource, name=key_name, annotations=metadata.annotations | {NAME_ANNOTATION: annotation}
         )
 
-    def before_create(self, records: Records, kind: Kind[GlobalNetworkPolicy], new: GlobalNetworkPolicy) -> None:
+    def before_create(self, records: Records, kind: Kind[P], new: P) -> None:
         del kind
         if new.spec.tier == DEFAULT_TIER:
             records.ensure_default_tier()
         elif records.store.get(resource_key(ResourceKey(TIER.plural, new.spec.tier))) is None:
             raise DoesNotExist(f"resource does not exist: {TIER.label(new.spec.tier)}", hint="create the tier first")
+
+
+class NamespacedPolicyRules(PolicyRules[NetworkPolicy]):
+    """Some names are those of Kubernetes."""
+
+    def refuse_synthetic(self, name: str, operation: str) -> None:
+        if name.startswith(KUBERNETES_PREFIX):
+            verb = {"create": "create or apply", "update": "apply or replace"}.get(operation, operation)
+            raise OperationNotSupported(
+                f"operation {verb} is not supported on {name}: "
+                "kubernetes network policies must be managed through the kubernetes API",
+                hint=f"take a name that does not begin with {KUBERNETES_PREFIX}",
+            )
 
 
 def _annotated_name(text: str) -> str | None:
@@ -306,8 +324,8 @@ class TierRules(Rules[Tier]):
         if key.name in BUILT_IN:
             reason = f"Cannot delete {key.name} tier"
             raise OperationNotSupported(f"operation Delete is not supported on {key.name}: {reason}")
-        for plural in (POLICY.plural, "networkpolicies"):
-            for item in records.store.list(kind_prefix(plural)).items:
+        for policies in _POLICIES:
+            for item in records.store.list(kind_prefix(policies.plural)).items:
                 if _tier_of(item) == key.name:
                     raise OperationNotSupported(
                         f"operation delete is not supported on {key.name}: Cannot delete a non-empty tier",
@@ -348,7 +366,8 @@ class NodeRules(Rules[Node]):
 
 _RULES: dict[str, Rules[Any]] = {
     POOL.name: PoolRules(),
-    POLICY.name: PolicyRules(),
+    **{policies.name: PolicyRules() for policies in _POLICIES},
+    POLICY.name: NamespacedPolicyRules(),
     PROFILE.name: ProfileRules(),
     TIER.name: TierRules(),
     NODE.name: NodeRules(),

@@ -233,6 +233,8 @@ class FelixConfigurationSpec(
     bpf_disable_gro_for_ifaces: str = ""
     bpf_exclude_cidrs_from_nat: list[str] | None = None
     bpf_export_buffer_size_mb: int | None = None
+    flow_logs_enabled: bool | None = None
+    """Not of the original's: what its NFLOG rules hang on."""
     flow_logs_policy_evaluation_mode: str | None = None
     bpf_redirect_to_peer: str = ""
     flow_logs_flush_interval: GoDuration = ""

@@ -25,10 +25,15 @@ class IPNAT(msgspec.Struct, frozen=True, kw_only=True, rename=wire(internal_ip="
     external_ip: str
 
 
-class EndpointPort(msgspec.Struct, frozen=True, kw_only=True, rename=wire(host_ip="hostIP")):
+class EndpointPort(msgspec.Struct, frozen=True, kw_only=True):
+    """A port that rules call by its name."""
+
     name: str = ""
     protocol: Protocol
     port: Uint16
+
+
+class WorkloadEndpointPort(EndpointPort, frozen=True, kw_only=True, rename=wire(host_ip="hostIP")):
     host_port: Uint16 = 0
     host_ip: str = ""
 
@@ -74,7 +79,7 @@ class WorkloadEndpointSpec(
     interface_name: str = ""
     """Host side of the veth pair."""
     mac: str = ""
-    ports: list[EndpointPort] = []
+    ports: list[WorkloadEndpointPort] = []
     allow_spoofed_source_prefixes: list[str] = []
     qos_controls: QoSControls | None = None
 
@@ -258,7 +263,13 @@ def _address(text: str) -> IPAddress | None:
         return None
 
 
-def _port_problems(ports: Iterable[EndpointPort]) -> Iterator[Problem]:
+def port_name_problems(path: Path, name: str) -> Iterator[Problem]:
+    """Check the name of a port of an endpoint."""
+    what = "a port name has at most 15 of a-z, 0-9 and '-', a letter, and no '-' at its ends or twice"
+    yield from fields.pattern(path, name, _PORT_NAME, what)
+
+
+def _port_problems(ports: Iterable[WorkloadEndpointPort]) -> Iterator[Problem]:
     seen: set[tuple[str, int | str, int]] = set()
     for index, port in enumerate(ports):
         at: Path = ("spec", "ports", index)
@@ -270,8 +281,7 @@ def _port_problems(ports: Iterable[EndpointPort]) -> Iterator[Problem]:
         if not port.name and not port.host_port:
             reason = "WorkloadEndpointPort name must not be empty if no HostPort is specified"
             yield Problem((*at, "name"), "", reason)
-        what = "a port name has at most 15 of a-z, 0-9 and '-', a letter, and no '-' at its ends or twice"
-        yield from fields.pattern((*at, "name"), port.name, _PORT_NAME, what)
+        yield from port_name_problems((*at, "name"), port.name)
         yield from fields.address((*at, "hostIP"), port.host_ip)
         same = (port.name, port.protocol, port.port)
         if same in seen:

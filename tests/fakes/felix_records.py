@@ -13,8 +13,8 @@ from resources.kinds.rule import EntityRule, Protocol, Rule
 from resources.kinds.tier import Tier, TierSpec
 from resources.kinds.workloadendpoint import (
     DOCKER_NAMESPACE,
-    EndpointPort,
     WorkloadEndpoint,
+    WorkloadEndpointPort,
     WorkloadEndpointSpec,
     endpoint_name,
 )
@@ -46,7 +46,7 @@ def workload(
         profiles=list(profiles),
         interface_name=f"cali{endpoint[:11]}" if interface is None else interface,
         mac=mac,
-        ports=[EndpointPort(name=name, protocol=protocol, port=port) for name, protocol, port in ports],
+        ports=[WorkloadEndpointPort(name=name, protocol=protocol, port=port) for name, protocol, port in ports],
         allow_spoofed_source_prefixes=list(spoofed),
     )
     forced = {"projectcalico.org/namespace": DOCKER_NAMESPACE, "projectcalico.org/orchestrator": "libnetwork"}

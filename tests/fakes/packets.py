@@ -5,6 +5,7 @@ It knows the text of rules only, nothing of how they were made.
 
 import ipaddress
 import shlex
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -61,12 +62,18 @@ class Rule:
 
 @dataclass
 class Machine:
-    """One family's tables of a host. `local`: the host's own addresses. `log`: prefixes that LOG printed."""
+    """One family's tables of a host.
+
+    `local`: the host's own addresses. `log`: prefixes that LOG printed. `flow_log`: groups and prefixes of NFLOG.
+    `counted`: packets by table, chain and position of the rule that they matched, in chains of ours.
+    """
 
     desired: Desired
     version: int = 4
     local: frozenset[str] = frozenset()
     log: list[str] = field(default_factory=list)
+    flow_log: list[tuple[int, str]] = field(default_factory=list)
+    counted: Counter[tuple[str, str, int]] = field(default_factory=Counter)
     _parsed: dict[tuple[str, str], list[Rule]] = field(default_factory=dict)
 
     def forward(self, packet: Packet, *, policy: str = "DROP") -> bool:
@@ -89,7 +96,7 @@ class Machine:
 
     def walk(self, table: str, chain: str, packet: Packet) -> tuple[str | None, int]:
         """Return the verdict of one chain, None if it returns, and the mark it leaves."""
-        return self._walk(table, self.rules_of(table, chain), packet, 0)
+        return self._walk(table, self.rules_of(table, chain), packet, 0, chain)
 
     def _way(self, packet: Packet, *hooks: tuple[str, str], policy: str) -> bool:
         assert packet.version == self.version
@@ -113,13 +120,16 @@ class Machine:
                 return verdict, mark
         return None, packet.mark
 
-    def _walk(self, table: str, rules: list[Rule], packet: Packet, depth: int) -> tuple[str | None, int]:
+    def _walk(
+        self, table: str, rules: list[Rule], packet: Packet, depth: int, chain: str = ""
+    ) -> tuple[str | None, int]:
         """Return the verdict, None at the end of the chain, and the mark."""
         if depth > DEPTH_MAX:
             raise RuleRefused("chains jump in a circle")
-        for rule in rules:
+        for position, rule in enumerate(rules):
             if not all(check(self, packet) for check in rule.checks):
                 continue
+            self.counted[table, chain, position] += 1
             match rule.target:
                 case "ACCEPT" | "DROP" | "REJECT":
                     return rule.target, packet.mark
@@ -129,11 +139,14 @@ class Machine:
                     return " ".join([rule.target, *rule.options]), packet.mark
                 case "LOG":
                     self.log.append(rule.options[1])
+                case "NFLOG":
+                    options = dict(zip(rule.options[::2], rule.options[1::2], strict=True))
+                    self.flow_log.append((int(options["--nflog-group"]), options["--nflog-prefix"]))
                 case "MARK":
                     value, mask = (int(part, 0) for part in rule.options[1].split("/"))
                     packet = replace(packet, mark=packet.mark & ~mask | value)
-                case chain:
-                    verdict, mark = self._walk(table, self.rules_of(table, chain), packet, depth + 1)
+                case target:
+                    verdict, mark = self._walk(table, self.rules_of(table, target), packet, depth + 1, target)
                     packet = replace(packet, mark=mark)
                     if verdict is not None or rule.goto:
                         return verdict, mark

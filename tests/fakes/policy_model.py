@@ -4,65 +4,122 @@ It shares no code with the calculation: it evaluates selectors on every endpoint
 """
 
 import ipaddress
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 from fakes.packets import PROTOCOLS, Packet
-from resources.kinds.globalnetworkpolicy import GlobalNetworkPolicy
+from resources.datastore.keys import ResourceKey
+from resources.kinds.base import Resource
 from resources.kinds.profile import Profile
 from resources.kinds.rule import EntityRule, Port, Rule
 from resources.kinds.tier import Tier
 from resources.kinds.workloadendpoint import WorkloadEndpoint
+from resources.names import IPNetwork
 from resources.selector import parse
 
 INFINITY = float("inf")
+NAMESPACE = "projectcalico.org/namespace"
+POLICIES = ("globalnetworkpolicies", "networkpolicies")
+SETS = ("globalnetworksets", "networksets")
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Something that rules can pick: an endpoint or a network set."""
+
+    labels: Mapping[str, str]
+    networks: tuple[IPNetwork, ...]
+    ports: tuple[tuple[str, int, int], ...] = ()
+    """Name, protocol, number."""
 
 
 @dataclass
 class World:
-    """All records, by name; endpoints in a list."""
+    """All records. Not to be changed after the first question."""
 
-    endpoints: Sequence[WorkloadEndpoint]
-    profiles: Mapping[str, Profile]
-    tiers: Mapping[str, Tier]
-    policies: Mapping[str, GlobalNetworkPolicy]
+    records: Mapping[ResourceKey, Resource]
+    _parsed: dict[str, Any] = field(default_factory=dict)
 
-    def labels(self, endpoint: WorkloadEndpoint) -> dict[str, str]:
+    def of_kind(self, *plurals: str) -> dict[ResourceKey, Any]:
+        return {key: value for key, value in self.records.items() if key.plural in plurals}
+
+    @cached_property
+    def profiles(self) -> dict[str, Profile]:
+        return {key.name: value for key, value in self.of_kind("profiles").items()}
+
+    @cached_property
+    def tiers(self) -> dict[str, Tier]:
+        return {key.name: value for key, value in self.of_kind("tiers").items()}
+
+    @cached_property
+    def endpoints(self) -> list[WorkloadEndpoint]:
+        return list(self.of_kind("workloadendpoints").values())
+
+    @cached_property
+    def owners(self) -> list[Owner]:
+        found = []
+        for endpoint in self.endpoints:
+            ports = tuple((port.name, _number(port.protocol), port.port) for port in endpoint.spec.ports)
+            found.append(Owner(self.labels(endpoint), _networks(endpoint.spec.ip_networks), ports))
+        for endpoint in self.of_kind("hostendpoints").values():
+            ports = tuple((port.name, _number(port.protocol), port.port) for port in endpoint.spec.ports)
+            found.append(Owner(self.labels(endpoint), _networks(endpoint.spec.expected_ips), ports))
+        for key, made in self.of_kind(*SETS).items():
+            labels = dict(made.metadata.labels)
+            if key.plural == "networksets":
+                labels[NAMESPACE] = key.namespace
+            found.append(Owner(labels, _networks(made.spec.nets)))
+        return found
+
+    def labels(self, endpoint: Any) -> dict[str, str]:
+        """Return the effective labels of a workload or host endpoint."""
         labels: dict[str, str] = {}
         for name in reversed(endpoint.spec.profiles):
             if name in self.profiles:
                 labels |= self.profiles[name].spec.labels_to_apply
-        return labels | endpoint.metadata.labels
+        return {**labels, **endpoint.metadata.labels}
 
-    def with_address(self, address: str) -> list[WorkloadEndpoint]:
-        network = ipaddress.ip_network(address)
-        return [e for e in self.endpoints if any(ipaddress.ip_network(text) == network for text in e.spec.ip_networks)]
+    def with_address(self, address: str) -> list[Owner]:
+        parsed = ipaddress.ip_address(address)
+        return [owner for owner in self.owners if any(parsed in net for net in owner.networks)]
 
-    def allows(self, endpoint: WorkloadEndpoint, direction: str, packet: Packet) -> bool:
-        """Tell whether the endpoint may send ("egress") or get ("ingress") the packet."""
+    def allows(self, endpoint: Any, direction: str, packet: Packet) -> bool:
+        """Tell whether the workload may send ("egress") or get ("ingress") the packet."""
         if packet.state in ("ESTABLISHED", "RELATED"):
             return True
         if packet.state == "INVALID":
             return False
         if direction == "egress" and (packet.protocol == 4 or (packet.protocol, packet.destination_port) == (17, 4789)):
             return False
+        verdict = self.tiers_say(endpoint, direction, packet, lambda spec: not (spec.pre_dnat or spec.do_not_track))
+        return self.profiles_say(endpoint, direction, packet) if verdict is None else verdict
+
+    def tiers_say(self, endpoint: Any, direction: str, packet: Packet, counts: Any, end: str | None = None) -> Any:
+        """Return what the tiers decide; None: nothing. `counts`: which policies; `end`: the end of every tier."""
+        labels = self.labels(endpoint)
         for name in self._tier_order():
-            policies = self._policies(name, endpoint, direction)
+            policies = self.policies_of(name, labels, direction, counts)
             if not policies:
                 continue
-            if name not in self.tiers:
+            if name not in self.tiers and name != "default":
                 return False
-            verdict = self._first(
-                [rule for policy in policies for rule in getattr(policy.spec, direction)], packet
-            )
+            verdict = self._first(policies, direction, packet)
             if verdict is None:
-                verdict = self.tiers[name].spec.default_action or "Deny"
+                default = self.tiers[name].spec.default_action if name in self.tiers else None
+                verdict = end or default or "Deny"
             if verdict != "Pass":
                 return verdict == "Allow"
+        return None
+
+    def profiles_say(self, endpoint: Any, direction: str, packet: Packet) -> bool:
         for profile in endpoint.spec.profiles:
+            if profile == "projectcalico-default-allow":
+                return True
             if profile not in self.profiles:
                 return False
-            verdict = self._first(getattr(self.profiles[profile].spec, direction), packet)
+            verdict = self._first_of(getattr(self.profiles[profile].spec, direction), packet, "")
             if verdict is not None:
                 return verdict == "Allow"
         return False
@@ -70,16 +127,18 @@ class World:
     def _tier_order(self) -> list[str]:
         def order(name: str) -> tuple[float, str]:
             if name not in self.tiers:
-                return -INFINITY, name
+                return 1_000_000.0 if name == "default" else -INFINITY, name
             given = self.tiers[name].spec.order
             return INFINITY if given is None else given, name
 
-        return sorted({policy.spec.tier or "default" for policy in self.policies.values()}, key=order)
+        return sorted({policy.spec.tier or "default" for policy in self.of_kind(*POLICIES).values()}, key=order)
 
-    def _policies(self, tier: str, endpoint: WorkloadEndpoint, direction: str) -> list[GlobalNetworkPolicy]:
-        labels = self.labels(endpoint)
+    def policies_of(
+        self, tier: str, labels: Mapping[str, str], direction: str, counts: Any
+    ) -> list[tuple[ResourceKey, Any]]:
+        """Return the policies of a tier that apply to what has these labels, in the order in which they are asked."""
         found = []
-        for name, policy in self.policies.items():
+        for key, policy in self.of_kind(*POLICIES).items():
             spec = policy.spec
             types = spec.types or (["Ingress"] if not spec.egress else ["Egress"])
             if not spec.types and spec.ingress and spec.egress:
@@ -87,19 +146,50 @@ class World:
             if (
                 (spec.tier or "default") == tier
                 and direction.capitalize() in types
-                and not spec.pre_dnat
-                and parse(spec.selector).matches(labels)
+                and counts(spec)
+                and self._picks(key, spec, labels)
             ):
-                found.append((INFINITY if spec.order is None else spec.order, name, policy))
-        return [policy for _, _, policy in sorted(found, key=lambda one: one[:2])]
+                order = INFINITY if spec.order is None else spec.order
+                found.append(((order, key.name, key.namespace or "", key.plural), key, policy))
+        return [(key, policy) for _, key, policy in sorted(found, key=lambda one: one[0])]
 
-    def _first(self, rules: Sequence[Rule], packet: Packet) -> str | None:
+    def _picks(self, key: ResourceKey, spec: Any, labels: Mapping[str, str]) -> bool:
+        if key.plural == "networkpolicies" and labels.get(NAMESPACE) != key.namespace:
+            return False
+        namespaces = getattr(spec, "namespace_selector", "")
+        if namespaces and not self._of_namespaces(namespaces, labels):
+            return False
+        accounts = spec.service_account_selector
+        return self._matches(spec.selector, labels) and not accounts
+
+    def _matches(self, selector: str, labels: Mapping[str, str]) -> bool:
+        if selector not in self._parsed:
+            self._parsed[selector] = parse(selector)
+        return bool(self._parsed[selector].matches(labels))
+
+    def _of_namespaces(self, selector: str, labels: Mapping[str, str]) -> bool:
+        """Ask a selector about the namespace that something is in: its labels stand on what is in it, marked pcns."""
+        if selector == "all()":
+            return NAMESPACE in labels
+        if selector == "global()":
+            return NAMESPACE not in labels
+        return self._matches(selector, {k.removeprefix("pcns."): v for k, v in labels.items() if k.startswith("pcns.")})
+
+    def _first(self, policies: Iterable[tuple[ResourceKey, Any]], direction: str, packet: Packet) -> str | None:
+        for key, policy in policies:
+            namespace = key.namespace or "" if key.plural == "networkpolicies" else ""
+            verdict = self._first_of(getattr(policy.spec, direction), packet, namespace)
+            if verdict is not None:
+                return verdict
+        return None
+
+    def _first_of(self, rules: Sequence[Rule], packet: Packet, namespace: str) -> str | None:
         for rule in rules:
-            if self.matches(rule, packet) and rule.action != "Log":
+            if rule.action != "Log" and self.matches(rule, packet, namespace):
                 return rule.action
         return None
 
-    def matches(self, rule: Rule, packet: Packet) -> bool:
+    def matches(self, rule: Rule, packet: Packet, namespace: str = "") -> bool:
         if rule.ip_version is not None and rule.ip_version != packet.version:
             return False
         if rule.protocol is not None and packet.protocol not in _numbers(rule.protocol, packet.version):
@@ -110,26 +200,35 @@ class World:
             return False
         if rule.not_icmp is not None and _icmp(rule.not_icmp.type, rule.not_icmp.code, packet):
             return False
-        return self._side(rule, rule.source, packet.source, packet.source_port, packet) and self._side(
-            rule, rule.destination, packet.destination, packet.destination_port, packet
+        return self._side(rule.source, packet.source, packet.source_port, packet, namespace) and self._side(
+            rule.destination, packet.destination, packet.destination_port, packet, namespace
         )
 
-    def _side(self, rule: Rule, side: EntityRule, address: str, port: int, packet: Packet) -> bool:
+    def _side(self, side: EntityRule, address: str, port: int, packet: Packet, namespace: str) -> bool:
         if not _nets(side, address):
             return False
         owners = self.with_address(address)
-        selected = [e for e in owners if parse(side.selector).matches(self.labels(e))] if side.selector else owners
-        if side.not_selector:
-            refused = parse(side.not_selector)
-            if side.selector:
-                selected = [e for e in selected if not refused.matches(self.labels(e))]
-            elif any(refused.matches(self.labels(e)) for e in owners):
-                return False
-        if side.selector and not selected:
+        confined = bool(namespace and (side.selector or side.not_selector) and not side.namespace_selector)
+        wanted = bool(side.selector or side.namespace_selector or confined)
+        selected = [
+            owner
+            for owner in owners
+            if (not side.selector or self._matches(side.selector, owner.labels))
+            and (not side.namespace_selector or self._of_namespaces(side.namespace_selector, owner.labels))
+            and (not confined or owner.labels.get(NAMESPACE) == namespace)
+            and not (wanted and side.not_selector and self._matches(side.not_selector, owner.labels))
+        ]
+        if wanted and not selected:
             return False
-        if side.ports and not any(_port(wanted, port, packet, selected) for wanted in side.ports):
+        if side.not_selector and not wanted and any(self._matches(side.not_selector, o.labels) for o in owners):
+            return False
+        if side.ports and not any(_port(one, port, packet, selected) for one in side.ports):
             return False
         return not any(_port(refused, port, packet, selected) for refused in side.not_ports)
+
+
+def _networks(texts: Iterable[str]) -> tuple[IPNetwork, ...]:
+    return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
 
 
 def _number(protocol: int | str) -> int:
@@ -161,13 +260,9 @@ def _nets(side: EntityRule, address: str) -> bool:
     return True
 
 
-def _port(wanted: Port, port: int, packet: Packet, owners: Sequence[WorkloadEndpoint]) -> bool:
+def _port(wanted: Port, port: int, packet: Packet, owners: Sequence[Owner]) -> bool:
     text = str(wanted)
     if text.replace(":", "").isdigit():
         low, _, high = text.partition(":")
         return int(low) <= port <= int(high or low)
-    return any(
-        declared.name == text and _number(declared.protocol) == packet.protocol and declared.port == port
-        for owner in owners
-        for declared in owner.spec.ports
-    )
+    return any((text, packet.protocol, port) in owner.ports for owner in owners)

@@ -38,6 +38,7 @@ def soon(what: str, condition: Callable[[], bool], *, timeout: float = 3.0) -> f
     return wait_until(what, condition, timeout=timeout)
 
 
+@pytest.mark.scenario(93, 95)
 @pytest.mark.parametrize(
     "damage",
     [
@@ -84,6 +85,7 @@ def test_a_flush_leaves_closed_pairs_closed_after_a_moment(lab: FelixLab) -> Non
         bring_back(lab, saved, wanted)
 
 
+@pytest.mark.scenario(94)
 def test_a_rule_above_ours_is_passed_again_and_stays(lab: FelixLab) -> None:
     node1 = lab.node1
     theirs = '-I FORWARD 1 -s 198.51.100.0/24 -m comment --comment "it is mine" -j ACCEPT'
@@ -105,6 +107,7 @@ def test_a_rule_above_ours_is_passed_again_and_stays(lab: FelixLab) -> None:
         )
 
 
+@pytest.mark.scenario(106)
 def test_somebody_writes_rules_all_the_time_while_endpoints_come_and_go(lab: FelixLab) -> None:
     """Our writes and theirs cross: nothing of either is lost (a refused transaction is read back and repeated)."""
     node1 = lab.node1
@@ -150,6 +153,7 @@ def short_intervals(lab: FelixLab) -> None:
     lab.put(settings(spec, name="node.node1"))
 
 
+@pytest.mark.scenario(96)
 @pytest.mark.usefixtures("short_intervals")
 def test_set_members_are_put_right_and_a_stray_set_goes(lab: FelixLab) -> None:
     node1 = lab.node1
@@ -169,6 +173,7 @@ def test_set_members_are_put_right_and_a_stray_set_goes(lab: FelixLab) -> None:
     node1.run("ipset destroy theirs")
 
 
+@pytest.mark.scenario(97)
 def test_routes_are_back_at_once_and_foreign_ones_go_where_they_do_not_belong(lab: FelixLab) -> None:
     node1, a0 = lab.node1, lab.workloads["a0"]
 
@@ -189,6 +194,7 @@ def test_routes_are_back_at_once_and_foreign_ones_go_where_they_do_not_belong(la
     lab.expect(WITHIN)
 
 
+@pytest.mark.scenario(98)
 @pytest.mark.usefixtures("short_intervals")
 def test_settings_of_an_interface_are_put_right(lab: FelixLab) -> None:
     node1, interface = lab.node1, lab.workloads["a0"].interface
@@ -199,6 +205,7 @@ def test_settings_of_an_interface_are_put_right(lab: FelixLab) -> None:
     soon("the settings to be back", lambda: all(node1.sysctl(name) == "1" for name in names))
 
 
+@pytest.mark.scenario(99)
 def test_an_interface_that_comes_later_and_one_that_comes_before(lab: FelixLab) -> None:
     node1, a1 = lab.node1, lab.workloads["a1"]
     made = lab.attach(node1, "first", "10.65.0.30")
@@ -211,6 +218,7 @@ def test_an_interface_that_comes_later_and_one_that_comes_before(lab: FelixLab) 
     a1.await_ping(made.address, timeout=3.0)
 
 
+@pytest.mark.scenario(100)
 def test_fast_flaps_and_renames_end_right(lab: FelixLab) -> None:
     node1, a0, a1 = lab.node1, lab.workloads["a0"], lab.workloads["a1"]
     node1.ip(batch=f"link set {a0.interface} down\nlink set {a0.interface} up\n" * 50)
@@ -232,6 +240,7 @@ def test_a_renamed_interface_takes_no_route_along(lab: FelixLab) -> None:
     lab.workloads["a1"].await_ping(a0.address, timeout=3.0)
 
 
+@pytest.mark.scenario(101)
 def test_of_two_interfaces_with_one_address_the_newest_has_it_while_it_is_up(lab: FelixLab) -> None:
     node1 = lab.node1
     one = lab.attach(node1, "one", "10.65.0.31")
@@ -249,6 +258,7 @@ def test_of_two_interfaces_with_one_address_the_newest_has_it_while_it_is_up(lab
     soon("the newest to have it again", lambda: device() == two.interface)
 
 
+@pytest.mark.scenario(102)
 def test_an_address_that_moves_to_another_host(lab: FelixLab) -> None:
     node1, node2, a1 = lab.node1, lab.node2, lab.workloads["a1"]
     here = lab.attach(node1, "here", "10.65.0.32")
@@ -293,6 +303,7 @@ def test_the_chains_of_an_endpoint_are_there_before_its_route(lab: FelixLab) -> 
     assert all(complete for _, complete in heard)
 
 
+@pytest.mark.scenario(110)
 def test_docker_restarts_and_nothing_changes_for_ours(lab: FelixLab, docker: Dockerd) -> None:
     node1 = lab.node1
     docker.stop()

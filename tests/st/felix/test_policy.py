@@ -32,6 +32,7 @@ def from_(name: str) -> EntityRule:
 DENY_A1, ALLOW_A1 = rule("Deny", source=from_("a1")), rule("Allow", source=from_("a1"))
 
 
+@pytest.mark.scenario(16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 34)
 @pytest.mark.parametrize(
     ("records", "closed", "opened"),
     [
@@ -77,6 +78,7 @@ def test_verdicts(lab: FelixLab, records: Sequence[Record], closed: set[str], op
     lab.expect((WITHIN | opened) - closed)
 
 
+@pytest.mark.scenario(29)
 def test_an_endpoint_without_its_profile_is_closed_until_that_comes(lab: FelixLab) -> None:
     lab.tolerate("profile net-late does not exist")
     lab.record(lab.workloads["a0"], profiles=["net-late"])
@@ -86,6 +88,7 @@ def test_an_endpoint_without_its_profile_is_closed_until_that_comes(lab: FelixLa
     lab.expect((WITHIN - FROM_A0) | {"b1>a0", "b2>a0"})
 
 
+@pytest.mark.scenario(30)
 def test_of_two_profiles_the_second_is_asked_if_the_first_says_nothing(lab: FelixLab) -> None:
     lab.put(profile("only-b", [rule("Allow", source=EntityRule(selector="has(net-b)"))], [ALLOW]))
     lab.record(lab.workloads["a0"], profiles=["only-b", "net-a"])
@@ -133,6 +136,7 @@ class Stream:
             each.close()
 
 
+@pytest.mark.scenario(27, 28)
 def test_what_is_open_goes_on_when_policy_comes_and_goes_and_new_connections_obey(lab: FelixLab) -> None:
     stream = Stream(lab, "a1", "a0", 7001)
     a0, a1 = lab.workloads["a0"], lab.workloads["a1"]
@@ -163,6 +167,7 @@ def test_a_policy_counts_within_a_second_on_every_host(lab: FelixLab) -> None:
     assert sorted(took)[1] < 1.0, took  # one in four may meet a busy machine
 
 
+@pytest.mark.scenario(32)
 def test_a_log_rule_counts_and_goes_on(lab: FelixLab) -> None:
     web = rule("Allow", source=from_("a1"))
     lab.put(policy("p", A0, [Rule(action="Log", source=from_("a1")), web], types=["Ingress"]))
@@ -175,6 +180,7 @@ def test_a_log_rule_counts_and_goes_on(lab: FelixLab) -> None:
     assert '--log-prefix "calico-packet: " --log-level 5' in line
 
 
+@pytest.mark.scenario(33)
 def test_a_policy_is_here_only_while_it_selects_somebody_here(lab: FelixLab) -> None:
     def programmed() -> bool:
         found = lab.node1.run("iptables-save; ip6tables-save; ipset save").stdout
@@ -197,6 +203,7 @@ def _set_of(lab: FelixLab, selector: str) -> str:
     return lab.node1.run(["ipset", "save", name], check=False).stdout
 
 
+@pytest.mark.scenario(35)
 def test_annotations_of_all_sorts_do_not_disturb_the_rules(lab: FelixLab) -> None:
     nasty = {"quote": 'say "no"\n-A cali-FORWARD -j ACCEPT', "unicode": "Grüße 🐍", "shell": "$(reboot); `x` \\"}
     noted = Rule(action="Allow", source=from_("a1"), metadata=RuleMetadata(annotations=nasty))
@@ -207,6 +214,7 @@ def test_annotations_of_all_sorts_do_not_disturb_the_rules(lab: FelixLab) -> Non
     assert len(chain.splitlines()) == 2 - 1 + chain.count("-j RETURN")
 
 
+@pytest.mark.scenario(36)
 def test_a_policy_that_cannot_be_read_denies_and_harms_nobody_else(lab: FelixLab) -> None:
     lab.tolerate("record.unreadable")
     key = ResourceKey("globalnetworkpolicies", "p")
@@ -259,6 +267,7 @@ def intruder(lab: FelixLab) -> Iterator[list[int]]:
     sender.close()
 
 
+@pytest.mark.scenario(112)
 def test_a_policy_replaced_by_another_is_never_absent(lab: FelixLab, intruder: list[int]) -> None:
     """Another policy's allow waits behind it, so one packet would pass at any moment without both."""
     lab.put(policy("guard-1", A0, [DENY], types=["Ingress"], order=1))
@@ -274,6 +283,7 @@ def test_a_policy_replaced_by_another_is_never_absent(lab: FelixLab, intruder: l
     wait_until("the flood to come through, as a control", lambda: intruder[0] > 0, timeout=3.0)
 
 
+@pytest.mark.scenario(111)
 def test_the_first_packets_of_a_new_container_meet_its_policy(lab: FelixLab) -> None:
     """It floods from the moment it is there, before felix knows of it; egress is denied, so not one gets out."""
     lab.put(policy("mute", "has(mute)", [], [DENY], types=["Egress"]))
@@ -307,6 +317,7 @@ def test_the_first_packets_of_a_new_container_meet_its_policy(lab: FelixLab) -> 
     assert sent[0] > 50
 
 
+@pytest.mark.scenario(103)
 def test_an_endpoint_that_is_there_twice_is_served_once(lab: FelixLab) -> None:
     """Two records name one interface: the lowest id has it, and the other one when that goes."""
     a0 = lab.workloads["a0"]
@@ -323,6 +334,7 @@ def test_an_endpoint_that_is_there_twice_is_served_once(lab: FelixLab) -> None:
     assert "10.65.0.2 dev" not in routes
 
 
+@pytest.mark.scenario(54)
 def test_a_member_that_two_endpoints_stand_for_stays_until_both_are_gone(lab: FelixLab) -> None:
     db = EntityRule(selector="role == 'db'")
     lab.put(policy("p", A0, [rule("Allow", source=db)], types=["Ingress"]))

@@ -27,6 +27,7 @@ def saved(lab: FelixLab, table: str = "filter") -> list[str]:
     return lab.node1.run(["iptables-save", "-t", table]).stdout.splitlines()
 
 
+@pytest.mark.scenario(1, 2, 3, 4, 5)
 def test_members_reach_each_other_hosts_their_own_and_every_container_every_host(lab: FelixLab) -> None:
     lab.expect(WITHIN | TO_HOSTS | FROM_HOSTS, [*lab.workloads.values(), *lab.hosts])
     a0, a1, a2 = (lab.workloads[name] for name in ("a0", "a1", "a2"))
@@ -37,6 +38,7 @@ def test_members_reach_each_other_hosts_their_own_and_every_container_every_host
         assert server.seen == [str(a0.address)]
 
 
+@pytest.mark.scenario(7)
 def test_a_host_has_one_route_for_each_of_its_containers_and_nothing_else_of_ours(lab: FelixLab) -> None:
     interfaces = {str(w.address): w.interface for w in lab.workloads.values() if w.host is lab.node1}
     routes = [line.strip() for line in lab.node1.ip("route", "show", "proto", "80").stdout.splitlines()]
@@ -56,6 +58,7 @@ def test_docker_keeps_its_rules_and_ours_stand_around_them(lab: FelixLab) -> Non
     assert ":FORWARD DROP" in next(line for line in saved(lab) if line.startswith(":FORWARD"))
 
 
+@pytest.mark.scenario(6, 59, 60, 61, 62)
 @pytest.mark.parametrize(
     ("input_policy", "action", "reached"),
     [
@@ -79,6 +82,7 @@ def test_what_a_container_may_send_to_its_own_host(
         lab.node1.run(["iptables", "-P", "INPUT", "DROP"])
 
 
+@pytest.mark.scenario(67)
 def test_egress_policy_counts_towards_the_own_host_too(lab: FelixLab) -> None:
     lab.put(settings(FelixConfigurationSpec(default_endpoint_to_host_action="Accept"), name="node.node1"))
     a0 = lab.workloads["a0"]
@@ -122,6 +126,7 @@ def outside(lab: FelixLab) -> Iterator[Outside]:
     server.close()
 
 
+@pytest.mark.scenario(91, 92)
 def test_nat_towards_the_outside_and_never_between_containers(lab: FelixLab, outside: Outside) -> None:
     a0, a2 = lab.workloads["a0"], lab.workloads["a2"]
     assert outside.seen(a0)[0] == str(a0.address)
@@ -149,6 +154,7 @@ def forged(source: str, target: str) -> bytes:
     return header[:10] + struct.pack("!H", checksum(header)) + header[12:] + echo
 
 
+@pytest.mark.scenario(84)
 @pytest.mark.parametrize(("source", "passes"), [("10.65.0.2", True), ("10.65.0.3", False), ("192.0.2.7", False)])
 def test_a_container_sends_with_its_own_address_or_not_at_all(lab: FelixLab, source: str, passes: bool) -> None:
     """The first is its own, the second its neighbour's, the third from outside; the receiver would take all of them."""
@@ -182,6 +188,7 @@ def test_a_container_that_may_send_from_other_addresses_does(lab: FelixLab) -> N
             assert bool(select.select([receiver], [], [], 2.0 if passes else 0.4)[0]) is passes
 
 
+@pytest.mark.scenario(85)
 def test_a_packet_of_no_connection_makes_none(lab: FelixLab) -> None:
     a0, b1 = lab.workloads["a0"], lab.workloads["b1"]
     with b1.entered():
@@ -197,6 +204,7 @@ def test_a_packet_of_no_connection_makes_none(lab: FelixLab) -> None:
     assert "sport=4444" not in lab.node1.run("conntrack -L 2>/dev/null").stdout
 
 
+@pytest.mark.scenario(86)
 def test_tunnels_of_containers_are_dropped_unless_the_settings_allow_them(lab: FelixLab) -> None:
     a0, a1 = lab.workloads["a0"], lab.workloads["a1"]
 
@@ -215,6 +223,7 @@ def test_tunnels_of_containers_are_dropped_unless_the_settings_allow_them(lab: F
     assert vxlan_passes()
 
 
+@pytest.mark.scenario(8)
 def test_a_container_that_goes_leaves_nothing(lab: FelixLab) -> None:
     made = lab.attach(lab.node1, "gone", "10.65.0.9")
     assert lab.workloads["a1"].ping(made.address).ok
@@ -227,6 +236,7 @@ def test_a_container_that_goes_leaves_nothing(lab: FelixLab) -> None:
     wait_until("its flows to go", lambda: "10.65.0.9" not in node1.run("conntrack -L 2>/dev/null").stdout)
 
 
+@pytest.mark.scenario(9)
 def test_a_flow_does_not_outlive_the_owner_of_its_address(lab: FelixLab) -> None:
     """An address of net-a comes to a container of net-b at once: what a1 had open with the first stays out."""
     a1, b1 = lab.workloads["a1"], lab.workloads["b1"]
@@ -248,6 +258,7 @@ def test_a_flow_does_not_outlive_the_owner_of_its_address(lab: FelixLab) -> None
     assert not a1.ping(second.address, timeout=0.3).ok
 
 
+@pytest.mark.scenario(10)
 def test_proxy_arp_answers_on_a_host_without_a_default_route(lab: FelixLab) -> None:
     lab.node1.ip("route", "del", "default")
     try:

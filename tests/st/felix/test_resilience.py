@@ -109,6 +109,7 @@ def programmed(host: Host) -> str:
     return "\n".join(re.sub(r"\[\d+:\d+\]", "", line) for line in saved.splitlines() if not line.startswith("#"))
 
 
+@pytest.mark.scenario(12)
 @pytest.mark.usefixtures("floods")
 def test_a_restart_writes_nothing_and_loses_nothing(lab: FelixLab) -> None:
     node1 = lab.node1
@@ -153,6 +154,7 @@ def test_a_kill_in_the_middle_of_an_apply_is_finished_by_the_next_start(lab: Fel
         lab.detach(name)
 
 
+@pytest.mark.scenario(11, 13)
 @pytest.mark.usefixtures("floods")
 def test_while_felix_is_away_nothing_new_gets_traffic_and_afterwards_all_is_caught_up(lab: FelixLab) -> None:
     node1, a1 = lab.node1, lab.workloads["a1"]
@@ -171,6 +173,7 @@ def test_while_felix_is_away_nothing_new_gets_traffic_and_afterwards_all_is_caug
     assert "10.65.0.40" not in programmed(node1)
 
 
+@pytest.mark.scenario(14)
 @pytest.mark.usefixtures("floods")
 def test_a_store_that_is_not_ready_changes_nothing(lab: FelixLab) -> None:
     node1 = lab.node1
@@ -193,6 +196,7 @@ def test_a_store_that_is_not_ready_changes_nothing(lab: FelixLab) -> None:
     assert "cali-pi-gnp/p" in programmed(node1)
 
 
+@pytest.mark.scenario(15)
 def test_an_empty_store_takes_everything_away_but_not_before_it_is_read(lab: FelixLab) -> None:
     node1 = lab.node1
     records = lab.snapshot()
@@ -216,6 +220,7 @@ def test_an_empty_store_takes_everything_away_but_not_before_it_is_read(lab: Fel
     lab.restore(records)
 
 
+@pytest.mark.scenario(107)
 @pytest.mark.usefixtures("floods")
 def test_the_store_restarts_is_compacted_and_stays_away_for_a_while(lab: FelixLab) -> None:
     node1, store = lab.node1, lab.cluster.store
@@ -235,6 +240,7 @@ def test_the_store_restarts_is_compacted_and_stays_away_for_a_while(lab: FelixLa
     assert pid.alive
 
 
+@pytest.mark.scenario(109)
 @pytest.mark.usefixtures("floods")
 def test_settings_that_are_live_and_settings_that_restart(lab: FelixLab) -> None:
     node1, felix = lab.node1, lab.felix["node1"]
@@ -266,6 +272,7 @@ exec /usr/sbin/iptables-nft-restore "$@"
 """
 
 
+@pytest.mark.scenario(105)
 @pytest.mark.usefixtures("floods")
 def test_rules_that_cannot_be_written_keep_a_new_endpoint_closed_until_they_can(lab: FelixLab) -> None:
     node1, a1 = lab.node1, lab.workloads["a1"]

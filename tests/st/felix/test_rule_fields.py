@@ -27,6 +27,7 @@ def to(*ports: Port) -> EntityRule:
     return EntityRule(ports=list(ports))
 
 
+@pytest.mark.scenario(37, 38)
 @pytest.mark.parametrize("count", [1, 15, 16, 31])
 def test_ports(lab: FelixLab, count: int) -> None:
     ports = set(range(1000, 1000 + 2 * count, 2))
@@ -35,18 +36,21 @@ def test_ports(lab: FelixLab, count: int) -> None:
     assert reached(lab, [1000], protocol="udp") == set()
 
 
+@pytest.mark.scenario(38)
 def test_a_range_that_does_not_fit_the_fifteenth_slot(lab: FelixLab) -> None:
     guard(lab, rule("Allow", "UDP", destination=to(*range(1000, 1014), "2000:2002", 3000)))
     tried = [1013, 1014, 1999, 2000, 2001, 2002, 2003, 3000]
     assert reached(lab, tried, protocol="udp") == {1013, 2000, 2001, 2002, 3000}
 
 
+@pytest.mark.scenario(39)
 def test_refused_ports(lab: FelixLab) -> None:
     refused: list[Port] = list(range(1000, 1016))
     guard(lab, rule("Allow", "TCP", destination=EntityRule(not_ports=refused)))
     assert reached(lab, range(998, 1018)) == {998, 999, 1016, 1017}
 
 
+@pytest.mark.scenario(44)
 def test_three_blocks_must_all_hold(lab: FelixLab) -> None:
     """Nets on both sides and more ports than fit one match: each is a block, and none may be forgotten."""
     a0, a1 = (str(lab.workloads[name].address) for name in ("a0", "a1"))
@@ -66,6 +70,7 @@ def test_three_blocks_must_all_hold(lab: FelixLab) -> None:
     assert reached(lab, [1000, 1015, 1016]) == set()
 
 
+@pytest.mark.scenario(45)
 def test_nets_and_refused_nets(lab: FelixLab) -> None:
     a2 = lab.workloads["a2"]
     guard(lab, rule("Allow", source=EntityRule(nets=["10.65.0.0/24"], not_nets=[f"{a2.address}/32"])))
@@ -74,6 +79,7 @@ def test_nets_and_refused_nets(lab: FelixLab) -> None:
     lab.expect({"a2>a0", "b2>a0"} | {"a0>a1", "a0>a2", "a1>a2", "a2>a1", "b1>b2", "b2>b1"})
 
 
+@pytest.mark.scenario(40, 41)
 def test_named_ports(lab: FelixLab) -> None:
     """a0 calls 8055 http, and a1 calls 8056 so; egress of b1 goes by the name."""
     for name, number in (("a0", 8055), ("a1", 8056)):
@@ -103,6 +109,7 @@ def icmp(kind: int, code: int = 0) -> bytes:
     return head[:2] + struct.pack("!H", checksum(head)) + head[4:]
 
 
+@pytest.mark.scenario(50)
 def test_icmp_types(lab: FelixLab) -> None:
     a0, a1 = lab.workloads["a0"], lab.workloads["a1"]
 
@@ -117,6 +124,7 @@ def test_icmp_types(lab: FelixLab) -> None:
     assert types() == set()
 
 
+@pytest.mark.scenario(51)
 def test_protocols_by_number(lab: FelixLab) -> None:
     a0, a1 = lab.workloads["a0"], lab.workloads["a1"]
 
@@ -130,6 +138,7 @@ def test_protocols_by_number(lab: FelixLab) -> None:
     assert reached(lab, [80]) == {80}
 
 
+@pytest.mark.scenario(48, 49)
 def test_selectors_in_and_out(lab: FelixLab) -> None:
     rest = {"a0>a1", "a0>a2", "a1>a2", "a2>a1", "b1>b2", "b2>b1"}
     guard(lab, rule("Allow", source=EntityRule(selector="has(net-a)", not_selector="name == 'a2'")))

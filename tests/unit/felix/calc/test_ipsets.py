@@ -7,7 +7,17 @@ from hypothesis import strategies as st
 
 from felix.calc.endpoints import DeclaredPort, Member
 from felix.calc.ipsets import MemberSets, SetUse, nets_by_version
-from felix.calc.model import MembersChange, NamedPort, SetSpec, named_port_set, selector_set
+from felix.calc.model import (
+    Action,
+    MembersChange,
+    NamedPort,
+    PolicyRule,
+    Rules,
+    SetSpec,
+    Side,
+    named_port_set,
+    selector_set,
+)
 from resources.datastore.keys import ResourceKey
 from resources.names import ProfileName, parse_network
 from resources.selector import parse
@@ -134,17 +144,21 @@ def test_a_set_beyond_the_limit_is_refused_until_it_fits() -> None:
     assert sets.refused == frozenset()
 
 
+def naming(spec: SetSpec) -> Rules:
+    return Rules(ingress=(PolicyRule(action=Action.ALLOW, source=Side(sets=(spec,))),), egress=None)
+
+
 def test_a_set_lives_while_somebody_uses_it() -> None:
     sets, use = MemberSets(), SetUse()
     first, second = ResourceKey("profiles", "1"), ResourceKey("profiles", "2")
     for owner in (first, second):
-        use.replace(owner, {HAS_A.id: HAS_A})
+        use.replace(owner, naming(HAS_A))
     use.settle(sets)
     assert set(use.owners(HAS_A.id)) == {first, second}
-    use.replace(first, {})
+    use.replace(first, None)
     use.settle(sets)
     assert len(sets) == 1
-    use.replace(second, {HAS_B.id: HAS_B})
+    use.replace(second, naming(HAS_B))
     use.settle(sets)
     assert sets.members().keys() == {HAS_B.id}
 
