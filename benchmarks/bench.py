@@ -8,7 +8,6 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]

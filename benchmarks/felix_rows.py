@@ -5,21 +5,14 @@ reference is a shell script that makes the same difference with `ip`, `ipset` an
 all the ping needs), on a host with the same state, in turn with ours.
 """
 
-import contextlib
-import gc
 import os
-import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from bed.command import clean_environment
-from bed.host import Host
-from bed.workload import Workload
-from fakes.felix_records import policy, rule, workload
 from felix_world import (
     LARGE,
     SMALL,
@@ -32,9 +25,14 @@ from felix_world import (
     grant,
     script,
 )
-from resources.datastore.keys import ResourceKey
-from resources.kinds.rule import EntityRule, Rule
 from results import Row
+
+from bed.command import clean_environment
+from bed.host import Host
+from bed.workload import Workload
+from fakes.felix_records import policy, workload
+from resources.datastore.keys import ResourceKey
+from resources.kinds.rule import Rule
 
 UPS, CHANGES, STARTS = 15, 15, 3
 SIZES = (SMALL, LARGE)

@@ -270,7 +270,8 @@ class World:
     def settle(self, revision: int) -> None:
         """Wait until felix has done what the store says at a revision."""
         assert self.felix is not None
-        wait_until(f"felix at {revision} (see {self.felix.log})", lambda: self._is_at(revision), timeout=120, every=0.02)
+        what = f"felix at {revision} (see {self.felix.log})"
+        wait_until(what, lambda: self._is_at(revision), timeout=TIMEOUT_SECONDS, every=0.02)
 
     def _is_at(self, revision: int) -> bool:
         status, body = self.ask("/state")
@@ -325,7 +326,9 @@ def parse_chains(saved: str) -> dict[tuple[str, str], list[str]]:
     return chains
 
 
-def script(before: KernelText, after: KernelText, *, restore: str, extra: Sequence[str] = (), first: Sequence[str] = ()) -> str:
+def script(
+    before: KernelText, after: KernelText, *, restore: str, extra: Sequence[str] = (), first: Sequence[str] = ()
+) -> str:
     """Return a shell script that makes `after` of `before` as one would write it by hand; IPv4 only.
 
     `first` and `extra` are commands before and after it.

@@ -76,6 +76,9 @@ class FakeTables:
         changed, self._changed_elsewhere = self._changed_elsewhere, False
         return changed
 
+    def prepare(self) -> None:
+        """Nothing to prepare here."""
+
     # ---- inside
 
     def _table(self, key: TableKey) -> Rules:
