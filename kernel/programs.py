@@ -1,8 +1,9 @@
 """Running the programs that have no better door than their command line: ipset, iptables, conntrack."""
 
 import os
+import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kernel.errors import DataplaneError, ToolFailed, ToolMissing, ToolTimedOut
@@ -28,8 +29,19 @@ class Outcome:
         return ToolFailed(f"{what}: {reason}", command=" ".join(self.command), status=self.status)
 
 
-def run(command: Sequence[str], *, feed: str = "", timeout: float = 60.0) -> Outcome:
-    """Run a program to its end, with `feed` on its standard input, in English.
+def search_path() -> str:
+    """Return where programs are looked for: as the environment says, then where Linux has them."""
+    return f"{os.environ.get('PATH', '')}:{_PATH}".lstrip(":")
+
+
+def is_installed(program: str) -> bool:
+    return shutil.which(program, path=search_path()) is not None
+
+
+def run(
+    command: Sequence[str], *, feed: str = "", timeout: float = 60.0, env: Mapping[str, str] | None = None
+) -> Outcome:
+    """Run a program to its end, with `feed` on its standard input, in English; `env` is added to our environment.
 
     Raises:
         ToolMissing: it is not installed.
@@ -44,7 +56,7 @@ def run(command: Sequence[str], *, feed: str = "", timeout: float = 60.0) -> Out
             text=True,
             errors="surrogateescape",
             timeout=timeout,
-            env=_environment(),
+            env={**_environment(), **(env or {})},
             check=False,
         )
     except OSError as exc:
@@ -68,7 +80,7 @@ def started(command: Sequence[str]) -> subprocess.Popen[bytes]:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:{_PATH}".lstrip(":")}
+    return {**os.environ, "LC_ALL": "C", "PATH": search_path()}
 
 
 def _not_started(name: str, reason: OSError) -> DataplaneError:

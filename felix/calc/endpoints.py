@@ -12,11 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from felix.calc.labels import Labels, interned
-from felix.calc.rules import NAMESPACE_LABEL, NAMESPACE_PREFIX, SERVICE_ACCOUNT_PREFIX
 from resources.datastore.keys import ResourceKey
 from resources.errors import Rejected
 from resources.kinds.workloadendpoint import EndpointPort, WorkloadEndpoint
 from resources.names import INTERFACE_REGEX, IfName, IPNetwork, ProfileName
+from resources.selection import seen_labels
 
 CONTAINER = "docker.projectcalico.org/container"
 """Annotation that Docker's driver writes: the container's name."""
@@ -115,17 +115,8 @@ def read_local(key: ResourceKey, endpoint: WorkloadEndpoint) -> Local:
 
 
 def own_labels(labels: Mapping[str, str], namespace: str) -> Labels:
-    """Return the labels of an endpoint or network set that selectors see.
-
-    The namespace is that of its key ("" for none), whatever the labels say; what a namespace or service account would
-    hand down cannot be claimed by a label of one's own (reference resources.md 7.2).
-    """
-    forged = [key for key in labels if key.startswith((NAMESPACE_PREFIX, SERVICE_ACCOUNT_PREFIX))]
-    if forged or labels.get(NAMESPACE_LABEL, "") != namespace:
-        labels = {key: value for key, value in labels.items() if key not in forged and key != NAMESPACE_LABEL}
-        if namespace:
-            labels[NAMESPACE_LABEL] = namespace
-    return interned(labels)
+    """Return the labels of an endpoint or network set that selectors see; its namespace is that of its key."""
+    return interned(seen_labels(labels, namespace))
 
 
 def distinct_profiles(names: Iterable[str]) -> tuple[ProfileName, ...]:

@@ -16,13 +16,14 @@ from felix.calc.model import (
     Stage,
     TierPolicies,
 )
-from felix.calc.rules import in_namespace, namespace_selector, read_rules, service_account_selector
+from felix.calc.rules import read_rules
 from resources.datastore.keys import ResourceKey
 from resources.kinds.globalnetworkpolicy import GlobalNetworkPolicy, GlobalNetworkPolicySpec
 from resources.kinds.networkpolicy import NetworkPolicy
 from resources.kinds.policy import computed_types
 from resources.kinds.tier import DEFAULT_ORDER, DEFAULT_TIER, Tier
-from resources.selector import Selector, conjunction, parse
+from resources.selection import policy_selector
+from resources.selector import Selector
 
 NEEDED_EVERYWHERE = "AssumeNeededOnEveryNode"
 _KINDS = {"globalnetworkpolicies": "GlobalNetworkPolicy", "networkpolicies": "NetworkPolicy"}
@@ -85,21 +86,21 @@ def read_policy(key: ResourceKey, policy: GlobalNetworkPolicy | NetworkPolicy) -
     rules, problems = read_rules(
         spec.ingress if "Ingress" in types else None, spec.egress if "Egress" in types else None, key.namespace
     )
-    selectors = [parse(spec.selector)]
-    stage, on_forward = Stage.NORMAL, False
+    stage, on_forward, namespaces = Stage.NORMAL, False, ""
     if isinstance(policy, GlobalNetworkPolicy):
         stage, on_forward = _stage(policy.spec), policy.spec.apply_on_forward
-        if policy.spec.namespace_selector:
-            selectors.append(namespace_selector(policy.spec.namespace_selector))
-    if key.namespace:
-        selectors.append(in_namespace(key.namespace))
-    if spec.service_account_selector:
-        selectors.append(service_account_selector(spec.service_account_selector))
+        namespaces = policy.spec.namespace_selector
+    selector = policy_selector(
+        spec.selector,
+        namespace=key.namespace,
+        namespaces=namespaces,
+        service_accounts=spec.service_account_selector,
+    )
     return PolicyRecord(
         id=policy_id(key),
         tier=spec.tier or DEFAULT_TIER,
         order=_order(spec.order),
-        selector=conjunction(*selectors),
+        selector=selector,
         rules=rules if stage is Stage.NORMAL else replace(rules, stage=stage),
         on_forward=on_forward,
         sets_everywhere=NEEDED_EVERYWHERE in spec.performance_hints,

@@ -25,24 +25,8 @@ from felix.calc.model import (
 from resources.errors import Rejected
 from resources.kinds.rule import ICMP, EntityRule, Port, Protocol, Rule, ServiceAccounts
 from resources.names import IPNetwork
-from resources.selector import (
-    Constant,
-    Expression,
-    LabelTest,
-    Operator,
-    Selector,
-    compiled,
-    conjunction,
-    negated,
-    negation,
-    parse,
-    rewritten,
-)
-
-NAMESPACE_LABEL = "projectcalico.org/namespace"
-SERVICE_ACCOUNT_LABEL = "projectcalico.org/serviceaccount"
-NAMESPACE_PREFIX = "pcns."
-SERVICE_ACCOUNT_PREFIX = "pcsa."
+from resources.selection import SERVICE_ACCOUNT_LABEL, in_namespace, namespace_selector, service_account_selector
+from resources.selector import LabelTest, Operator, Selector, compiled, conjunction, negation, parse
 
 _NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132, "udplite": 136}
 _PORT_PROTOCOLS = {"tcp": "tcp", "6": "tcp", "udp": "udp", "17": "udp", "sctp": "sctp", "132": "sctp"}
@@ -266,36 +250,6 @@ def _positive_selector(entity: EntityRule, namespace: str) -> Selector | None:
     if entity.selector:
         parts.append(parse(entity.selector))
     return conjunction(*parts) if parts else None
-
-
-def in_namespace(namespace: str) -> Selector:
-    """Return the selector of what belongs to a namespace."""
-    return compiled(LabelTest(NAMESPACE_LABEL, Operator.EQUALS, (namespace,)))
-
-
-def namespace_selector(text: str) -> Selector:
-    """Return the selector over endpoints that a selector over namespaces amounts to (reference resources.md 7.2)."""
-
-    def leaf(node: LabelTest | Constant) -> Expression:
-        has_namespace = LabelTest(NAMESPACE_LABEL, Operator.HAS)
-        if node is Constant.GLOBAL:
-            return negated(has_namespace)
-        if isinstance(node, Constant):
-            return has_namespace
-        return replace(node, label=NAMESPACE_PREFIX + node.label)
-
-    return compiled(rewritten(parse(text).root, leaf))
-
-
-def service_account_selector(text: str) -> Selector:
-    """Return the selector over endpoints that a selector over service accounts amounts to."""
-
-    def leaf(node: LabelTest | Constant) -> Expression:
-        if isinstance(node, Constant):
-            return LabelTest(SERVICE_ACCOUNT_LABEL, Operator.HAS)
-        return replace(node, label=SERVICE_ACCOUNT_PREFIX + node.label)
-
-    return compiled(rewritten(parse(text).root, leaf))
 
 
 def _service_accounts(accounts: ServiceAccounts) -> list[Selector]:

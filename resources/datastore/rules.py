@@ -10,15 +10,24 @@ from typing import Any, Generic, Protocol
 import msgspec
 
 from resources.codec import Stored, decode, encode, readable_document, with_metadata
-from resources.datastore.keys import ResourceKey, blocks_prefix, kind_prefix, parse_block_key, resource_key
+from resources.datastore.keys import (
+    ResourceKey,
+    blocks_prefix,
+    kind_prefix,
+    parse_block_key,
+    parse_resource_key,
+    resource_key,
+)
 from resources.datastore.node_removal import remove_node_records
 from resources.datastore.store import KeyValue, Lost, Store, Transaction
-from resources.errors import AlreadyExists, DoesNotExist, OperationNotSupported, UpdateConflict
+from resources.errors import AlreadyExists, DoesNotExist, OperationNotSupported, ReferenceMissing, UpdateConflict
 from resources.invalid import InvalidResource
 from resources.kinds.base import Kind, Problem, R
+from resources.kinds.fields import is_key_part
 from resources.kinds.globalnetworkpolicy import KIND as GLOBAL_POLICY
+from resources.kinds.hostendpoint import KIND as HOST_ENDPOINT
+from resources.kinds.hostendpoint import HostEndpoint
 from resources.kinds.networkpolicy import KIND as POLICY
-from resources.kinds.networkpolicy import NetworkPolicy
 from resources.kinds.node import KIND as NODE
 from resources.kinds.node import Node
 from resources.kinds.policy import KUBERNETES_PREFIX, NAME_ANNOTATION, P
@@ -113,7 +122,7 @@ class Rules(Generic[R]):
     def after_create(self, records: Records, kind: Kind[R], new: R, item: KeyValue) -> None:
         """Look whether it is still allowed now that it is there."""
 
-    def before_update(self, kind: Kind[R], before: R, new: R) -> None:
+    def before_update(self, records: Records, kind: Kind[R], before: R, new: R) -> None:
         """Raise if this may not become that."""
 
     def delete(
@@ -179,8 +188,8 @@ class PoolRules(Rules[IPPool]):
             reason = f"{ours} CIDR overlaps with {theirs} CIDR {pool.spec.cidr}"
             raise InvalidResource([Problem(("spec", "cidr"), new.spec.cidr, reason)])
 
-    def before_update(self, kind: Kind[IPPool], before: IPPool, new: IPPool) -> None:
-        del kind
+    def before_update(self, records: Records, kind: Kind[IPPool], before: IPPool, new: IPPool) -> None:
+        del records, kind
         problems = []
         if before.network != new.network:
             problems.append(Problem(("spec", "cidr"), new.spec.cidr, "IPPool CIDR cannot be modified"))
@@ -253,6 +262,12 @@ class PolicyRules(Rules[P]):
         annotations = {key: text for key, text in metadata.annotations.items() if key != NAME_ANNOTATION}
         return with_metadata(stored, name=name, annotations=annotations)
 
+    def name_of_v1(self, records: Records, kind: Kind[P], identifier: str) -> str:
+        """Return the name as given where a policy has it: v3 allows dots, which v1 would have replaced."""
+        if is_key_part(identifier) and records.store.get(resource_key(ResourceKey(kind.plural, identifier))):
+            return identifier
+        return super().name_of_v1(records, kind, identifier)
+
     def stored(self, resource: P, key_name: str) -> P:
         metadata = resource.metadata
         annotation = msgspec.json.encode({"name": metadata.name}).decode()
@@ -260,15 +275,20 @@ class PolicyRules(Rules[P]):
             resource, name=key_name, annotations=metadata.annotations | {NAME_ANNOTATION: annotation}
         )
 
+    def before_update(self, records: Records, kind: Kind[P], before: P, new: P) -> None:
+        if new.spec.tier != before.spec.tier:
+            self.before_create(records, kind, new)
+
     def before_create(self, records: Records, kind: Kind[P], new: P) -> None:
         del kind
         if new.spec.tier == DEFAULT_TIER:
             records.ensure_default_tier()
         elif records.store.get(resource_key(ResourceKey(TIER.plural, new.spec.tier))) is None:
-            raise DoesNotExist(f"resource does not exist: {TIER.label(new.spec.tier)}", hint="create the tier first")
+            message = f"resource does not exist: {TIER.label(new.spec.tier)}"
+            raise ReferenceMissing(message, hint="create the tier first")
 
 
-class NamespacedPolicyRules(PolicyRules[NetworkPolicy]):
+class NamespacedPolicyRules(PolicyRules[P]):
     """Some names are those of Kubernetes."""
 
     def refuse_synthetic(self, name: str, operation: str) -> None:
@@ -288,6 +308,16 @@ def _annotated_name(text: str) -> str | None:
         return None
     name = document.get("name") if isinstance(document, dict) else None
     return name if isinstance(name, str) and name else None
+
+
+class HostEndpointRules(Rules[HostEndpoint]):
+    """v1 knows them by node and name, whatever they are called in the store."""
+
+    def identified(self, records: Records, kind: Kind[HostEndpoint], resource: HostEndpoint) -> str:
+        name, node = resource.metadata.name, resource.spec.node
+        same = {name, name.removeprefix(f"{node}.")}
+        stored = {h.metadata.name for h in records.readable(kind) if h.spec.node == node and h.metadata.name in same}
+        return name if name in stored or not stored else min(stored)
 
 
 class ProfileRules(Rules[Profile]):
@@ -329,9 +359,14 @@ class TierRules(Rules[Tier]):
                 if _tier_of(item) == key.name:
                     raise OperationNotSupported(
                         f"operation delete is not supported on {key.name}: Cannot delete a non-empty tier",
-                        hint=f"delete its policies first, such as {item.key.rpartition('/')[2]}",
+                        hint=f"delete its policies first, such as {_label_of(policies, item.key)}",
                     )
         super().delete(records, kind, key, stored, label, unconditional=unconditional)
+
+
+def _label_of(kind: Kind[Any], text: str) -> str:
+    key = parse_resource_key(text, frozenset((kind.plural,)) if kind.namespaced else frozenset())
+    return kind.label(key.name, key.namespace) if key else text
 
 
 def _tier_of(item: KeyValue) -> str | None:
@@ -366,11 +401,11 @@ class NodeRules(Rules[Node]):
 
 _RULES: dict[str, Rules[Any]] = {
     POOL.name: PoolRules(),
-    **{policies.name: PolicyRules() for policies in _POLICIES},
-    POLICY.name: NamespacedPolicyRules(),
+    **{kind.name: NamespacedPolicyRules() if kind.namespaced else PolicyRules() for kind in _POLICIES},
     PROFILE.name: ProfileRules(),
     TIER.name: TierRules(),
     NODE.name: NodeRules(),
+    HOST_ENDPOINT.name: HostEndpointRules(),
 }
 _NONE: Rules[Any] = Rules()
 

@@ -23,6 +23,8 @@ class FakeTables:
     transactions that worked.
     """
 
+    poll_seconds: float | None = None
+
     def __init__(self, sets: FakeSets | None = None) -> None:
         self.refuse: set[str] = set()
         self.unreadable: DataplaneError | None = None
@@ -78,6 +80,9 @@ class FakeTables:
 
     def prepare(self) -> None:
         """Nothing to prepare here."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     # ---- inside
 
