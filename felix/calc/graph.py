@@ -571,6 +571,7 @@ class Graph:
         policy = policy_id(key)
         record = self._policies.get(policy)
         if record is None:
+            self._problems.note(key, "tier", ())
             return None
         known = record.tier in self._tiers
         problem = f"tier {record.tier} does not exist: until it does, what the policy selects is closed"
