@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from felix.calc.graph import Whole
 from felix.calc.match import ICMP_NUMBER, IPIP_NUMBER, UDP_NUMBER, Members, Packet, State, matches
 from felix.calc.model import Action, Direction, LocalEndpoint, PolicyId, PolicyRule, TierPolicies
-from felix.calc.parameters import AllowAction, EndpointToHostAction, Parameters
+from felix.calc.parameters import AllowAction, EndpointToHostAction, NatExclusions, Parameters
 from resources.names import IfName, IPAddress, NodeName, ProfileName
 
 NEIGHBOUR_DISCOVERY = frozenset({130, 131, 132, 133, 135, 136})
@@ -188,6 +188,22 @@ class HostView:
         network = ipaddress.ip_network(address)
         found = [endpoint for endpoint in self.whole.endpoints.values() if network in endpoint.addresses]
         return sorted(found, key=lambda endpoint: endpoint.interface)
+
+    def masquerades(self, packet: Packet) -> bool:
+        """Tell whether the host puts an address of its own in the place of the source when the packet leaves."""
+        around = self.whole.surroundings
+        if around is None:
+            return False
+
+        def inside(address: IPAddress, nets: Iterable[str]) -> bool:
+            return any(address in ipaddress.ip_network(net) for net in nets)
+
+        version = packet.version
+        excepted = around.pools[version]
+        if self.parameters.nat_exclusions is NatExclusions.POOLS_AND_HOSTS:
+            excepted |= around.hosts[version]
+        leaves = inside(packet.source, around.masqueraded_pools[version])
+        return leaves and not inside(packet.destination, excepted)
 
     # What is asked on the way.
 
