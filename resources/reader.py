@@ -17,7 +17,7 @@ import msgspec.inspect as shapes
 
 from resources.durations import DurationError, canonical
 from resources.kinds.base import Path, Problem
-from resources.kinds.fields import port_value
+from resources.kinds.fields import port_value, protocol_value
 from resources.tree import Entry, Mapping, Node, Scalar, Sequence, is_null
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -379,6 +379,7 @@ class Reader:
                 number = int(node.text) if int(node.text) <= 0xFF else None
             elif number is not None and not 0 <= number <= 0xFF:
                 return self._bad(path, node, "protocol number invalid: it is 1 to 255")
+            return protocol_value(node.text) if number is None else number
         return node.text if number is None else number
 
 

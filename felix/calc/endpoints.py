@@ -8,7 +8,7 @@ only the dataplane knows (reference felix.md 2.4).
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from felix.calc.labels import Labels, interned
@@ -16,6 +16,7 @@ from resources.datastore.keys import ResourceKey
 from resources.errors import Rejected
 from resources.kinds.workloadendpoint import EndpointPort, WorkloadEndpoint
 from resources.names import INTERFACE_REGEX, IfName, IPNetwork, ProfileName
+from resources.selection import seen_labels
 
 CONTAINER = "docker.projectcalico.org/container"
 """Annotation that Docker's driver writes: the container's name."""
@@ -41,13 +42,15 @@ class DeclaredPort:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What any endpoint contributes to sets: addresses as ipset writes them, without prefix length."""
+    """What any endpoint or network set contributes to sets: addresses and networks as ipset writes them."""
 
     labels: Labels
     profiles: tuple[ProfileName, ...]
     ipv4: tuple[str, ...]
     ipv6: tuple[str, ...]
     ports: tuple[DeclaredPort, ...]
+    doubtful: bool = False
+    """Something that it was to contribute cannot be read."""
 
     def addresses(self, version: int) -> tuple[str, ...]:
         return self.ipv4 if version == 4 else self.ipv6
@@ -78,11 +81,11 @@ def read_member(endpoint: WorkloadEndpoint) -> Member:
     """
     networks = _single_addresses(endpoint)
     return Member(
-        labels=interned(endpoint.metadata.labels),
-        profiles=_profiles(endpoint),
+        labels=own_labels(endpoint.metadata.labels, endpoint.metadata.namespace),
+        profiles=distinct_profiles(endpoint.spec.profiles),
         ipv4=tuple(str(net.network_address) for net in networks if net.version == 4),
         ipv6=tuple(str(net.network_address) for net in networks if net.version == 6),
-        ports=tuple(_declared(port) for port in endpoint.spec.ports if port.name),
+        ports=tuple(declared_port(port) for port in endpoint.spec.ports if port.name),
     )
 
 
@@ -103,7 +106,7 @@ def read_local(key: ResourceKey, endpoint: WorkloadEndpoint) -> Local:
         interface=endpoint.interface,
         networks=frozenset(_single_addresses(endpoint)),
         mac=spec.mac.replace("-", ":").lower() or None,
-        profiles=_profiles(endpoint),
+        profiles=distinct_profiles(spec.profiles),
         spoofed_sources=tuple(
             ipaddress.ip_network(text, strict=False) for text in spec.allow_spoofed_source_prefixes
         ),
@@ -111,15 +114,20 @@ def read_local(key: ResourceKey, endpoint: WorkloadEndpoint) -> Local:
     )
 
 
+def own_labels(labels: Mapping[str, str], namespace: str) -> Labels:
+    """Return the labels of an endpoint or network set that selectors see; its namespace is that of its key."""
+    return interned(seen_labels(labels, namespace))
+
+
+def distinct_profiles(names: Iterable[str]) -> tuple[ProfileName, ...]:
+    return tuple(dict.fromkeys(ProfileName(name) for name in names))
+
+
 def _called(endpoint: WorkloadEndpoint, workload: str) -> str:
     """Return what people call it: its container; its workload, unless all of Docker's are called alike."""
     spec = endpoint.spec
     container = endpoint.metadata.annotations.get(CONTAINER)
     return container or (workload if workload != spec.orchestrator else "") or spec.endpoint[:ENDPOINT_SHORT]
-
-
-def _profiles(endpoint: WorkloadEndpoint) -> tuple[ProfileName, ...]:
-    return tuple(dict.fromkeys(ProfileName(name) for name in endpoint.spec.profiles))
 
 
 def _single_addresses(endpoint: WorkloadEndpoint) -> list[IPNetwork]:
@@ -134,7 +142,12 @@ def _single_addresses(endpoint: WorkloadEndpoint) -> list[IPNetwork]:
     return list(networks)
 
 
-def _declared(port: EndpointPort) -> DeclaredPort:
+def declared_port(port: EndpointPort) -> DeclaredPort:
+    """Return a port that an endpoint declares.
+
+    Raises:
+        EndpointUnusable: its protocol has no ports, or its number is none.
+    """
     protocol = _PORT_PROTOCOLS.get(str(port.protocol).lower())
     if protocol is None or not 1 <= port.port <= 65535:
         raise EndpointUnusable(f"port {port.name!r} with protocol {port.protocol} and number {port.port}")

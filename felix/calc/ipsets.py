@@ -5,6 +5,7 @@ ipset's own text (reference felix.md 4.4), by address family.
 """
 
 import dataclasses
+import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from felix.calc.endpoints import Member
 from felix.calc.labels import LabelIndex, Labels
 from felix.calc.model import NO_GROWTH, Growth, MembersChange, Rules, SetSpec, members_order
 from resources.datastore.keys import ResourceKey
-from resources.names import IPNetwork, ProfileName
+from resources.names import IPAddress, IPNetwork, ProfileName
 
 VERSIONS = (4, 6)
 
@@ -20,7 +21,21 @@ VERSIONS = (4, 6)
 def net_members(network: IPNetwork) -> tuple[str, ...]:
     """Return a network as members of a hash:net set, which takes no /0: that one is written as its halves."""
     halves = network.subnets() if network.prefixlen == 0 else (network,)
-    return tuple(str(net.network_address) if net.num_addresses == 1 else str(net) for net in halves)
+    return tuple(map(_net_text, halves))
+
+
+def _net_text(network: IPNetwork) -> str:
+    address = _address_text(network.network_address)
+    return address if network.num_addresses == 1 else f"{address}/{network.prefixlen}"
+
+
+def _address_text(address: IPAddress) -> str:
+    """Return an address as the C library writes it, and ipset with it: ``::1.2.3.4``, not ``::102:304``."""
+    if isinstance(address, ipaddress.IPv6Address):
+        high, low = divmod(int(address), 1 << 32)
+        if high == 0xFFFF or (high == 0 and low >> 16):
+            return f"::{'ffff:' if high else ''}{ipaddress.IPv4Address(low)}"
+    return str(address)
 
 
 def nets_by_version(networks: Iterable[IPNetwork]) -> dict[int, frozenset[str]]:
@@ -40,6 +55,8 @@ class _Set:
     touched: tuple[dict[str, bool], dict[str, bool]] = field(default_factory=lambda: ({}, {}))
     anew: bool = False
     """Dropped and wanted again since the last flush: must be announced whole."""
+    doubts: int = 0
+    """How many of what is in it have parts that cannot be read."""
 
     def contributes(self, member: Member, version: int) -> Iterable[str]:
         addresses = member.addresses(version)
@@ -52,6 +69,13 @@ class _Set:
             for port in dict.fromkeys(member.ports)
             if port.name == wanted.name and port.protocol == wanted.protocol
         ]
+
+    def is_in_doubt_by(self, member: Member) -> bool:
+        """Tell whether the member may lack something here."""
+        wanted = self.spec.port
+        return member.doubtful and (
+            wanted is None or any((port.protocol, port.name) == (wanted.protocol, wanted.name) for port in member.ports)
+        )
 
     def add(self, member: Member) -> None:
         for position, version in enumerate(VERSIONS):
@@ -93,7 +117,7 @@ class _Set:
 
 
 class MemberSets:
-    """Wanted sets and the endpoints of the whole cluster."""
+    """Wanted sets, and the endpoints and network sets of the whole cluster."""
 
     def __init__(self) -> None:
         self._index: LabelIndex[ResourceKey, str] = LabelIndex(self._matched, self._unmatched)
@@ -101,6 +125,7 @@ class MemberSets:
         self._sets: dict[str, _Set] = {}
         self._announced: set[str] = set()
         self._refused: set[str] = set()
+        self._doubtful: set[str] = set()
         self._dirty: set[str] = set()
         self._size_max = 0
 
@@ -113,6 +138,11 @@ class MemberSets:
         """Ids of wanted sets with more members than a set may have, as of the last flush."""
         return frozenset(self._refused)
 
+    @property
+    def doubtful(self) -> frozenset[str]:
+        """Ids of wanted sets that may lack members, because a record could not be read in full."""
+        return frozenset(self._doubtful)
+
     def __len__(self) -> int:
         return len(self._sets)
 
@@ -120,17 +150,20 @@ class MemberSets:
         return self._sets[set_id].spec
 
     def set_endpoint(self, key: ResourceKey, member: Member | None) -> None:
-        """Add, change or (None) forget an endpoint."""
+        """Add, change or (None) forget an endpoint or network set."""
         before = self._endpoints.get(key)
         if member is None:
             self._index.remove_item(key)
             self._endpoints.pop(key, None)
             return
         self._endpoints[key] = member
-        if before is not None and before != member:
-            for set_id in self._index.selectors_of(key):
-                self._sets[set_id].add(member)  # before the old goes, so that what stays is not touched
-                self._sets[set_id].discard(before)
+        if before is not None and before != member and (used := self._index.selectors_of(key)):
+            come, gone = _difference(before, member)
+            for set_id in used:
+                self._sets[set_id].add(come)  # before the old goes, so that what stays is not touched
+                self._sets[set_id].discard(gone)
+                self._doubt(set_id, before, -1)
+                self._doubt(set_id, member, 1)
                 self._dirty.add(set_id)
         self._index.set_item(key, member.labels, member.profiles)
 
@@ -150,6 +183,7 @@ class MemberSets:
         if set_id in self._sets:
             self._index.remove_selector(set_id)
             del self._sets[set_id]
+            self._doubtful.discard(set_id)
             self._dirty.add(set_id)
 
     def members(self) -> dict[str, tuple[SetSpec, dict[int, frozenset[str]]]]:
@@ -186,11 +220,41 @@ class MemberSets:
 
     def _matched(self, set_id: str, key: ResourceKey) -> None:
         self._sets[set_id].add(self._endpoints[key])
+        self._doubt(set_id, self._endpoints[key], 1)
         self._dirty.add(set_id)
 
     def _unmatched(self, set_id: str, key: ResourceKey) -> None:
         self._sets[set_id].discard(self._endpoints[key])
+        self._doubt(set_id, self._endpoints[key], -1)
         self._dirty.add(set_id)
+
+    def _doubt(self, set_id: str, member: Member, more: int) -> None:
+        """Count what a set may lack because of a member."""
+        found = self._sets[set_id]
+        if member.doubtful and found.is_in_doubt_by(member):
+            found.doubts += more
+            if found.doubts:
+                self._doubtful.add(set_id)
+            else:
+                self._doubtful.discard(set_id)
+
+
+def _difference(before: Member, now: Member) -> tuple[Member, Member]:
+    """Return what came and what went, where that tells it all: a network set may be long and change by one entry."""
+    if before.ports != now.ports:
+        return now, before
+    old, new = {*before.ipv4, *before.ipv6}, {*now.ipv4, *now.ipv6}
+    return _only(now, new - old), _only(before, old - new)
+
+
+def _only(member: Member, wanted: set[str]) -> Member:
+    if not wanted:
+        return dataclasses.replace(member, ipv4=(), ipv6=())
+    return dataclasses.replace(
+        member,
+        ipv4=tuple(text for text in member.ipv4 if text in wanted),
+        ipv6=tuple(text for text in member.ipv6 if text in wanted),
+    )
 
 
 class SetUse:

@@ -135,6 +135,10 @@ class PolicyRule:
     annotations: tuple[tuple[str, str], ...] = ()
 
     @property
+    def sides(self) -> tuple[Side, Side]:
+        return self.source, self.destination
+
+    @property
     def all_sets(self) -> tuple[SetSpec, ...]:
         return self.source.all_sets + self.destination.all_sets
 
@@ -155,12 +159,24 @@ DENY_ALL = PolicyRule(action=Action.DENY)
 ALLOW_ALL = PolicyRule(action=Action.ALLOW)
 
 
+class Stage(enum.Enum):
+    """When a policy is asked on a packet's way through the host (reference felix.md 3.9)."""
+
+    UNTRACKED = "doNotTrack"
+    """First of all, before connection tracking. What it allows is not tracked, so answers must be allowed too."""
+    PRE_DNAT = "preDNAT"
+    """Before destinations are translated; only what comes in."""
+    NORMAL = "normal"
+    """At the end of the way. All policies of workloads are of this stage, and profiles."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """The rules of a policy or profile; None: it says nothing about that direction."""
 
     ingress: tuple[PolicyRule, ...] | None
     egress: tuple[PolicyRule, ...] | None
+    stage: Stage = Stage.NORMAL
     tier: str = ""
     """The policy's tier; empty for a profile."""
 
@@ -214,6 +230,43 @@ class LocalEndpoint:
     """Networks that it may send from beside its own addresses, if the host's settings agree."""
     name: str = ""
     """What people call it: the container's name, if that is known."""
+
+
+ANY_INTERFACE = IfName("any-interface-at-all")
+"""Stands for the interface of a host endpoint that is for all interfaces; longer than the name of any real one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalHostEndpoint:
+    """An interface of this host itself, with what applies to it in each of the four ways (reference felix.md 3.9).
+
+    Ingress is what comes in by the interface, egress what leaves by it. The failsafe ports come before all but
+    `forward`. An Allow of `untracked` or `pre_dnat` is final here: no other policy of a host endpoint is asked about
+    the packet that comes in, but the policy of a workload that it goes to is.
+
+    The endpoint behind ANY_INTERFACE is asked about every interface that has no endpoint of its own, those of workloads
+    included; but not in `normal` about what the host itself sends to its workloads.
+    """
+
+    name: str
+    """Of the record that the interface is served by."""
+    interface: IfName
+    profiles: tuple[ProfileName, ...]
+    """Asked last about what `normal` is asked about; if none decides: denied."""
+    untracked: tuple[TierPolicies, ...] = ()
+    """Both directions, forwarded or not; a tier that decides nothing passes. Never of ANY_INTERFACE."""
+    pre_dnat: tuple[TierPolicies, ...] = ()
+    """Ingress, forwarded or not; a tier that decides nothing passes."""
+    normal: tuple[TierPolicies, ...] = ()
+    """What the host's own processes send and get."""
+    forward: tuple[TierPolicies, ...] = ()
+    """What the host forwards. Where no tier has a policy about a direction: allowed."""
+
+    @property
+    def policies(self) -> frozenset[PolicyId]:
+        """All that is asked in any way."""
+        tiers = self.untracked + self.pre_dnat + self.normal + self.forward
+        return frozenset(policy for tier in tiers for policy in tier.ingress + tier.egress)
 
 
 @dataclass(frozen=True, slots=True)

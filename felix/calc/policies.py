@@ -13,14 +13,21 @@ from felix.calc.model import (
     Direction,
     PolicyId,
     Rules,
+    Stage,
     TierPolicies,
 )
-from felix.calc.rules import namespace_selector, read_rules, service_account_selector
+from felix.calc.rules import read_rules
 from resources.datastore.keys import ResourceKey
-from resources.kinds.globalnetworkpolicy import GlobalNetworkPolicy
+from resources.kinds.globalnetworkpolicy import GlobalNetworkPolicy, GlobalNetworkPolicySpec
+from resources.kinds.networkpolicy import NetworkPolicy
 from resources.kinds.policy import computed_types
 from resources.kinds.tier import DEFAULT_ORDER, DEFAULT_TIER, Tier
-from resources.selector import Selector, conjunction, parse
+from resources.selection import policy_selector
+from resources.selector import Selector
+
+NEEDED_EVERYWHERE = "AssumeNeededOnEveryNode"
+_KINDS = {"globalnetworkpolicies": "GlobalNetworkPolicy", "networkpolicies": "NetworkPolicy"}
+_PLURALS = {kind: plural for plural, kind in _KINDS.items()}
 
 CLOSED = Rules(ingress=(DENY_ALL,), egress=(DENY_ALL,))
 
@@ -34,9 +41,16 @@ class PolicyRecord:
     order: float
     selector: Selector
     rules: Rules
-    for_workloads: bool = True
-    """False for what is applied to host endpoints before connection tracking or NAT."""
+    on_forward: bool = False
+    """Asked about what passes through a host endpoint too; about workloads it is asked anyway."""
+    sets_everywhere: bool = False
+    """Its sets are kept on hosts where nobody is selected too, so that they are there when it counts."""
     problems: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def for_workloads(self) -> bool:
+        """Whether it selects workloads: policies of the other stages are for host endpoints only."""
+        return self.rules.stage is Stage.NORMAL
 
     @property
     def place(self) -> tuple[float, str, str, str]:
@@ -61,8 +75,8 @@ def read_tier(tier: Tier) -> TierRecord:
     return TierRecord(order, Action.PASS if tier.spec.default_action == "Pass" else Action.DENY)
 
 
-def read_policy(key: ResourceKey, policy: GlobalNetworkPolicy) -> PolicyRecord:
-    """Return what a policy's record says.
+def read_policy(key: ResourceKey, policy: GlobalNetworkPolicy | NetworkPolicy) -> PolicyRecord:
+    """Return what a policy's record says. One of a namespace is confined to that, as are its rules' selectors.
 
     Raises:
         SelectorError: it cannot be told what it selects.
@@ -70,30 +84,44 @@ def read_policy(key: ResourceKey, policy: GlobalNetworkPolicy) -> PolicyRecord:
     spec = policy.spec
     types = spec.types or computed_types(has_ingress=bool(spec.ingress), has_egress=bool(spec.egress))
     rules, problems = read_rules(
-        spec.ingress if "Ingress" in types else None, spec.egress if "Egress" in types else None
+        spec.ingress if "Ingress" in types else None, spec.egress if "Egress" in types else None, key.namespace
+    )
+    stage, on_forward, namespaces = Stage.NORMAL, False, ""
+    if isinstance(policy, GlobalNetworkPolicy):
+        stage, on_forward = _stage(policy.spec), policy.spec.apply_on_forward
+        namespaces = policy.spec.namespace_selector
+    selector = policy_selector(
+        spec.selector,
+        namespace=key.namespace,
+        namespaces=namespaces,
+        service_accounts=spec.service_account_selector,
     )
     return PolicyRecord(
-        id=PolicyId("GlobalNetworkPolicy", key.name),
+        id=policy_id(key),
         tier=spec.tier or DEFAULT_TIER,
         order=_order(spec.order),
-        selector=_selector(spec.selector, spec.namespace_selector, spec.service_account_selector),
-        rules=rules,
-        for_workloads=not (spec.do_not_track or spec.pre_dnat),
+        selector=selector,
+        rules=rules if stage is Stage.NORMAL else replace(rules, stage=stage),
+        on_forward=on_forward,
+        sets_everywhere=NEEDED_EVERYWHERE in spec.performance_hints,
         problems=problems,
     )
 
 
+def policy_id(key: ResourceKey) -> PolicyId:
+    return PolicyId(_KINDS[key.plural], key.name, key.namespace)
+
+
+def policy_key(policy: PolicyId) -> ResourceKey:
+    return ResourceKey(_PLURALS[policy.kind], policy.name, policy.namespace)
+
+
+def _stage(spec: GlobalNetworkPolicySpec) -> Stage:
+    return Stage.UNTRACKED if spec.do_not_track else Stage.PRE_DNAT if spec.pre_dnat else Stage.NORMAL
+
+
 def _order(order: float | None) -> float:
     return math.inf if order is None or math.isnan(order) else order
-
-
-def _selector(selector: str, namespaces: str, service_accounts: str) -> Selector:
-    parts = [parse(selector)]
-    if namespaces:
-        parts.append(namespace_selector(namespaces))
-    if service_accounts:
-        parts.append(service_account_selector(service_accounts))
-    return conjunction(*parts)
 
 
 def ordered(policies: Iterable[PolicyRecord], tiers: Mapping[str, TierRecord]) -> tuple[TierPolicies, ...]:
@@ -104,12 +132,30 @@ def ordered(policies: Iterable[PolicyRecord], tiers: Mapping[str, TierRecord]) -
     """
     by_tier: dict[str, list[PolicyRecord]] = {}
     for policy in policies:
-        if policy.for_workloads:
-            by_tier.setdefault(policy.tier, []).append(policy)
+        by_tier.setdefault(policy.tier, []).append(policy)
     return tuple(
         _tier_policies(name, tiers.get(name), by_tier[name])
         for name in sorted(by_tier, key=lambda name: (_tier_order(tiers.get(name)), name))
     )
+
+
+def of_host_endpoint(
+    policies: Iterable[PolicyRecord], tiers: Mapping[str, TierRecord]
+) -> dict[Stage | None, tuple[TierPolicies, ...]]:
+    """Return the policies that apply to a host endpoint, by stage; under None those about what it forwards.
+
+    Before connection tracking and before NAT nothing ends with a tier: there is more to be asked later.
+    """
+    by_stage: dict[Stage | None, list[PolicyRecord]] = {None: [], **{stage: [] for stage in Stage}}
+    for policy in policies:
+        by_stage[policy.rules.stage].append(policy)
+        if policy.rules.stage is Stage.NORMAL and policy.on_forward:
+            by_stage[None].append(policy)
+    found = {stage: ordered(chosen, tiers) for stage, chosen in by_stage.items()}
+    for stage in (Stage.UNTRACKED, Stage.PRE_DNAT):
+        found[stage] = tuple(replace(tier, default_action=Action.PASS) for tier in found[stage])
+    found[Stage.PRE_DNAT] = tuple(replace(tier, egress=()) for tier in found[Stage.PRE_DNAT] if tier.ingress)
+    return found
 
 
 def _tier_order(tier: TierRecord | None) -> float:
@@ -130,7 +176,8 @@ def effective_rules(policy: PolicyRecord, tiers: Mapping[str, TierRecord]) -> Ru
     """Return the policy's rules with its tier, closed if that does not exist."""
     if policy.tier in tiers:
         return replace(policy.rules, tier=policy.tier)
-    return Rules(
+    return replace(
+        policy.rules,
         ingress=None if policy.rules.ingress is None else CLOSED.ingress,
         egress=None if policy.rules.egress is None else CLOSED.egress,
         tier=policy.tier,

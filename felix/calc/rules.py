@@ -25,24 +25,8 @@ from felix.calc.model import (
 from resources.errors import Rejected
 from resources.kinds.rule import ICMP, EntityRule, Port, Protocol, Rule, ServiceAccounts
 from resources.names import IPNetwork
-from resources.selector import (
-    Constant,
-    Expression,
-    LabelTest,
-    Operator,
-    Selector,
-    compiled,
-    conjunction,
-    negated,
-    negation,
-    parse,
-    rewritten,
-)
-
-NAMESPACE_LABEL = "projectcalico.org/namespace"
-SERVICE_ACCOUNT_LABEL = "projectcalico.org/serviceaccount"
-NAMESPACE_PREFIX = "pcns."
-SERVICE_ACCOUNT_PREFIX = "pcsa."
+from resources.selection import SERVICE_ACCOUNT_LABEL, in_namespace, namespace_selector, service_account_selector
+from resources.selector import LabelTest, Operator, Selector, compiled, conjunction, negation, parse
 
 _NUMBERS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132, "udplite": 136}
 _PORT_PROTOCOLS = {"tcp": "tcp", "6": "tcp", "udp": "udp", "17": "udp", "sctp": "sctp", "132": "sctp"}
@@ -125,6 +109,31 @@ def _without(rules: tuple[PolicyRule, ...] | None, refused: frozenset[str]) -> t
             kept.append(rule)
         elif rule.action in (Action.DENY, Action.PASS):
             kept.append(replace(DENY_ALL, number=rule.number))
+    return tuple(kept)
+
+
+def without_doubt(rules: Rules, doubtful: frozenset[str]) -> Rules:
+    """Return the rules so that a member that a doubtful set (by id) may lack opens nothing.
+
+    An Allow may ask for such a set and a Deny may refuse it: with one member less that closes. Anything else with it is
+    treated as if it could not be read.
+    """
+    return replace(rules, ingress=_undoubted(rules.ingress, doubtful), egress=_undoubted(rules.egress, doubtful))
+
+
+def _undoubted(rules: tuple[PolicyRule, ...] | None, doubtful: frozenset[str]) -> tuple[PolicyRule, ...] | None:
+    if rules is None:
+        return None
+    kept: list[PolicyRule] = []
+    for rule in rules:
+        asked = any(spec.id in doubtful for side in rule.sides for spec in side.sets + side.port_sets)
+        refused = any(spec.id in doubtful for side in rule.sides for spec in side.not_sets + side.not_port_sets)
+        if rule.action is Action.LOG or not (asked or refused):
+            kept.append(rule)
+        elif rule.action is Action.ALLOW:
+            kept += () if refused else (rule,)
+        else:
+            kept.append(replace(DENY_ALL, number=rule.number) if asked or rule.action is Action.PASS else rule)
     return tuple(kept)
 
 
@@ -235,37 +244,12 @@ def _positive_selector(entity: EntityRule, namespace: str) -> Selector | None:
     if entity.namespace_selector:
         parts.append(namespace_selector(entity.namespace_selector))
     elif namespace and (entity.selector or entity.not_selector or entity.service_accounts):
-        parts.append(compiled(LabelTest(NAMESPACE_LABEL, Operator.EQUALS, (namespace,))))
+        parts.append(in_namespace(namespace))
     if entity.service_accounts is not None:
         parts += _service_accounts(entity.service_accounts)
     if entity.selector:
         parts.append(parse(entity.selector))
     return conjunction(*parts) if parts else None
-
-
-def namespace_selector(text: str) -> Selector:
-    """Return the selector over endpoints that a selector over namespaces amounts to (reference resources.md 7.2)."""
-
-    def leaf(node: LabelTest | Constant) -> Expression:
-        has_namespace = LabelTest(NAMESPACE_LABEL, Operator.HAS)
-        if node is Constant.GLOBAL:
-            return negated(has_namespace)
-        if isinstance(node, Constant):
-            return has_namespace
-        return replace(node, label=NAMESPACE_PREFIX + node.label)
-
-    return compiled(rewritten(parse(text).root, leaf))
-
-
-def service_account_selector(text: str) -> Selector:
-    """Return the selector over endpoints that a selector over service accounts amounts to."""
-
-    def leaf(node: LabelTest | Constant) -> Expression:
-        if isinstance(node, Constant):
-            return LabelTest(SERVICE_ACCOUNT_LABEL, Operator.HAS)
-        return replace(node, label=SERVICE_ACCOUNT_PREFIX + node.label)
-
-    return compiled(rewritten(parse(text).root, leaf))
 
 
 def _service_accounts(accounts: ServiceAccounts) -> list[Selector]:

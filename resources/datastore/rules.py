@@ -10,7 +10,14 @@ from typing import Any, Generic, Protocol
 import msgspec
 
 from resources.codec import Stored, decode, encode, readable_document, with_metadata
-from resources.datastore.keys import ResourceKey, blocks_prefix, kind_prefix, parse_block_key, resource_key
+from resources.datastore.keys import (
+    ResourceKey,
+    blocks_prefix,
+    kind_prefix,
+    parse_block_key,
+    parse_resource_key,
+    resource_key,
+)
 from resources.datastore.node_removal import remove_node_records
 from resources.datastore.store import KeyValue, Lost, Store, Transaction
 from resources.errors import AlreadyExists, DoesNotExist, OperationNotSupported, UpdateConflict
@@ -18,7 +25,6 @@ from resources.invalid import InvalidResource
 from resources.kinds.base import Kind, Problem, R
 from resources.kinds.globalnetworkpolicy import KIND as GLOBAL_POLICY
 from resources.kinds.networkpolicy import KIND as POLICY
-from resources.kinds.networkpolicy import NetworkPolicy
 from resources.kinds.node import KIND as NODE
 from resources.kinds.node import Node
 from resources.kinds.policy import KUBERNETES_PREFIX, NAME_ANNOTATION, P
@@ -268,7 +274,7 @@ class PolicyRules(Rules[P]):
             raise DoesNotExist(f"resource does not exist: {TIER.label(new.spec.tier)}", hint="create the tier first")
 
 
-class NamespacedPolicyRules(PolicyRules[NetworkPolicy]):
+class NamespacedPolicyRules(PolicyRules[P]):
     """Some names are those of Kubernetes."""
 
     def refuse_synthetic(self, name: str, operation: str) -> None:
@@ -329,9 +335,14 @@ class TierRules(Rules[Tier]):
                 if _tier_of(item) == key.name:
                     raise OperationNotSupported(
                         f"operation delete is not supported on {key.name}: Cannot delete a non-empty tier",
-                        hint=f"delete its policies first, such as {item.key.rpartition('/')[2]}",
+                        hint=f"delete its policies first, such as {_label_of(policies, item.key)}",
                     )
         super().delete(records, kind, key, stored, label, unconditional=unconditional)
+
+
+def _label_of(kind: Kind[Any], text: str) -> str:
+    key = parse_resource_key(text, frozenset((kind.plural,)) if kind.namespaced else frozenset())
+    return kind.label(key.name, key.namespace) if key else text
 
 
 def _tier_of(item: KeyValue) -> str | None:
@@ -366,8 +377,7 @@ class NodeRules(Rules[Node]):
 
 _RULES: dict[str, Rules[Any]] = {
     POOL.name: PoolRules(),
-    **{policies.name: PolicyRules() for policies in _POLICIES},
-    POLICY.name: NamespacedPolicyRules(),
+    **{kind.name: NamespacedPolicyRules() if kind.namespaced else PolicyRules() for kind in _POLICIES},
     PROFILE.name: ProfileRules(),
     TIER.name: TierRules(),
     NODE.name: NodeRules(),

@@ -23,6 +23,12 @@ ANNOTATION_BYTES = 256 * 1024
 LOG_LEVELS = ("Trace", "Debug", "Info", "Warning", "Error", "Fatal")
 PORT_PROTOCOLS = ("TCP", "UDP", "SCTP")
 PORT_PROTOCOL_NUMBERS = (6, 17, 132)
+NUMBERED_PROTOCOLS = {
+    "IGMP": 2, "IPENCAP": 4, "DCCP": 33, "IPv6": 41, "RSVP": 46, "GRE": 47, "ESP": 50, "AH": 51, "EIGRP": 88,
+    "OSPF": 89, "ETHERIP": 97, "PIM": 103, "IPComp": 108, "VRRP": 112, "L2TP": 115, "MPLS-in-IP": 137, "HIP": 139,
+}
+"""Protocols that people write by name and that are stored by number, for readers of the store know no more than six
+names. IANA's numbers; IPIP is left out, because IANA and Linux mean different ones by it."""
 
 # Patterns are compiled at their first use: a program that only shows resources needs none of them.
 _MAC = r"[0-9a-fA-F]{2}([:-])([0-9a-fA-F]{2}\1){4}[0-9a-fA-F]{2}|([0-9a-fA-F]{4}\.){2}[0-9a-fA-F]{4}"
@@ -52,6 +58,11 @@ def port_value(text: str) -> int | str:
     if not re.fullmatch(_PORT_NAME, text):
         raise ValueError(f"invalid name for named port ({text}), or write a number or low:high")
     return text
+
+
+def protocol_value(text: str) -> int | str:
+    """Return the stored form of a protocol: the number of one that the store has no name for, else the text."""
+    return next((number for name, number in NUMBERED_PROTOCOLS.items() if name.lower() == text.lower()), text)
 
 
 def port_range(port: int | str) -> tuple[int, int] | None:

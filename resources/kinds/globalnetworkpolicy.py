@@ -1,6 +1,6 @@
 """GlobalNetworkPolicy: ordered rules for what a selector picks (reference resources.md 2.9; names 1.6)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -19,6 +19,8 @@ from resources.kinds.policy import (
     order_cell,
     selector_cell,
     spec_problems,
+    written_global_problems,
+    written_problems,
 )
 from resources.kinds.rule import Rule
 from resources.kinds.rule_v1 import RuleV1
@@ -48,13 +50,19 @@ class GlobalNetworkPolicy(msgspec.Struct, frozen=True, kw_only=True):
     spec: GlobalNetworkPolicySpec = GlobalNetworkPolicySpec()
 
 
+def _problems(spec: GlobalNetworkPolicySpec) -> Iterator[Problem]:
+    yield from spec_problems(spec)
+    yield from global_problems(spec)
+
+
 def _check(policy: GlobalNetworkPolicy) -> Iterable[Problem]:
-    yield from spec_problems(policy.spec)
-    yield from global_problems(policy.spec)
+    yield from _problems(policy.spec)
+    yield from written_problems(policy.spec)
+    yield from written_global_problems(policy.spec)
 
 
 def _needs(policy: GlobalNetworkPolicy) -> Iterable[Problem]:
-    return needed(_check(policy))
+    return needed(_problems(policy.spec))
 
 
 def _closed(document: Mapping[str, JSON]) -> GlobalNetworkPolicy | None:

@@ -6,7 +6,16 @@ import msgspec
 
 from resources.gotext import JSON
 from resources.kinds.base import Kind, Metadata, Problem
-from resources.kinds.policy import COLUMNS, WIDE, closed, complete, namespaced_name_fault, needed, spec_problems
+from resources.kinds.policy import (
+    COLUMNS,
+    WIDE,
+    closed,
+    complete,
+    namespaced_name_fault,
+    needed,
+    spec_problems,
+    written_problems,
+)
 from resources.kinds.rule import Rule
 
 
@@ -29,11 +38,12 @@ class NetworkPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _check(policy: NetworkPolicy) -> Iterable[Problem]:
-    return spec_problems(policy.spec)
+    yield from spec_problems(policy.spec)
+    yield from written_problems(policy.spec)
 
 
 def _needs(policy: NetworkPolicy) -> Iterable[Problem]:
-    return needed(_check(policy))
+    return needed(spec_problems(policy.spec))
 
 
 def _closed(document: Mapping[str, JSON]) -> NetworkPolicy | None:

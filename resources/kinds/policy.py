@@ -14,7 +14,17 @@ import msgspec
 from resources.gotext import JSON, shown_float
 from resources.kinds import fields
 from resources.kinds.base import Column, Metadata, Path, Problem, View, name_cell
-from resources.kinds.rule import Rule, direction_problems, rules_problems
+from resources.kinds.rule import (
+    NAMESPACE_HINT,
+    NO_NAMESPACE_LABELS,
+    Rule,
+    direction_problems,
+    picks_no_namespace,
+    picks_no_service_account,
+    rules_problems,
+    service_namespace_problems,
+    written_rule_problems,
+)
 from resources.kinds.tier import DEFAULT_TIER
 from resources.names import DNS_LABEL_PATTERN, NAME_PATTERN
 
@@ -133,6 +143,8 @@ def _type_problems(path: Path, types: Sequence[str]) -> Iterator[Problem]:
 def global_problems(spec: GlobalSpec) -> Iterator[Problem]:
     """Check what only a global policy has."""
     yield from fields.selector(("spec", "namespaceSelector"), spec.namespace_selector)
+    for way, rules in (("ingress", spec.ingress), ("egress", spec.egress)):
+        yield from service_namespace_problems(("spec", way), rules)
     if spec.pre_dnat and spec.do_not_track:
         reason = "PreDNAT and DoNotTrack cannot both be true, for a given PolicySpec"
         yield Problem(("spec", "preDNAT"), "true", reason)
@@ -146,18 +158,57 @@ def global_problems(spec: GlobalSpec) -> Iterator[Problem]:
 
 
 def complete_staged(policy: P) -> P:
-    """Fill in tier, types and what is to be done with a staged policy."""
-    policy = complete(policy)
-    if policy.spec.staged_action:
-        return policy
-    assert isinstance(policy, msgspec.Struct)
-    return msgspec.structs.replace(policy, spec=msgspec.structs.replace(policy.spec, staged_action=STAGED_ACTIONS[0]))
+    """Fill in what is to be done with a staged policy, and its tier; types too, unless it only says Delete."""
+    action = policy.spec.staged_action or STAGED_ACTIONS[0]
+    completed = complete(policy)
+    types = [] if action == "Delete" else completed.spec.types
+    assert isinstance(completed, msgspec.Struct)
+    return msgspec.structs.replace(
+        completed, spec=msgspec.structs.replace(completed.spec, staged_action=action, types=types)
+    )
 
 
-def staged_problems(spec: StagedSpec, enforced: Iterable[Problem]) -> Iterator[Problem]:
-    """Check a staged policy; `enforced` is what would be wrong with the policy that it is to become."""
+def staged_problems(spec: StagedSpec) -> Iterator[Problem]:
+    """Check what only a staged policy has."""
     yield from fields.one_of(("spec", "stagedAction"), spec.staged_action, STAGED_ACTIONS)
-    yield from enforced
+    assert isinstance(spec, msgspec.Struct)
+    if spec.staged_action == "Delete" and spec != type(spec)(staged_action=spec.staged_action, tier=spec.tier):
+        reason = "Spec fields, except Tier, should all be zero-value if stagedAction is Delete"
+        yield Problem(("spec", "stagedAction"), spec.staged_action, reason)
+
+
+def written_problems(spec: Spec) -> Iterator[Problem]:
+    """Find what is refused or warned of when it is written, and is no reason not to read it where it is stored."""
+    for way, type_, rules in (("ingress", "Ingress", spec.ingress), ("egress", "Egress", spec.egress)):
+        yield from written_rule_problems(("spec", way), rules)
+        if rules and spec.types and type_ not in spec.types:
+            reason = f"these rules are never used: types has no {type_}"
+            yield Problem(("spec", way), "", reason, f"add {type_} to types, or take them out", warning=True)
+    text = spec.service_account_selector
+    if picks_no_service_account(text):
+        yield Problem(
+            ("spec", "serviceAccountSelector"),
+            text,
+            "selects nothing: service accounts exist only in Kubernetes",
+            "give the endpoints a label, and write it into selector",
+        )
+
+
+def written_global_problems(spec: GlobalSpec) -> Iterator[Problem]:
+    """Find what a global policy is warned of when it is written."""
+    text = spec.namespace_selector
+    if picks_no_namespace(text):
+        yield Problem(("spec", "namespaceSelector"), text, NO_NAMESPACE_LABELS, NAMESPACE_HINT, warning=True)
+    if spec.do_not_track:
+        allows = {
+            type_: type_ in spec.types and any(rule.action == "Allow" for rule in rules)
+            for type_, rules in (("Ingress", spec.ingress), ("Egress", spec.egress))
+        }
+        if sum(allows.values()) == 1:
+            missing = next(type_ for type_, allowed in allows.items() if not allowed)
+            reason = "packets that are not tracked belong to no connection: their answers are not let through with them"
+            hint = f"allow the answers by rules of type {missing}"
+            yield Problem(("spec", "doNotTrack"), "true", reason, hint, warning=True)
 
 
 def needed(problems: Iterable[Problem]) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ import msgspec
 from resources.kinds import fields, rule_v1
 from resources.kinds.base import V1, Column, Kind, Metadata, Problem, View, name_cell
 from resources.kinds.naming import profile_name
-from resources.kinds.rule import Rule, rules_problems
+from resources.kinds.rule import Rule, rules_problems, written_rule_problems
 from resources.kinds.rule_v1 import RuleV1
 
 DEFAULT_ALLOW = "projectcalico-default-allow"
@@ -33,8 +33,9 @@ def default_allow() -> Profile:
 
 
 def _check(profile: Profile) -> Iterable[Problem]:
-    yield from rules_problems(("spec", "ingress"), profile.spec.ingress)
-    yield from rules_problems(("spec", "egress"), profile.spec.egress)
+    for direction, rules in (("ingress", profile.spec.ingress), ("egress", profile.spec.egress)):
+        yield from rules_problems(("spec", direction), rules)
+        yield from written_rule_problems(("spec", direction), rules)
     yield from fields.labels(("spec", "labelsToApply"), profile.spec.labels_to_apply)
 
 

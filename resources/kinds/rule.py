@@ -1,13 +1,16 @@
 """Rules, as policies and profiles carry them (reference resources.md 2.9). Not a kind by itself."""
 
-from collections.abc import Iterator, Sequence
-from typing import Annotated
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
 from resources.kinds import fields
 from resources.kinds.base import Path, Problem, wire
 from resources.names import IPNetwork, parse_network
+
+if TYPE_CHECKING:
+    from resources.selector import Selector
 
 PROTOCOLS = ("TCP", "UDP", "ICMP", "ICMPv6", "SCTP", "UDPLite")
 ACTIONS = ("Allow", "Deny", "Log", "Pass")
@@ -82,17 +85,22 @@ def rules_problems(path: Path, rules: Sequence[Rule]) -> Iterator[Problem]:
 
 def direction_problems(path: Path, rules: Sequence[Rule], *, ingress: bool) -> Iterator[Problem]:
     """Check what a policy's rules may have only one way: services and HTTP matches."""
-    far, near = ("source", "destination") if ingress else ("destination", "source")
+    near = "destination" if ingress else "source"
     for index, rule in enumerate(rules):
         at = (*path, index)
         if (rule.destination if ingress else rule.source).services is not None:
             way = "ingress" if ingress else "egress"
             yield Problem((*at, near, "services"), "", f"not allowed in {way} rule {near}")
-        services = (rule.source if ingress else rule.destination).services
-        if services is not None and not services.namespace:
-            yield Problem((*at, far, "services", "namespace"), "", "must specify a namespace")
         if rule.http is not None and not ingress:
             yield Problem((*at, "http"), "", "not allowed in egress rules")
+
+
+def service_namespace_problems(path: Path, rules: Sequence[Rule]) -> Iterator[Problem]:
+    """Check that services have a namespace where the policy has none that could be meant."""
+    for index, rule in enumerate(rules):
+        for name, side in (("source", rule.source), ("destination", rule.destination)):
+            if side.services is not None and not side.services.namespace:
+                yield Problem((*path, index, name, "services", "namespace"), "", "must specify a namespace")
 
 
 def _rule_problems(path: Path, rule: Rule) -> Iterator[Problem]:
@@ -118,9 +126,88 @@ def _protocol(path: Path, protocol: Protocol | None) -> Iterator[Problem]:
         if not 1 <= protocol <= 255:
             yield Problem(path, str(protocol), "protocol number invalid: it is 1 to 255")
     elif protocol is not None and protocol not in PROTOCOLS:
-        same = next((name for name in PROTOCOLS if name.lower() == protocol.lower()), None)
-        hint = f"did you mean '{same}'?" if same else None
-        yield Problem(path, protocol, f"protocol name invalid: names are {', '.join(PROTOCOLS)}", hint)
+        yield Problem(path, protocol, *protocol_fault(protocol, PROTOCOLS))
+
+
+def protocol_fault(name: str, names: Sequence[str]) -> tuple[str, str | None]:
+    """Return what to say of a name that is none, and the way out; `names` as the document's era spells them."""
+    reason = f"protocol name invalid: names are {', '.join((*names, *fields.NUMBERED_PROTOCOLS))}"
+    if same := next((known for known in names if known.lower() == name.lower()), None):
+        return reason, f"did you mean '{same}'?"
+    if name.lower() in ("ipip", "ip-in-ip", "ip"):
+        return reason, "IP in IP is 4"
+    return reason, "any other is written as its number, 1 to 255"
+
+
+NO_NAMESPACE_LABELS = "selects nothing: namespaces have labels only in Kubernetes"
+NAMESPACE_HINT = "write projectcalico.org/namespace == 'libnetwork' into selector, say"
+
+
+def written_rule_problems(path: Path, rules: Sequence[Rule]) -> Iterator[Problem]:
+    """Find what is refused or warned of when rules are written, and is no reason not to read stored ones.
+
+    Refused is what the original takes and nobody can enforce on a plain Docker host; a stored rule of that sort is
+    closed by whoever enforces it.
+    """
+    for index, rule in enumerate(rules):
+        yield from _unsupported((*path, index), rule)
+        yield from _never((*path, index), rule)
+
+
+def _unsupported(path: Path, rule: Rule) -> Iterator[Problem]:
+    if rule.http is not None:
+        reason = "nothing here can enforce it: requests of HTTP cannot be told apart by addresses and ports"
+        yield Problem((*path, "http"), "", reason, "leave http out and allow the port, or let a proxy decide")
+    for name, side in (("source", rule.source), ("destination", rule.destination)):
+        if side.services is not None:
+            reason, hint = "services exist only in Kubernetes", "name endpoints by selector, or addresses by nets"
+            yield Problem((*path, name, "services"), side.services.name, reason, hint)
+        accounts = side.service_accounts
+        if accounts is not None and (accounts.names or accounts.selector):
+            shown = ", ".join(accounts.names) or accounts.selector
+            reason, hint = "service accounts exist only in Kubernetes", "give the endpoints a label and select by that"
+            yield Problem((*path, name, "serviceAccounts"), shown, reason, hint)
+
+
+def _never(path: Path, rule: Rule) -> Iterator[Problem]:
+    """Warn of a rule that cannot match."""
+    if rule.protocol is not None and rule.protocol == rule.not_protocol:
+        reason = "never matches: protocol and notProtocol are the same"
+        yield Problem((*path, "notProtocol"), str(rule.not_protocol), reason, warning=True)
+    for name, side in (("source", rule.source), ("destination", rule.destination)):
+        text = side.namespace_selector
+        if picks_no_namespace(text):
+            at = (*path, name, "namespaceSelector")
+            yield Problem(at, text, NO_NAMESPACE_LABELS, NAMESPACE_HINT, warning=True)
+
+
+def picks_no_namespace(text: str) -> bool:
+    """Return whether a selector over namespaces picks nothing where namespaces have no labels."""
+    if not text:
+        return False
+    from resources.selection import namespace_selector  # not needed by a reader of pools and nodes
+
+    return _picks_nothing(text, namespace_selector)
+
+
+def picks_no_service_account(text: str) -> bool:
+    """Return whether a selector over service accounts picks nothing where there are none."""
+    if not text:
+        return False
+    from resources.selection import service_account_selector
+
+    return _picks_nothing(text, service_account_selector)
+
+
+def _picks_nothing(text: str, meaning: "Callable[[str], Selector]") -> bool:
+    from resources.selection import NAMESPACE_LABEL
+    from resources.selector import SelectorError
+
+    try:
+        selector = meaning(text)
+    except SelectorError:
+        return False
+    return not any(selector.matches(labels) for labels in ({}, {NAMESPACE_LABEL: "any"}))
 
 
 def _icmp_problems(path: Path, rule: Rule) -> Iterator[Problem]:

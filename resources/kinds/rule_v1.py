@@ -12,7 +12,7 @@ import msgspec
 
 from resources.kinds import fields
 from resources.kinds.base import Path, Problem, wire
-from resources.kinds.rule import ICMP, PROTOCOLS, EntityRule, Port, Protocol, Rule
+from resources.kinds.rule import ICMP, PROTOCOLS, EntityRule, Port, Protocol, Rule, protocol_fault
 from resources.names import label_key_fault, parse_interface
 
 ACTIONS = ("allow", "deny", "log", "pass")
@@ -63,9 +63,7 @@ def rules_problems(path: Path, rules: Sequence[RuleV1]) -> Iterator[Problem]:
         yield from fields.one_of((*at, "action"), rule.action, ACTIONS)
         for name, protocol in (("protocol", rule.protocol), ("notProtocol", rule.not_protocol)):
             if isinstance(protocol, str) and protocol not in _PROTOCOLS:
-                hint = f"did you mean '{protocol.lower()}'?" if protocol.lower() in _PROTOCOLS else None
-                reason = f"protocol name invalid: names are {', '.join(_PROTOCOLS)}"
-                yield Problem((*at, name), protocol, reason, hint)
+                yield Problem((*at, name), protocol, *protocol_fault(protocol, _PROTOCOLS))
         for name, side in (("source", rule.source), ("destination", rule.destination)):
             yield from _side_problems((*at, name), side)
 

@@ -1,6 +1,6 @@
 """StagedGlobalNetworkPolicy: a GlobalNetworkPolicy that somebody thinks of; stored and shown, never enforced."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import msgspec
 
@@ -13,6 +13,8 @@ from resources.kinds.policy import (
     name_fault,
     spec_problems,
     staged_problems,
+    written_global_problems,
+    written_problems,
 )
 from resources.kinds.rule import Rule
 
@@ -42,12 +44,12 @@ class StagedGlobalNetworkPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _check(policy: StagedGlobalNetworkPolicy) -> Iterable[Problem]:
-    yield from staged_problems(policy.spec, _enforced_problems(policy.spec))
-
-
-def _enforced_problems(spec: StagedGlobalNetworkPolicySpec) -> Iterator[Problem]:
+    spec = policy.spec
+    yield from staged_problems(spec)
     yield from spec_problems(spec)
     yield from global_problems(spec)
+    yield from written_problems(spec)
+    yield from written_global_problems(spec)
 
 
 KIND: Kind[StagedGlobalNetworkPolicy] = Kind(

@@ -5,7 +5,15 @@ from collections.abc import Iterable
 import msgspec
 
 from resources.kinds.base import Kind, Metadata, Problem
-from resources.kinds.policy import COLUMNS, WIDE, complete_staged, namespaced_name_fault, spec_problems, staged_problems
+from resources.kinds.policy import (
+    COLUMNS,
+    WIDE,
+    complete_staged,
+    namespaced_name_fault,
+    spec_problems,
+    staged_problems,
+    written_problems,
+)
 from resources.kinds.rule import Rule
 
 
@@ -28,7 +36,9 @@ class StagedNetworkPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _check(policy: StagedNetworkPolicy) -> Iterable[Problem]:
-    yield from staged_problems(policy.spec, spec_problems(policy.spec))
+    yield from staged_problems(policy.spec)
+    yield from spec_problems(policy.spec)
+    yield from written_problems(policy.spec)
 
 
 KIND: Kind[StagedNetworkPolicy] = Kind(

@@ -27,9 +27,10 @@ STORED = {
     record["key"]: record["value"]
     for record in map(json.loads, (FIXTURES / "etcd.jsonl").read_text().splitlines())
 }
-INPUT = (FIXTURES / "input.yaml").read_bytes()
-
-PARTS = INPUT.decode().split("---")
+PARTS = (FIXTURES / "input.yaml").read_text().split("---")
+(WITH_HTTP,) = [part for part in PARTS if "http:" in part]
+"""A policy that the original stores and that nothing here can enforce."""
+INPUT = "---".join(part for part in PARTS if part != WITH_HTTP).encode()
 
 POOL = "apiVersion: projectcalico.org/v3\nkind: IPPool\nmetadata: {name: a}\nspec: {cidr: 10.0.0.0/24}\n"
 BAD_POOL = POOL.replace("10.0.0.0", "10.0.0.1")
@@ -76,11 +77,27 @@ def test_the_recorded_input_is_stored_as_the_original_stored_it() -> None:
         assert marks.sub("", item.value.decode()) == marks.sub("", STORED[item.key])
     made = {item.key for item in store.list("/calico/resources/").items}
     missing = {key.rpartition("/")[2] for key in STORED.keys() - made}
-    assert missing == {"kube-admin", "kube-baseline"}  # tiers of Kubernetes, which we do not make
+    assert missing == {"kube-admin", "kube-baseline", "tiered"}  # tiers of Kubernetes, which we do not make; WITH_HTTP
+
+
+def test_what_nothing_can_enforce_is_refused_when_written_and_shown_when_stored() -> None:
+    (told,) = findings(WITH_HTTP)
+    assert "spec.ingress[0].http: nothing here can enforce it" in told
+    assert "leave http out and allow the port" in told
+    (key,) = [key for key in STORED if key.endswith("/tiered")]
+    client = ResourceClient(MemoryStore(), clock=ManualClock())
+    client.ensure_defaults()
+    client.store.commit(_put(key))
+    kind = by_plural()["networkpolicies"]
+    shown = client.get(kind, "tiered", "libnetwork")
+    assert b'"http":' in json_bytes(shown_document(kind, shown))
+    with pytest.raises(CalicoError, match="nothing here can enforce it"):
+        client.update(kind, shown)
+    client.delete(kind, "tiered", "libnetwork")
 
 
 def test_public_space_is_warned_of_at_its_place() -> None:
-    (warning,) = load(INPUT, "input.yaml").warnings
+    warning, *_ = load(INPUT, "input.yaml").warnings
     assert str(warning).startswith("input.yaml:16:9: spec.cidr = '17.16.10.0/24': is public address space")
 
 
@@ -270,7 +287,9 @@ def test_a_policy_that_would_select_everything_is_refused() -> None:
     ]
 
 
-@pytest.mark.parametrize("key", sorted(STORED), ids=lambda key: "/".join(key.split("/")[5:]))
+@pytest.mark.parametrize(
+    "key", sorted(key for key in STORED if not key.endswith("/tiered")), ids=lambda key: "/".join(key.split("/")[5:])
+)
 def test_what_is_shown_can_be_read_again(key: str) -> None:
     """`get -o json` is valid input."""
     client = ResourceClient(MemoryStore(), clock=ManualClock())

@@ -9,6 +9,8 @@ from resources.datastore.keys import ResourceKey, resource_key
 from resources.datastore.sync import Change
 from resources.kinds.globalnetworkpolicy import KIND as POLICY
 from resources.kinds.globalnetworkpolicy import GlobalNetworkPolicy
+from resources.kinds.networkpolicy import KIND as NETWORK_POLICY
+from resources.kinds.networkpolicy import NetworkPolicy
 from resources.kinds.pool import KIND as POOL
 from resources.kinds.pool import IPPool
 from resources.kinds.workloadendpoint import KIND as ENDPOINT
@@ -103,6 +105,24 @@ def test_the_deny_works_in_the_policy_s_directions(spec: dict[str, object], type
     assert change.value.spec.types == types
     assert bool(change.value.spec.ingress) is ("Ingress" in types)
     assert bool(change.value.spec.egress) is ("Egress" in types)
+
+
+def test_a_bad_policy_of_a_namespace_becomes_a_deny_in_its_place() -> None:
+    key = ResourceKey("networkpolicies", "p", "libnetwork")
+    spec = {"selector": "role == 'db'", "order": 5, "tier": "t", "egress": [{"action": "Permit"}],
+            "serviceAccountSelector": "has(x)", "namespaceSelector": "no field of this kind"}  # fmt: skip
+    document = {"metadata": {"name": "p", "namespace": "libnetwork"}, "spec": spec}
+    change = TypedReader([NETWORK_POLICY]).read(Change(resource_key(key), json.dumps(document).encode(), 9))
+    assert change is not None
+    assert change.bad is not None
+    assert "NetworkPolicy(libnetwork/p)" in str(change.bad)
+    assert isinstance(change.value, NetworkPolicy)
+    assert change.value.metadata.namespace == "libnetwork"
+    found = change.value.spec
+    assert (found.selector, found.service_account_selector, found.order, found.tier) == (
+        "role == 'db'", "has(x)", 5.0, "t",
+    )  # fmt: skip
+    assert ([rule.action for rule in found.egress], found.ingress, found.types) == (["Deny"], [], ["Egress"])
 
 
 def test_without_a_readable_order_the_deny_comes_first() -> None:

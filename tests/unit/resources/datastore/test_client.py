@@ -38,12 +38,15 @@ from resources.kinds.clusterinformation import ClusterInformation, ClusterInform
 from resources.kinds.felixconfiguration import KIND as FELIX
 from resources.kinds.globalnetworkpolicy import KIND as POLICY
 from resources.kinds.globalnetworkpolicy import GlobalNetworkPolicy, GlobalNetworkPolicySpec
+from resources.kinds.networkpolicy import KIND as NETWORK_POLICY
 from resources.kinds.node import KIND as NODE
 from resources.kinds.node import Node, NodeBGPSpec, NodeSpec, NodeStatus
 from resources.kinds.pool import KIND as POOL
 from resources.kinds.pool import IPPool, IPPoolSpec
 from resources.kinds.profile import KIND as PROFILE
 from resources.kinds.profile import Profile, ProfileSpec
+from resources.kinds.stagedglobalnetworkpolicy import KIND as STAGED_GLOBAL_POLICY
+from resources.kinds.stagednetworkpolicy import KIND as STAGED_POLICY
 from resources.kinds.tier import KIND as TIER
 from resources.kinds.tier import Tier, TierSpec
 from resources.kinds.workloadendpoint import KIND as ENDPOINT
@@ -683,6 +686,56 @@ def test_built_in_tiers_and_tiers_with_policies_stay(client: ResourceClient, sto
     store.commit(Transaction(deletes=frozenset((ROOT + "networkpolicies/ns/q",))))
     client.delete(TIER, "t1")
     assert store.get(ROOT + "tiers/t1") is None
+
+
+@pytest.mark.parametrize("kind", [NETWORK_POLICY, STAGED_POLICY, STAGED_GLOBAL_POLICY], ids=lambda kind: kind.name)
+def test_every_kind_of_policy_holds_its_tier(client: ResourceClient, kind: Kind[Any]) -> None:
+    client.ensure_defaults()
+    namespace = "ns" if kind.namespaced else ""
+    new = kind.type(metadata=Metadata(name="q", namespace=namespace), spec=msgspec.convert({"tier": "t1"}, _spec(kind)))
+    with pytest.raises(DoesNotExist, match=r"^resource does not exist: Tier\(t1\)$"):
+        client.create(kind, new)
+    client.create(TIER, Tier(metadata=Metadata(name="t1")))
+    client.create(kind, new)
+    with pytest.raises(OperationNotSupported, match="Cannot delete a non-empty tier") as caught:
+        client.delete(TIER, "t1")
+    assert caught.value.hint == f"delete its policies first, such as {kind.label('q', namespace)}"
+    client.delete(kind, "q", namespace)
+    client.delete(TIER, "t1")
+
+
+def _spec(kind: Kind[Any]) -> Any:
+    return type(kind.type().spec)
+
+
+@pytest.mark.parametrize("kind", [NETWORK_POLICY, STAGED_POLICY], ids=lambda kind: kind.name)
+def test_names_of_kubernetes_are_not_ours(client: ResourceClient, store: MemoryStore, kind: Kind[Any]) -> None:
+    stored = {"metadata": {"name": "knp.default.x", "namespace": "ns"}, "spec": {}}
+    put(store, f"{kind.plural}/ns/knp.default.x", stored)
+    theirs = kind.type(metadata=Metadata(name="knp.default.x", namespace="ns"))
+    for write in (client.create, client.update, client.apply):
+        with pytest.raises(OperationNotSupported, match="must be managed through the kubernetes API"):
+            write(kind, theirs)
+    with pytest.raises(OperationNotSupported, match="must be managed through the kubernetes API"):
+        client.delete(kind, "knp.default.x", "ns")
+    assert client.get(kind, "knp.default.x", "ns").metadata.name == "knp.default.x"
+
+
+@pytest.mark.parametrize("kind", [NETWORK_POLICY, STAGED_POLICY, STAGED_GLOBAL_POLICY], ids=lambda kind: kind.name)
+def test_every_kind_of_policy_has_its_names_of_all_eras(
+    client: ResourceClient, store: MemoryStore, kind: Kind[Any]
+) -> None:
+    namespace = "ns" if kind.namespaced else ""
+    at_key = f"{kind.plural}/{namespace}/default.old" if namespace else f"{kind.plural}/default.old"
+    put(store, at_key, {"metadata": {"name": "default.old", "uid": "u", "namespace": namespace}, "spec": {}})
+    assert client.get(kind, "old", namespace).metadata.name == "old"
+    client.apply(kind, kind.type(metadata=Metadata(name="old", namespace=namespace)))
+    assert [item.key for item in store.list(ROOT + kind.plural).items] == [ROOT + at_key]
+    client.delete(kind, "old", namespace)
+    client.create(kind, kind.type(metadata=Metadata(name="new", namespace=namespace)))
+    written = at(store, at_key.replace("default.old", "new"))
+    assert written["metadata"]["annotations"] == {"projectcalico.org/metadata": '{"name":"new"}'}
+    assert written["metadata"]["labels"] == {"projectcalico.org/tier": "default"}
 
 
 def test_the_default_tier_stays_as_it_is(client: ResourceClient) -> None:

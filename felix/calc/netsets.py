@@ -1,0 +1,48 @@
+"""Network sets: lists of networks that selectors pick by label, as they pick endpoints (reference felix.md 4.4)."""
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+
+from felix.calc.endpoints import Member, own_labels
+from felix.calc.ipsets import net_members
+from resources.kinds.base import Metadata
+
+Entry = tuple[int, tuple[str, ...]]
+"""Address family and members of a hash:net set; family 0: it cannot be read."""
+UNREADABLE: Entry = (0, ())
+
+
+def read_entries(nets: Sequence[str], known: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Return what each text stands for; only those that are not `known` are read."""
+    return {text: known.get(text) or _read_entry(text) for text in nets}
+
+
+def _read_entry(text: str) -> Entry:
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return UNREADABLE
+    return network.version, net_members(network)
+
+
+def network_set(metadata: Metadata, namespace: str, entries: Mapping[str, Entry]) -> tuple[Member, tuple[str, ...]]:
+    """Return what a network set contributes to sets, and what is wrong with it.
+
+    An entry that cannot be read is left out, and the set is in doubt: what it would have closed stays closed (see
+    `felix.calc.rules.without_doubt`).
+    """
+    unreadable = [text for text, entry in entries.items() if entry is UNREADABLE]
+    by_version: dict[int, dict[str, None]] = {4: {}, 6: {}}
+    for version, members in entries.values():
+        if version:
+            by_version[version].update(dict.fromkeys(members))
+    member = Member(
+        labels=own_labels(metadata.labels, namespace),
+        profiles=(),
+        ipv4=tuple(by_version[4]),
+        ipv6=tuple(by_version[6]),
+        ports=(),
+        doubtful=bool(unreadable),
+    )
+    effect = "rules that this would open deny instead"
+    return member, tuple(f"{text!r} in nets is no network: {effect}" for text in unreadable)
