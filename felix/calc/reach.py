@@ -9,8 +9,9 @@ import enum
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from felix.calc.answers import HostVerdict, Outcome
 from felix.calc.match import Packet
-from felix.calc.verdict import HostVerdict, HostView, Outcome
+from felix.calc.verdict import HostView
 from resources.names import IfName, IPAddress, NodeName
 
 

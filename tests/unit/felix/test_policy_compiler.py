@@ -18,9 +18,10 @@ from fakes.policy_model import World
 from fakes.random_world import Dice, Records
 from fakes.shrinking import shrunk, told
 from felix.calc import match
+from felix.calc.answers import Outcome
 from felix.calc.model import IcmpType
 from felix.calc.parameters import Parameters
-from felix.calc.verdict import HostView, Outcome
+from felix.calc.verdict import HostView
 from felix.pipeline import Pipeline
 from resources.names import IfName, NodeName
 
