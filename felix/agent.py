@@ -360,6 +360,8 @@ class Agent:
             times.append(self._retry_at)
         if now < self._repair_at:
             times.append(self._repair_at)  # what changed meanwhile was not asked for
+        if self._dataplane is not None and (poll := self._dataplane.poll_seconds) is not None:
+            times.append(now + poll)
         return max(0.0, min(times) - now) if times else None
 
 

@@ -11,10 +11,12 @@ from pathlib import Path
 import structlog
 
 from felix.agent import Agent, FlowsDeleted, Message
+from felix.back_end import open_tables, other_tables
 from felix.calc.parameters import Parameters, effective, environment_texts, file_texts
 from felix.dataplane.conntrack import FlowCleaner
 from felix.dataplane.driver import Dataplane
 from felix.dataplane.interfaces import InterfaceEffector
+from felix.dataplane.left_over import LeftOver
 from felix.dataplane.routes import RouteEffector, owns
 from felix.dataplane.sets import SetEffector
 from felix.dataplane.tables import TableEffector
@@ -23,14 +25,13 @@ from felix.pipeline import Pipeline
 from felix.status import StatusReporter
 from kernel.arp import ArpAnnouncer
 from kernel.conntrack import ConntrackFlows
+from kernel.errors import DataplaneError
 from kernel.links import NetlinkLinks
 from kernel.monitor import Monitor
 from kernel.routes import NetlinkRoutes
 from kernel.sets import IpsetSets
 from kernel.sysctl import ProcSysctls
 from kernel.xtables import TableKey
-from kernel.xtables_detect import BackEnd, choose, legacy_families, look
-from kernel.xtables_nft import NftTables
 from resources.datastore.settings import connect, etcd_config_of_daemon
 from resources.datastore.store import Store
 from resources.datastore.syncer import Syncer
@@ -54,7 +55,7 @@ class Felix:
         self._status = 0
         self._health = Health()
         self._loop: Loop[Message] = Loop(self._handle)
-        self._links, self._routes, self._tables = NetlinkLinks(), NetlinkRoutes(), NftTables()
+        self._links, self._routes = NetlinkLinks(), NetlinkRoutes()
         self._monitor = Monitor(self._loop.post, rules=True, own_ports=frozenset({self._routes.port}))
         self._cleaner = FlowCleaner(ConntrackFlows(), lambda a, failure: self._loop.post(FlowsDeleted(a, failure)))
         pipeline = Pipeline(node, sources)
@@ -112,15 +113,14 @@ class Felix:
         )
 
     def _dataplane(self, parameters: Parameters) -> Dataplane:
-        if trouble := back_end_trouble(parameters.backend):
-            effect = "rules are written by nft, the only back end there is: a legacy rule may drop what policy allows"
-            structlog.get_logger().error("backend.missing", wanted="legacy", reason=trouble, effect=effect)
-        tables, sysctls = self._tables, ProcSysctls()
+        choice, tables = open_tables(parameters.backend)
+        sysctls = ProcSysctls()
         versions = (4, 6) if has_ipv6() else (4,)
         return Dataplane(
             sets=SetEffector(IpsetSets(), maxelem=parameters.set_size_max),
             tables=[TableEffector(tables, TableKey(version, table)) for version in versions for table in TABLES],
             table_kernel=tables,
+            left_over=LeftOver(lambda: other_tables(choice.back_end)),
             interfaces=InterfaceEffector(sysctls, self._links, ArpAnnouncer()),
             routes=RouteEffector(
                 self._routes,
@@ -143,16 +143,6 @@ class Felix:
 def has_ipv6() -> bool:
     """Return whether this kernel has IPv6 at all."""
     return Path("/proc/sys/net/ipv6").is_dir()
-
-
-def back_end_trouble(setting: str) -> str | None:
-    """Return why this host wants legacy tables, or None if nft will do; `setting` is IptablesBackend."""
-    if setting == "Legacy":
-        return "set by IptablesBackend"
-    if setting == "NFT" or not legacy_families():
-        return None
-    choice = choose(setting, look())
-    return choice.reason if choice.back_end is BackEnd.LEGACY else None
 
 
 def sources_of(environ: Mapping[str, str], file: Path = paths.FELIX_CFG) -> list[Source]:
@@ -185,7 +175,11 @@ def main() -> int:
     threading.excepthook = lambda died: felix.thread_died(died.thread.name if died.thread else "", died.exc_value)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: felix.end())
-    status = felix.run()
+    try:
+        status = felix.run()
+    except DataplaneError as error:  # no back end for rules can be had
+        logger.critical("start.failed", error=str(error), hint=error.hint)
+        status = 1
     logger.info("felix.ended", status=status, effect="routes, rules and sets stay")
     # threads that wait in a read of the store do not hold up the end
     sys.stderr.flush()

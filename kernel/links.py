@@ -96,7 +96,7 @@ def link_local(addresses: Iterable[LinkAddress], device: IfName) -> ipaddress.IP
 
 def supports(kind: str) -> bool:
     """Return whether this kernel can make devices of `kind` (veth, ipip, vxlan), by making one in a new namespace."""
-    features = tuple(feature for feature in probe.FEATURES if feature.name == kind)
+    features = tuple(feature for feature in probe.LINKS if feature.name == kind)
     if not features:
         raise ValueError(f"no probe for device kind {kind}")
     return all(finding.works for finding in probe.try_features(features))

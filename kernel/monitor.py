@@ -7,7 +7,9 @@ The kernel does not tell of everything: IPv4 routes that go because their interf
 (reference bgp.md 4.8), so on `LinkChanged` and `LinkGone` the routes of that interface are to be compared.
 """
 
+import contextlib
 import errno
+import functools
 import os
 import selectors
 import socket
@@ -17,12 +19,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from kernel import link_wire, route_wire
-from kernel.errors import from_errno
+from kernel.errors import DataplaneError, NotSupported, from_errno
 from kernel.link import Link, LinkAddress
 from kernel.netlink import Socket
 from kernel.nfgen import changed_by, generation_events
 from kernel.route import Route, RouteKey
 from kernel.routes import interface_names
+from kernel.xtables_lock import LockEvents
 from resources.names import IfName
 
 _RTNLGRP_LINK: Final = 1
@@ -78,10 +81,11 @@ class RouteGone:
 
 @dataclass(frozen=True, slots=True)
 class RulesChanged:
-    """Somebody committed a change of nftables rules, perhaps ourselves: ask `TableKernel.changed_elsewhere`."""
+    """Somebody may have changed rules, perhaps ourselves: ask `TableKernel.changed_elsewhere`."""
 
     program: str
-    """Name of the process, cut at 15 characters ("dockerd", "iptables-nft-re")."""
+    """Name of the process, cut at 15 characters ("dockerd", "iptables-nft-re"); empty if a program let go the lock of
+    the legacy tables, which does not tell its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +119,9 @@ class Monitor:
         Args:
             post: takes each message; called from the monitor's thread.
             routes: whether to hear of routes.
-            rules: whether to hear of changes of nftables rules.
+            rules: whether to hear of changes of rules: of nftables where the kernel has them, and of programs that
+                take the lock of the legacy tables.
             own_ports: `NetlinkRoutes.port` of those whose writes are not to be told.
-
-        Raises:
-            NotSupported: `rules` on a kernel without nftables.
         """
         groups = [_RTNLGRP_LINK, _RTNLGRP_IPV4_IFADDR, _RTNLGRP_IPV6_IFADDR]
         if routes:
@@ -127,12 +129,19 @@ class Monitor:
         self._post = post
         self._own_ports = own_ports
         self._sockets = {Socket(socket.NETLINK_ROUTE, groups=groups): self._hear_rtnetlink}
+        self._lock_events: LockEvents | None = None
         if rules:
-            self._sockets[generation_events()] = self._hear_generation
+            self._hear_of_rules()
         self._names = interface_names()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kernel-monitor", daemon=True)
+
+    def _hear_of_rules(self) -> None:
+        with contextlib.suppress(NotSupported):
+            self._sockets[generation_events()] = self._hear_generation
+        with contextlib.suppress(DataplaneError):  # the legacy back end polls besides
+            self._lock_events = LockEvents()
 
     def start(self) -> None:
         """Begin to post."""
@@ -146,17 +155,21 @@ class Monitor:
             self._thread.join()
         for heard in self._sockets:
             heard.close()
+        if self._lock_events is not None:
+            self._lock_events.close()
         os.close(self._wake)
 
     def _run(self) -> None:
         with selectors.DefaultSelector() as selector:
             for heard, understand in self._sockets.items():
-                selector.register(heard, selectors.EVENT_READ, (heard, understand))
+                selector.register(heard, selectors.EVENT_READ, functools.partial(self._hear, heard, understand))
+            if self._lock_events is not None:
+                selector.register(self._lock_events, selectors.EVENT_READ, self._hear_lock)
             selector.register(self._wake, selectors.EVENT_READ)
             while not self._stopping.is_set():
                 for ready, _ in selector.select():
                     if ready.data is not None and not self._stopping.is_set():
-                        self._hear(*ready.data)
+                        ready.data()
 
     def _hear(self, heard: Socket, understand: Callable[[Notifications], None]) -> None:
         try:
@@ -175,6 +188,10 @@ class Monitor:
             program = changed_by(kind, body)
             if program is not None:
                 self._post(RulesChanged(program))
+
+    def _hear_lock(self) -> None:
+        if self._lock_events is not None and self._lock_events.happened():
+            self._post(RulesChanged(""))
 
     def _hear_rtnetlink(self, messages: Notifications) -> None:
         decoder = route_wire.Decoder(self._names)

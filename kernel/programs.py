@@ -1,8 +1,9 @@
 """Running the programs that have no better door than their command line: ipset, iptables, conntrack."""
 
 import os
+import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kernel.errors import ToolFailed, ToolMissing, ToolTimedOut
@@ -28,15 +29,26 @@ class Outcome:
         return ToolFailed(f"{what}: {reason}", command=" ".join(self.command), status=self.status)
 
 
-def run(command: Sequence[str], *, feed: str = "", timeout: float = 60.0) -> Outcome:
-    """Run a program to its end, with `feed` on its standard input, in English.
+def search_path() -> str:
+    """Return where programs are looked for: as the environment says, then where Linux has them."""
+    return f"{os.environ.get('PATH', '')}:{_PATH}".lstrip(":")
+
+
+def is_installed(program: str) -> bool:
+    return shutil.which(program, path=search_path()) is not None
+
+
+def run(
+    command: Sequence[str], *, feed: str = "", timeout: float = 60.0, env: Mapping[str, str] | None = None
+) -> Outcome:
+    """Run a program to its end, with `feed` on its standard input, in English; `env` is added to our environment.
 
     Raises:
         ToolMissing: it is not installed.
         ToolTimedOut: it was killed after `timeout` seconds.
     """
     name = command[0]
-    environment = {**os.environ, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:{_PATH}".lstrip(":")}
+    environment = {**os.environ, "LC_ALL": "C", "PATH": search_path(), **(env or {})}
     try:
         done = subprocess.run(
             list(command),

@@ -1,13 +1,14 @@
 """Rule tables: the port in front of the back ends, and the text both iptables variants read and write.
 
 Rendering, hashing and comparing live in felix; here a rule is a line of text. A back end implements `TableKernel`:
-kernel.xtables_nft does, by iptables-nft-restore; one for legacy tables or native nftables takes its place beside it
-(reference felix.md 7.9). The functions on text are for back ends that speak iptables-save (reference felix.md 3.10).
+kernel.xtables_nft and kernel.xtables_legacy do; kernel.xtables_detect chooses (reference felix.md 7.9). The functions
+on text are for back ends that speak iptables-save (reference felix.md 3.10).
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -23,6 +24,13 @@ KERNEL_CHAINS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "filter": ("INPUT", "FORWARD", "OUTPUT"),
     }
 )
+
+
+class BackEnd(StrEnum):
+    """A variant of iptables: its rules are in tables of their own in the kernel, beside those of the other."""
+
+    NFT = "nft"
+    LEGACY = "legacy"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -88,6 +96,10 @@ class TableChange:
 class TableKernel(Protocol):
     """The rule tables of one network namespace."""
 
+    @property
+    def poll_seconds(self) -> float | None:
+        """Seconds after which `changed_elsewhere` is to be asked again; None: an event of the monitor says when."""
+
     def read(self, key: TableKey) -> TableState:
         """Return what the table holds; nothing, if it does not exist.
 
@@ -102,11 +114,15 @@ class TableKernel(Protocol):
         Raises:
             TableRefused: nothing was changed: a rule names a missing set or chain, a rule to be deleted is not there.
                 Read the table back before the next try. Its `chain` names the chain of the guilty rule if known.
+            Busy: another program holds the lock of the legacy tables.
             ToolMissing, ToolFailed, ToolTimedOut: the program could not do it.
         """
 
     def changed_elsewhere(self) -> bool:
         """Return whether somebody else changed rules since the last call (or since this object was made). Cheap."""
+
+    def close(self) -> None:
+        """Let go what is held open; the rules stay."""
 
 
 def parse_save(text: str, key: TableKey) -> TableState:

@@ -9,14 +9,13 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from kernel.errors import DataplaneError, TableRefused
+from kernel.errors import DataplaneError
 from kernel.nfgen import Generation
-from kernel.programs import Outcome, run
-from kernel.xtables import KERNEL_CHAINS, TableChange, TableKey, TableState, compose, compose_removal, parse_save
+from kernel.programs import run
+from kernel.xtables import KERNEL_CHAINS, TableChange, TableKey, TableState, compose, parse_save
+from kernel.xtables_restore import refusal, remove_chains
 
 _TIMEOUT_SECONDS: Final = 60.0
-_PREAMBLE = re.compile(r"^ip6?tables-nft-restore(?: v[^:]*)?: |^line \d+: |: line \d+ failed(?=:)|line \d+ failed: ")
-_GUILTY_LINE = re.compile(r"(?:Error occurred at line: |^line |: line )(\d+)", re.MULTILINE)
 
 
 class NftTables:
@@ -24,6 +23,8 @@ class NftTables:
 
     One object serves all tables of both families: all of them share one generation number.
     """
+
+    poll_seconds: float | None = None
 
     def __init__(self) -> None:
         """Raises NotSupported on a kernel without nftables."""
@@ -49,7 +50,7 @@ class NftTables:
         if not change:
             return {}
         self._restore(key, compose(key, change))
-        return self._remove(key, sorted(change.remove_chains))
+        return remove_chains(key, sorted(change.remove_chains), self._restore)
 
     def changed_elsewhere(self) -> bool:
         now = self._generation.now()
@@ -57,26 +58,11 @@ class NftTables:
         self._expected = now
         return changed
 
-    def _remove(self, key: TableKey, chains: Sequence[str]) -> dict[str, DataplaneError]:
-        """Delete emptied chains, all at once, or one by one if that is refused."""
-        if not chains:
-            return {}
-        try:
-            self._restore(key, compose_removal(key, chains))
-        except TableRefused as exc:
-            if len(chains) == 1:
-                return {chains[0]: exc}
-            failed: dict[str, DataplaneError] = {}
-            for chain in chains:
-                failed |= self._remove(key, [chain])
-            return failed
-        return {}
-
     def _restore(self, key: TableKey, lines: Sequence[str]) -> None:
         before = self._generation.now()
         outcome = run((_program(key, "restore"), "--noflush"), feed="\n".join(lines) + "\n", timeout=_TIMEOUT_SECONDS)
         if outcome.status:
-            raise _refusal(key, lines, outcome)
+            raise refusal(key, lines, outcome)
         if self._generation.now() != before:
             # one commit of ours; a second step would be somebody else's and must stay visible
             self._expected = (self._expected + 1) & 0xFFFFFFFF
@@ -100,16 +86,3 @@ def sections(text: str) -> dict[str, str]:
 
 def _program(key: TableKey, verb: str) -> str:
     return f"{'ip6tables' if key.version == 6 else 'iptables'}-nft-{verb}"
-
-
-def _refusal(key: TableKey, lines: Sequence[str], outcome: Outcome) -> TableRefused:
-    found = _GUILTY_LINE.search(outcome.complaint)
-    line = lines[int(found[1]) - 1] if found and 0 < int(found[1]) <= len(lines) else "COMMIT"
-    # "iptables-nft-restore v1.8.9 (nf_tables): " may be all of the first line
-    reasons = [_PREAMBLE.sub("", text).strip(" .") for text in outcome.complaint.splitlines()]
-    reason = next((text for text in reasons if text), f"exit status {outcome.status}")
-    if line == "COMMIT":  # noticed only then: the rule is not known
-        return TableRefused(f"cannot write table {key}: {reason}")
-    verb, *words = line.split()
-    chain = words[0] if verb.startswith("-") and words else None
-    return TableRefused(f"cannot write table {key}: {reason}, in {line!r}", chain=chain)

@@ -14,7 +14,10 @@ from urllib.parse import urlsplit
 import click
 
 from kernel import probe
+from kernel.xtables import BackEnd
+from kernel.xtables_detect import Choice, decide
 from resources.errors import CalicoError
+from resources.runtime.nodename import node_name
 
 MINIMUM_KERNEL = (2, 6, 24)
 NAME_WIDTH = 20
@@ -59,22 +62,30 @@ def openings(
 def checksystem(
     config: str | None,
     *,
-    try_features: Callable[[], Sequence[probe.Finding]] = probe.try_features,
-    missing_programs: Callable[[], Sequence[str]] = probe.missing_programs,
+    choose_back_end: Callable[[str | None], Choice] | None = None,
+    try_features: Callable[[BackEnd], Sequence[probe.Finding]] = lambda chosen: probe.try_features(back_end=chosen),
+    missing_programs: Callable[[BackEnd], Sequence[str]] = probe.missing_programs,
 ) -> int:
     """Print the checks and the list of openings; 0 if the host has what is required."""
     good = _check_kernel_version()
-    click.echo("Checking kernel features...")
     hints: list[str] = []
-    for finding in try_features():
+    click.echo("Checking iptables...")
+    choice = (choose_back_end or _choose_back_end)(config)
+    _row(f"{choice.back_end} back end", not choice.trouble)
+    click.echo(f"\t\t  {choice.reason}")
+    if choice.trouble:
+        good = False
+        hints.append(f"rules by the {choice.back_end} back end: {choice.trouble}; {choice.hint}")
+    click.echo("Checking kernel features...")
+    for finding in try_features(choice.back_end):
         optional = not finding.feature.required
         _row(finding.feature.name, finding.works, optional=optional)
         if not finding.works:
             hints.append(way_out(finding))
             good &= optional
     click.echo("Checking programs...")
-    missing = missing_programs()
-    for program in probe.PROGRAMS:
+    missing = missing_programs(choice.back_end)
+    for program in probe.programs(choice.back_end):
         _row(program, program not in missing)
     if missing:
         good = False
@@ -95,10 +106,28 @@ def way_out(finding: probe.Finding) -> str:
     """Return what a feature that does not work is for, what was said about it, and what to do. Pure."""
     feature = finding.feature
     what = f"{feature.name} ({feature.purpose}) does not work: {finding.detail or 'no reason was given'}"
-    module = {"xt_MARK": "xt_mark"}.get(feature.name, feature.name)
+    module = {"xt_MARK": "xt_mark", "ip_tables": "iptable_filter"}.get(feature.name, feature.name)
     if feature.required:
         return f"{what}; load it (modprobe {module}), or take a kernel that has it"
     return f"{what}; needed only for {feature.purpose}, whose routes are withheld without it (modprobe {module})"
+
+
+def _choose_back_end(config: str | None) -> Choice:
+    """Choose as felix does: by its environment, or the store if that answers, and by what is on the host."""
+    setting = os.environ.get("FELIX_IPTABLESBACKEND", "") or _stored_back_end(config) or "Auto"
+    return decide(setting)
+
+
+def _stored_back_end(config: str | None) -> str:
+    from calicoctl.session import open_client
+    from resources.kinds.felixconfiguration import KIND
+
+    try:
+        with open_client(config) as client:
+            found = {item.metadata.name: item.spec.iptables_backend for item in client.list(KIND).items}
+            return found.get(f"node.{node_name()[0]}") or found.get("default", "")
+    except CalicoError:
+        return ""
 
 
 def _check_kernel_version() -> bool:

@@ -16,8 +16,8 @@ from kernel.links import NetlinkLinks
 from kernel.route import PROTOCOL_BGPD, PROTOCOL_FELIX
 from kernel.routes import NetlinkRoutes
 from kernel.sets import TEMPORARY_PREFIXES, IpsetSets
-from kernel.xtables import KERNEL_CHAINS, TableChange, TableKernel, TableKey
-from kernel.xtables_nft import NftTables
+from kernel.xtables import BackEnd, TableChange, TableKernel, TableKey
+from kernel.xtables_present import open_present
 from resources.errors import CalicoError, DoesNotExist
 from resources.kinds.node import KIND as NODE
 from resources.kinds.node import NODE_ID_ANNOTATION
@@ -93,23 +93,30 @@ def _remove_routes() -> Result:
     return len(ours) - len(failed), {f"route {key}": error for key, error in failed.items()}
 
 
-def _remove_chains(tables: TableKernel | None = None) -> Result:
-    tables = tables or NftTables()
+def _remove_chains() -> Result:
+    """From both back ends: felix may have been switched."""
     removed = 0
     failed: dict[str, DataplaneError] = {}
-    for version in (4, 6):
-        for table in KERNEL_CHAINS:
-            key = TableKey(version, table)
-            state = tables.read(key)
-            change = TableChange(
-                delete=[(c, r.text) for c, rules in state.outside.items() for r in rules if r.text is not None],
-                remove_chains=frozenset(state.chains),
-            )
-            if change:
-                stuck = tables.write(key, change)
-                failed.update({f"chain {chain} of {key}": error for chain, error in stuck.items()})
-                removed += len(state.chains) - len(stuck)
+    for back_end in BackEnd:
+        if (present := open_present(back_end)) is None:
+            continue
+        tables, keys = present
+        for key in keys:
+            gone, stuck = _remove_from_table(tables, key)
+            removed += gone
+            failed.update({f"chain {chain} of {key}": error for chain, error in stuck.items()})
+        tables.close()
     return removed, failed
+
+
+def _remove_from_table(tables: TableKernel, key: TableKey) -> Result:
+    state = tables.read(key)
+    change = TableChange(
+        delete=[(chain, rule.text) for chain, rules in state.outside.items() for rule in rules if rule.text],
+        remove_chains=frozenset(state.chains),
+    )
+    stuck = tables.write(key, change)
+    return len(state.chains) - len(stuck), stuck
 
 
 def _remove_sets() -> Result:

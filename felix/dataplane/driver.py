@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from felix.dataplane.interfaces import InterfaceEffector
+from felix.dataplane.left_over import LeftOver
 from felix.dataplane.routes import RouteEffector
 from felix.dataplane.sets import SetEffector
 from felix.dataplane.tables import TableEffector
@@ -62,7 +63,9 @@ class Dataplane:
         sysctls: Sysctls,
         forward_v4: bool,
         forward_v6: bool,
+        left_over: LeftOver | None = None,
     ) -> None:
+        """Take the parts; `left_over` is what an earlier felix wrote with another back end."""
         self._sets = sets
         self._tables = {table.key: table for table in tables}
         self._table_kernel = table_kernel
@@ -70,6 +73,7 @@ class Dataplane:
         self._routes = routes
         self._route_kernel = route_kernel
         self._sysctls = sysctls
+        self._left_over = left_over
         self._versions = sorted({key.version for key in self._tables})
         self._forwarding = {
             version: path
@@ -128,6 +132,11 @@ class Dataplane:
         self._routes.resync()
         self._interfaces.resync()
 
+    @property
+    def poll_seconds(self) -> float | None:
+        """Seconds after which `notice_foreign_changes` is to be asked again; None: an event says when."""
+        return self._table_kernel.poll_seconds
+
     def notice_foreign_changes(self) -> bool:
         """Read the tables back before the next apply if somebody else changed rules; cheap. Returns whether so."""
         if not self._table_kernel.changed_elsewhere():
@@ -150,6 +159,8 @@ class Dataplane:
         self._step(failed, "set", self._sets.apply)
         written = [self._apply_family(version, failed, with_routes=routes_known) for version in self._versions]
         if all(written):
+            if self._left_over is not None:
+                self._step(failed, "left over", self._left_over.sweep)
             self._step(failed, "set", self._sets.sweep)
         if any(isinstance(error, TableRefused) for error in failed.values()):
             # what the rules name may not be there: look at everything before the next try

@@ -23,7 +23,10 @@ from resources.datastore.store import KeyValue, Lost, Store, Transaction
 from resources.errors import AlreadyExists, DoesNotExist, OperationNotSupported, UpdateConflict
 from resources.invalid import InvalidResource
 from resources.kinds.base import Kind, Problem, R
+from resources.kinds.fields import is_key_part
 from resources.kinds.globalnetworkpolicy import KIND as GLOBAL_POLICY
+from resources.kinds.hostendpoint import KIND as HOST_ENDPOINT
+from resources.kinds.hostendpoint import HostEndpoint
 from resources.kinds.networkpolicy import KIND as POLICY
 from resources.kinds.node import KIND as NODE
 from resources.kinds.node import Node
@@ -259,6 +262,12 @@ class PolicyRules(Rules[P]):
         annotations = {key: text for key, text in metadata.annotations.items() if key != NAME_ANNOTATION}
         return with_metadata(stored, name=name, annotations=annotations)
 
+    def name_of_v1(self, records: Records, kind: Kind[P], identifier: str) -> str:
+        """Return the name as given where a policy has it: v3 allows dots, which v1 would have replaced."""
+        if is_key_part(identifier) and records.store.get(resource_key(ResourceKey(kind.plural, identifier))):
+            return identifier
+        return super().name_of_v1(records, kind, identifier)
+
     def stored(self, resource: P, key_name: str) -> P:
         metadata = resource.metadata
         annotation = msgspec.json.encode({"name": metadata.name}).decode()
@@ -294,6 +303,16 @@ def _annotated_name(text: str) -> str | None:
         return None
     name = document.get("name") if isinstance(document, dict) else None
     return name if isinstance(name, str) and name else None
+
+
+class HostEndpointRules(Rules[HostEndpoint]):
+    """v1 knows them by node and name, whatever they are called in the store."""
+
+    def identified(self, records: Records, kind: Kind[HostEndpoint], resource: HostEndpoint) -> str:
+        name, node = resource.metadata.name, resource.spec.node
+        same = {name, name.removeprefix(f"{node}.")}
+        stored = {h.metadata.name for h in records.readable(kind) if h.spec.node == node and h.metadata.name in same}
+        return name if name in stored or not stored else min(stored)
 
 
 class ProfileRules(Rules[Profile]):
@@ -381,6 +400,7 @@ _RULES: dict[str, Rules[Any]] = {
     PROFILE.name: ProfileRules(),
     TIER.name: TierRules(),
     NODE.name: NodeRules(),
+    HOST_ENDPOINT.name: HostEndpointRules(),
 }
 _NONE: Rules[Any] = Rules()
 

@@ -21,6 +21,7 @@ class HostPlan:
     hostname: str | None = None
     node: str | None = None
     firewall: Firewall | None = None
+    iptables: str = "nft"
 
 
 Start = Callable[["Cluster", Host], object]
@@ -74,6 +75,7 @@ class Cluster:
                         node=plan.node,
                         address=address,
                         firewall=plan.firewall,
+                        iptables=plan.iptables,
                         env={"IP": str(address), **self._env},
                     )
                     for plan, address in zip(self.plans, addresses, strict=True)

@@ -6,6 +6,7 @@ Not imported by `bed` itself, which needs the standard library only: ``from bed.
 
 import functools
 import json
+import re
 import select
 import socket
 import time
@@ -21,6 +22,9 @@ from bed.probes import Address, Prober, Reply, TalkResult, ping
 from bed.workload import Workload
 from fakes.felix_records import host as node_record
 from fakes.felix_records import network_profile, settings, workload
+from kernel.nfgen import Generation
+from kernel.xtables import KERNEL_CHAINS, BackEnd, TableKey
+from kernel.xtables_info import TableInfo
 from resources.codec import encode
 from resources.datastore.client import ResourceClient
 from resources.datastore.etcdconfig import EtcdConfig
@@ -36,6 +40,7 @@ NETWORKS = {"net-a": "10.65.0.0/24", "net-b": "10.66.0.0/24"}
 """By profile. The first host has the first /26 of each, the second host the second one, and so on."""
 RESOURCES = "/calico/resources/v3/projectcalico.org/"
 SOCKET = "/run/calico/felix.sock"
+_COUNTERS = re.compile(r" ?\[\d+:\d+\]")
 Record = tuple[ResourceKey, Resource]
 Pairs = set[str]
 """Who reaches whom: ``a0>a1``."""
@@ -47,8 +52,13 @@ class FelixLab:
     `put` and `remove` change the store and return when every felix has done what follows from it.
     """
 
-    def __init__(self, hosts: int = 2, *, firewall: Firewall | None = None) -> None:
-        self.cluster = Cluster([HostPlan(name=f"node{n}", firewall=firewall) for n in range(1, hosts + 1)])
+    def __init__(
+        self, hosts: int = 2, *, firewall: Firewall | None = None, back_end: BackEnd = BackEnd.NFT
+    ) -> None:
+        """`back_end`: which variant of iptables the hosts have, for everybody on them; felix finds that out."""
+        names = [f"node{number}" for number in range(1, hosts + 1)]
+        self.cluster = Cluster([HostPlan(name=name, firewall=firewall, iptables=back_end) for name in names])
+        self.back_end = back_end
         self.felix: dict[str, Process] = {}
         self.workloads: dict[str, Workload] = {}
         self.keys: dict[str, ResourceKey] = {}
@@ -146,6 +156,40 @@ class FelixLab:
         """Begin anew with complaints and tolerance."""
         self._tolerated.clear()
         self._forgotten.update(self.complaints())
+
+    # -- rules, whichever variant of iptables the hosts have
+
+    def saved(self, host: Host, *tables: str, counters: bool = False) -> list[str]:
+        """Return all rules and chains of a host, or of some of its tables, without comments and (mostly) counters.
+
+        A plain ``host.run("iptables -S FORWARD")`` is fine in tests, too: it is the variant that the lab is of.
+        """
+        options = [f"{'-c' * counters} -t {table}" for table in tables] or ["-c" * counters]
+        lines = host.run("; ".join(f"iptables-save {o}; ip6tables-save {o}" for o in options)).stdout.splitlines()
+        return [line if counters else _COUNTERS.sub("", line) for line in lines if not line.startswith("#")]
+
+    def ours(self, host: Host) -> list[str]:
+        """Return the rules and chains of felix on a host, and its rules in chains of others."""
+        return [line for line in self.saved(host) if "cali" in line]
+
+    def foreign(self, host: Host) -> list[str]:
+        return [line for line in self.saved(host) if "cali" not in line]
+
+    def generation(self, host: Host) -> object:
+        """Return something that differs once rules were changed by anybody. (Legacy: not if one was replaced by one of
+        the same size.)"""
+        with host.entered():
+            if self.back_end is BackEnd.NFT:
+                asked = Generation()
+                try:
+                    return asked.now()
+                finally:
+                    asked.close()
+            info = TableInfo()
+            try:
+                return [info.of(TableKey(version, table)) for version in (4, 6) for table in KERNEL_CHAINS]
+            finally:
+                info.close()
 
     # -- the store
 

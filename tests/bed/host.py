@@ -19,7 +19,7 @@ from bed.fabric import Fabric
 from bed.probes import Prober
 
 # entry of the machine's folder that a host must not see: it has its own, empty at first
-_OWN_ETC = {"hosts", "hostname", "resolv.conf", "calico", "docker", "cni", "iptables", "nftables.conf"}
+_OWN_ETC = {"hosts", "hostname", "resolv.conf", "calico", "docker", "cni", "iptables", "nftables.conf", "alternatives"}
 _OWN_LIB = {"calico", "docker", "docker-engine", "containerd", "cni", "etcd"}
 
 # What the first process of a host does. $1: the host's folder, $2: its own name. The machine's /etc is there below
@@ -81,6 +81,7 @@ class Host(Prober):
         hostname: the host's own name, as ``hostname`` prints it.
         node: the NODENAME, in the environment of every command run here.
         address: on the fabric; the next free one by default.
+        iptables: the variant that the programs iptables, iptables-save ... are on this host, for Docker too.
     """
 
     def __init__(
@@ -92,9 +93,10 @@ class Host(Prober):
         node: str | None = None,
         address: IPv4Address | None = None,
         firewall: Firewall | None = None,
+        iptables: str = "nft",
         env: Mapping[str, str] | None = None,
     ) -> None:
-        self.fabric, self.name = fabric, name
+        self.fabric, self.name, self.iptables = fabric, name, iptables
         self.hostname, self.node = hostname or name, node or name
         self.address = address or fabric.next_address()
         self.env: dict[str, str] = {"NODENAME": self.node, **(env or {})}
@@ -115,6 +117,7 @@ class Host(Prober):
             for entry in os.listdir(machine):
                 if entry not in own:
                     (self.folder / part / entry).symlink_to(f"/run/machine/{part}/{entry}")
+        self._choose_iptables()
         etc = self.folder / "etc"
         (etc / "hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {self.hostname}\n")
         (etc / "hostname").write_text(f"{self.hostname}\n")
@@ -122,6 +125,16 @@ class Host(Prober):
         for folder in (etc / "calico", etc / "docker", self.folder / "lib" / "calico", self.folder / "log" / "calico"):
             folder.mkdir()
         (self.folder / "boot").write_text(_BOOT)
+
+    def _choose_iptables(self) -> None:
+        """Do as ``update-alternatives --set iptables`` does, on this host alone."""
+        own = self.folder / "etc" / "alternatives"
+        own.mkdir()
+        for entry in os.listdir("/etc/alternatives"):
+            family, _, rest = entry.partition("-")
+            ours = family in ("iptables", "ip6tables")
+            program = "-".join(filter(None, (family, self.iptables, rest)))
+            (own / entry).symlink_to(f"/usr/sbin/{program}" if ours else f"/run/machine/etc/alternatives/{entry}")
 
     def _boot(self) -> None:
         self.net = self.fabric.namespace(self.name)

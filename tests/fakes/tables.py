@@ -23,6 +23,8 @@ class FakeTables:
     transactions that worked.
     """
 
+    poll_seconds: float | None = None
+
     def __init__(self, sets: FakeSets | None = None) -> None:
         self.refuse: set[str] = set()
         self.unreadable: DataplaneError | None = None
@@ -75,6 +77,9 @@ class FakeTables:
     def changed_elsewhere(self) -> bool:
         changed, self._changed_elsewhere = self._changed_elsewhere, False
         return changed
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     # ---- inside
 

@@ -80,7 +80,10 @@ Trouble = Callable[[Host], AbstractContextManager[object]]
     [
         (nullcontext, {"FELIX_IPTABLESREFRESHINTERVAL": "often"}, "felix", "IptablesRefreshInterval = 'often' cannot"),
         (lambda host: host.tcp_listen(179), {}, "bgpd", "could not listen on 10.77.0.1:179"),
-        (lambda host: unusable(host, "/usr/sbin/xtables-nft-multi"), {}, "felix", "cannot run iptables-nft-save"),
+        (
+            lambda host: unusable(host, "/usr/sbin/xtables-nft-multi"), {"FELIX_IPTABLESBACKEND": "NFT"}, "felix",
+            "not installed: iptables-nft-save, iptables-nft-restore",
+        ),
     ],
     ids=["setting", "port-179", "iptables"],
 )

@@ -1,4 +1,10 @@
-"""Two hosts with felix, FORWARD and INPUT policy DROP, and Docker's own rules on the first."""
+"""Two hosts with felix, FORWARD and INPUT policy DROP, and Docker's own rules on the first.
+
+Every test here runs twice, on hosts with nft and on hosts with legacy iptables: it names no variant, plain ``iptables``
+is the right one on either. A test that has nothing to do with rules is marked `any_back_end` and runs once:
+
+    pytestmark = pytest.mark.any_back_end       # or @pytest.mark.any_back_end above one test
+"""
 
 from collections.abc import Iterator
 
@@ -6,6 +12,7 @@ import pytest
 
 from bed import Dockerd, Firewall
 from bed.felix import FelixLab
+from kernel.xtables import BackEnd
 
 PLACES = {
     "a0": ("node1", "10.65.0.2"),
@@ -16,9 +23,16 @@ PLACES = {
 }
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "back_end" in metafunc.fixturenames:
+        once = metafunc.definition.get_closest_marker("any_back_end") is not None
+        variants = [BackEnd.NFT] if once else list(BackEnd)
+        metafunc.parametrize("back_end", variants, ids=str, scope="session")
+
+
 @pytest.fixture(scope="session")
-def shared_lab() -> Iterator[FelixLab]:
-    with FelixLab(firewall=Firewall()) as lab:
+def shared_lab(back_end: BackEnd) -> Iterator[FelixLab]:
+    with FelixLab(firewall=Firewall(), back_end=back_end) as lab:
         for name, (node, address) in PLACES.items():
             lab.attach(lab.cluster[node], name, address)
         yield lab

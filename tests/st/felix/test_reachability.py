@@ -38,6 +38,7 @@ def test_members_reach_each_other_hosts_their_own_and_every_container_every_host
         assert server.seen == [str(a0.address)]
 
 
+@pytest.mark.any_back_end
 @pytest.mark.scenario(7)
 def test_a_host_has_one_route_for_each_of_its_containers_and_nothing_else_of_ours(lab: FelixLab) -> None:
     interfaces = {str(w.address): w.interface for w in lab.workloads.values() if w.host is lab.node1}
@@ -49,8 +50,11 @@ def test_a_host_has_one_route_for_each_of_its_containers_and_nothing_else_of_our
 
 
 def test_docker_keeps_its_rules_and_ours_stand_around_them(lab: FelixLab) -> None:
-    forward = [line for line in saved(lab) if line.startswith("-A FORWARD ")]
-    assert "cali-FORWARD" in forward[0]
+    def forwarding() -> list[str]:
+        return [line for line in saved(lab) if line.startswith("-A FORWARD ")]
+
+    wait_until("ours to be first, if Docker has only just begun", lambda: "cali-FORWARD" in forwarding()[0])
+    forward = forwarding()
     assert all("cali:" in line for line in forward[-2:])
     between = forward[1:-2]
     assert any("DOCKER-USER" in line for line in between)
@@ -258,6 +262,7 @@ def test_a_flow_does_not_outlive_the_owner_of_its_address(lab: FelixLab) -> None
     assert not a1.ping(second.address, timeout=0.3).ok
 
 
+@pytest.mark.any_back_end
 @pytest.mark.scenario(10)
 def test_proxy_arp_answers_on_a_host_without_a_default_route(lab: FelixLab) -> None:
     lab.node1.ip("route", "del", "default")
@@ -269,6 +274,7 @@ def test_proxy_arp_answers_on_a_host_without_a_default_route(lab: FelixLab) -> N
         lab.node1.ip("route", "add", "default", "via", str(lab.cluster.fabric.address))
 
 
+@pytest.mark.any_back_end
 def test_a_first_packet_waits_for_felix_and_not_for_a_second(lab: FelixLab) -> None:
     """It is sent before felix knows anything, so the question for the gateway goes unanswered at first."""
     a0 = lab.workloads["a0"]

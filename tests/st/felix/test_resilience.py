@@ -13,7 +13,7 @@ from bed.felix import FelixLab
 from bed.host import Host
 from bed.workload import Workload
 from fakes.felix_records import policy, rule, settings
-from kernel.nfgen import Generation
+from kernel.xtables import BackEnd
 from resources.datastore.keys import ResourceKey, resource_key
 from resources.kinds.felixconfiguration import FelixConfigurationSpec
 from resources.kinds.rule import EntityRule, Rule
@@ -25,8 +25,8 @@ READY = ResourceKey("clusterinformations", "default")
 
 
 @pytest.fixture(scope="module")
-def own_lab() -> Iterator[FelixLab]:
-    with FelixLab() as lab:
+def own_lab(back_end: BackEnd) -> Iterator[FelixLab]:
+    with FelixLab(back_end=back_end) as lab:
         for name, host, address in (
             ("a0", lab.node1, "10.65.0.2"), ("a1", lab.node1, "10.65.0.3"), ("b1", lab.node1, "10.66.0.2"),
             ("a2", lab.node2, "10.65.0.66"),
@@ -86,16 +86,6 @@ def floods(lab: FelixLab) -> Iterator[None]:
     assert sent == lost > 50
 
 
-def generation(host: Host) -> int:
-    """Return the number that grows with each change of rules by anybody."""
-    with host.entered():
-        asked = Generation()
-        try:
-            return asked.now()
-        finally:
-            asked.close()
-
-
 def counters(host: Host) -> dict[str, int]:
     """Return how many packets each of our rules has met."""
     lines = host.run("iptables-save -c").stdout.splitlines()
@@ -114,13 +104,13 @@ def programmed(host: Host) -> str:
 def test_a_restart_writes_nothing_and_loses_nothing(lab: FelixLab) -> None:
     node1 = lab.node1
     lab.put(policy("p", A0, [Rule(action="Pass")], types=["Ingress"]))
-    before, counted, everything = generation(node1), counters(node1), programmed(node1)
+    before, counted, everything = lab.generation(node1), counters(node1), programmed(node1)
     monitor = node1.popen(["ip", "-4", "monitor", "link", "address", "route"], name="monitor")
     lab.felix["node1"].kill()
     lab.start(node1)
     lab.felix["node1"].terminate()
     lab.start(node1)
-    assert generation(node1) == before
+    assert lab.generation(node1) == before
     assert monitor.text == ""
     assert programmed(node1) == everything
     after = counters(node1)
@@ -224,7 +214,7 @@ def test_an_empty_store_takes_everything_away_but_not_before_it_is_read(lab: Fel
 @pytest.mark.usefixtures("floods")
 def test_the_store_restarts_is_compacted_and_stays_away_for_a_while(lab: FelixLab) -> None:
     node1, store = lab.node1, lab.cluster.store
-    before = generation(node1), programmed(node1)
+    before = lab.generation(node1), programmed(node1)
     pid = lab.felix["node1"]
     store.stop(kill=True)
     time.sleep(1.5)
@@ -233,7 +223,7 @@ def test_the_store_restarts_is_compacted_and_stays_away_for_a_while(lab: FelixLa
     store.start()
     store.compact()
     wait_until("felix to have the store again", lambda: lab.state(node1)["datastore_away"] is None, timeout=20.0)
-    assert (generation(node1), programmed(node1)) == before
+    assert (lab.generation(node1), programmed(node1)) == before
     lab.put(policy("p", A0, [DENY_A1, Rule(action="Pass")], types=["Ingress"]))
     assert not lab.workloads["a1"].ping(lab.workloads["a0"].address, timeout=0.3).ok
     assert lab.felix["node1"] is pid
@@ -268,7 +258,7 @@ case "$(cat /run/fake/mode)" in
 fail) echo "killed by the test" >&2; exit 3 ;;
 slow) sleep 0.7 ;;
 esac
-exec /usr/sbin/iptables-nft-restore "$@"
+exec /usr/sbin/iptables-{}-restore "$@"
 """
 
 
@@ -276,7 +266,7 @@ exec /usr/sbin/iptables-nft-restore "$@"
 @pytest.mark.usefixtures("floods")
 def test_rules_that_cannot_be_written_keep_a_new_endpoint_closed_until_they_can(lab: FelixLab) -> None:
     node1, a1 = lab.node1, lab.workloads["a1"]
-    node1.write_file("/run/fake/iptables-nft-restore", FAKE, mode=0o755)
+    node1.write_file(f"/run/fake/iptables-{lab.back_end}-restore", FAKE.format(lab.back_end), mode=0o755)
     node1.write_file("/run/fake/mode", "")
     lab.felix["node1"].kill()
     felix = lab.start(node1, env={"PATH": f"/run/fake:{PATH}"})

@@ -9,6 +9,7 @@ import kernel
 
 def test_no_module_of_ours_loads_pyroute2_when_imported() -> None:
     names = [f"kernel.{module.name}" for module in pkgutil.iter_modules(kernel.__path__)]
+    names.remove("kernel.xtables_iptc")  # is imported when legacy tables are to be written, and by nothing else
     assert "kernel.links" in names
     look = "' '.join(name for name in sys.modules if name in ('pyroute2', 'iptc'))"
     code = f"import sys, {', '.join(names)}; sys.exit({look} or 0)"

@@ -2,28 +2,39 @@
 
 import pytest
 
-from kernel.xtables_detect import BackEnd, Findings, choose, count_foreign
+from kernel.xtables import BackEnd
+from kernel.xtables_detect import Findings, choose, count_foreign
+
+NO = "cannot"
 
 
 @pytest.mark.parametrize(
-    ("setting", "works", "nft", "legacy", "back_end"),
+    ("setting", "found", "back_end"),
     [
-        ("auto", True, 0, 0, BackEnd.NFT),
-        ("auto", True, 30, 0, BackEnd.NFT),
-        ("auto", True, 0, 1, BackEnd.LEGACY),
-        ("auto", True, 9, 10, BackEnd.LEGACY),
-        ("auto", True, 10, 10, BackEnd.LEGACY),
-        ("auto", True, 11, 10, BackEnd.NFT),
-        ("auto", False, 0, 0, BackEnd.LEGACY),
-        ("Auto", False, 9, 0, BackEnd.LEGACY),
-        ("NFT", False, 0, 9, BackEnd.NFT),
-        ("legacy", True, 9, 0, BackEnd.LEGACY),
+        ("auto", Findings(), BackEnd.NFT),
+        ("auto", Findings(nft_rules=30), BackEnd.NFT),
+        ("auto", Findings(legacy_rules=1), BackEnd.LEGACY),
+        ("auto", Findings(nft_rules=9, legacy_rules=10), BackEnd.LEGACY),
+        ("auto", Findings(nft_rules=10, legacy_rules=10), BackEnd.LEGACY),
+        ("auto", Findings(nft_rules=11, legacy_rules=10), BackEnd.NFT),
+        ("auto", Findings(default=BackEnd.LEGACY), BackEnd.LEGACY),
+        ("auto", Findings(default=BackEnd.LEGACY, nft_rules=1), BackEnd.NFT),
+        ("auto", Findings(default=BackEnd.NFT, legacy_rules=1), BackEnd.LEGACY),
+        ("auto", Findings(nft_trouble=NO), BackEnd.LEGACY),
+        ("Auto", Findings(nft_trouble=NO, nft_rules=9), BackEnd.LEGACY),
+        ("auto", Findings(legacy_trouble=NO, default=BackEnd.LEGACY), BackEnd.NFT),
+        ("auto", Findings(nft_trouble=NO, legacy_trouble=NO), BackEnd.NFT),
+        ("NFT", Findings(nft_trouble=NO, legacy_rules=9), BackEnd.NFT),
+        ("legacy", Findings(nft_rules=9), BackEnd.LEGACY),
+        ("Legacy", Findings(nft_rules=9, legacy_trouble=NO), BackEnd.LEGACY),
     ],
 )
-def test_the_choice(setting: str, works: bool, nft: int, legacy: int, back_end: BackEnd) -> None:
-    choice = choose(setting, Findings(nft_works=works, nft_rules=nft, legacy_rules=legacy))
+def test_the_choice(setting: str, found: Findings, back_end: BackEnd) -> None:
+    choice = choose(setting, found)
     assert choice.back_end is back_end
     assert choice.reason
+    works = {BackEnd.NFT: not found.nft_trouble, BackEnd.LEGACY: not found.legacy_trouble}[back_end]
+    assert bool(choice.trouble) is bool(choice.hint) is not works
 
 
 def test_our_own_rules_do_not_count() -> None:

@@ -5,7 +5,9 @@ import pytest
 
 from calicoctl.node.checks import checksystem, name_in_hosts, openings, way_out
 from calicoctl.session import STORE
-from kernel.probe import FEATURES, Finding
+from kernel.probe import Finding, features
+from kernel.xtables import BackEnd
+from kernel.xtables_detect import Choice
 from resources.datastore.etcdconfig import EtcdConfig
 from resources.errors import StoreUnavailable
 
@@ -24,8 +26,11 @@ def test_only_what_is_used_is_to_be_opened() -> None:
     ]
 
 
-def found(**broken: str) -> list[Finding]:
-    return [Finding(feature, feature.name not in broken, broken.get(feature.name, "")) for feature in FEATURES]
+NFT = Choice(BackEnd.NFT, "nobody uses another")
+
+
+def found(back_end: BackEnd = BackEnd.NFT, **broken: str) -> list[Finding]:
+    return [Finding(each, each.name not in broken, broken.get(each.name, "")) for each in features(back_end)]
 
 
 @pytest.fixture(autouse=True)
@@ -41,9 +46,14 @@ def nowhere() -> Iterator[None]:
 
 
 def checked(
-    capsys: pytest.CaptureFixture[str], findings: list[Finding], missing: Sequence[str] = ()
+    capsys: pytest.CaptureFixture[str], findings: list[Finding], missing: Sequence[str] = (), choice: Choice = NFT
 ) -> tuple[int, str, str]:
-    exit = checksystem(None, try_features=lambda: findings, missing_programs=lambda: missing)
+    exit = checksystem(
+        None,
+        choose_back_end=lambda _: choice,
+        try_features=lambda asked: findings if asked is choice.back_end else [],
+        missing_programs=lambda asked: missing if asked is choice.back_end else ["another"],
+    )
     said = capsys.readouterr()
     return exit, said.out, said.err
 
@@ -62,6 +72,25 @@ def test_a_feature_that_is_needed_and_missing_fails_with_the_way_out(capsys: pyt
     assert "\t\txt_set              \t\t\t\t\tFAIL\n" in out
     assert out.endswith("System doesn't meet one or more minimum systems requirements to run Calico\n")
     assert "xt_set (rules that ask sets) does not work: Couldn't load match `set'; load it (modprobe xt_set)" in err
+
+
+def test_only_what_the_chosen_back_end_needs_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    legacy = Choice(BackEnd.LEGACY, "nft rules cannot be made here: no")
+    exit, out, _ = checked(capsys, found(BackEnd.LEGACY), choice=legacy)
+    assert exit == 0
+    assert "\t\tlegacy back end     \t\t\t\t\tOK\n\t\t  nft rules cannot be made here: no\n" in out
+    assert "\t\tip_tables           \t\t\t\t\tOK\n" in out
+    assert "\t\tiptables-legacy-save" in out
+    assert "nf_tables" not in out
+    assert "iptables-nft" not in out
+
+
+def test_a_host_on_which_no_rule_can_be_made_fails_with_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+    neither = Choice(BackEnd.NFT, "legacy rules cannot be made here: no", "not installed: iptables-nft-save", "get it")
+    exit, out, err = checked(capsys, found(), choice=neither)
+    assert exit == 1
+    assert "\t\tnft back end        \t\t\t\t\tFAIL\n" in out
+    assert "rules by the nft back end: not installed: iptables-nft-save; get it" in err
 
 
 def test_a_tunnel_that_is_missing_does_not_fail(capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,7 +115,7 @@ def test_a_store_that_cannot_be_asked_has_every_tunnel_listed(capsys: pytest.Cap
 
 
 def test_every_check_that_fails_says_what_it_is_for_and_what_to_do() -> None:
-    for feature in FEATURES:
+    for feature in {*features(BackEnd.NFT), *features(BackEnd.LEGACY)}:
         text = way_out(Finding(feature, False, "no"))
         assert feature.purpose in text
         assert "modprobe" in text

@@ -1,46 +1,64 @@
-"""The kernel's own rule tables, through iptables-nft, keep the contract."""
+"""The kernel's own rule tables keep the contract, through each back end."""
 
+import os
 import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from bed import Namespace
 from fakes.table_contract import FILTER, JUMP, Operator, TableContract, tagged, tags
 from kernel.errors import TableIncompatible
-from kernel.xtables import TableChange, TableKey
+from kernel.xtables import BackEnd, TableChange, TableKernel, TableKey
+from kernel.xtables_iptc import IptcWriter
+from kernel.xtables_legacy import LegacyTables
+from kernel.xtables_lock import XtablesLock
 from kernel.xtables_nft import NftTables
 
 
 @dataclass
 class RealOperator:
     netns: Namespace
-    tables: NftTables
+    tables: TableKernel
+    back_end: BackEnd
+    lock: Path
+
+    @property
+    def env(self) -> dict[str, str]:
+        """For programs: a lock of this test's own, as other tests run beside it."""
+        return {"XTABLES_LOCKFILE": str(self.lock)}
+
+    def program(self, key: TableKey = FILTER) -> str:
+        return f"{'ip6tables' if key.version == 6 else 'iptables'}-{self.back_end}"
 
     def append(self, key: TableKey, chain: str, rule: str) -> None:
-        program = "ip6tables-nft" if key.version == 6 else "iptables-nft"
-        self.netns.run([program, "-t", key.table, "-N", chain], check=False)
-        self.netns.run(f"{program} -t {key.table} -A {chain} {rule}")
+        self.netns.run([self.program(key), "-t", key.table, "-N", chain], check=False, env=self.env)
+        self.netns.run(f"{self.program(key)} -t {key.table} -A {chain} {rule}", env=self.env)
 
     def rules(self, key: TableKey, chain: str) -> list[str]:
-        program = "ip6tables-nft" if key.version == 6 else "iptables-nft"
-        return self.netns.run([program, "-t", key.table, "-S", chain]).stdout.splitlines()[1:]
+        return self.netns.run([self.program(key), "-t", key.table, "-S", chain], env=self.env).stdout.splitlines()[1:]
 
     def make_set(self, name: str) -> None:
         self.netns.run(["ipset", "create", name, "hash:net"])
 
 
-@pytest.fixture
-def real(netns: Namespace) -> Iterator[RealOperator]:
+@pytest.fixture(params=["nft", "legacy", "legacy by restore alone"])
+def real(request: pytest.FixtureRequest, netns: Namespace, tmp_path: Path) -> Iterator[RealOperator]:
+    back_end, lock = BackEnd(request.param.split()[0]), tmp_path / "xtables.lock"
+    small = IptcWriter() if request.param == "legacy" else None
     with netns.entered():
-        tables = NftTables()
-        yield RealOperator(netns, tables)
+        tables = NftTables() if back_end is BackEnd.NFT else LegacyTables(XtablesLock(lock), small=small)
+        yield RealOperator(netns, tables, back_end, lock)
         tables.close()
 
 
-class TestNftTables(TableContract):
+nft_only = pytest.mark.parametrize("real", ["nft"], indirect=True)
+
+
+class TestTables(TableContract):
     @pytest.fixture
     def operator(self, real: RealOperator) -> Operator:
         return real
@@ -111,10 +129,11 @@ def test_rewriting_keeps_the_other_chains_counters(real: RealOperator) -> None:
     )
     real.netns.run("busybox ping -c 1 -W 1 127.0.0.1")
     real.tables.write(FILTER, TableChange(chains={"cali-y": [tagged("b", "--jump RETURN")]}))
-    counted = real.netns.run("iptables-nft -L cali-x -v -x -n").stdout.splitlines()[2].split()
+    counted = real.netns.run(f"{real.program()} -L cali-x -v -x -n").stdout.splitlines()[2].split()
     assert int(counted[0]) >= 2
 
 
+@nft_only
 def test_a_table_of_native_objects_is_refused_with_a_reason(real: RealOperator) -> None:
     real.netns.run("nft add table ip nat")
     real.netns.run("nft add chain ip nat native")
@@ -123,6 +142,7 @@ def test_a_table_of_native_objects_is_refused_with_a_reason(real: RealOperator) 
         real.tables.read(TableKey(4, "nat"))
 
 
+@nft_only
 def test_foreign_rules_of_native_nftables_are_only_counted(real: RealOperator) -> None:
     real.tables.write(FILTER, JUMP)
     real.netns.run(["nft", "add", "rule", "ip", "filter", "FORWARD", "tcp", "dport", "{1,2}", "accept"])
@@ -139,8 +159,8 @@ def test_writes_beside_another_writer_lose_nothing(real: RealOperator) -> None:
     def other() -> None:
         with real.netns.entered():
             for number in range(20):
-                command = ["iptables-nft", "-A", "INPUT", "-s", f"10.9.9.{number}/32", "-j", "DROP"]
-                subprocess.run(command, check=True, timeout=10)
+                command = [real.program(), "-w", "-A", "INPUT", "-s", f"10.9.9.{number}/32", "-j", "DROP"]
+                subprocess.run(command, check=True, timeout=10, env={**os.environ, **real.env})
 
     thread = threading.Thread(target=other)
     thread.start()
@@ -153,6 +173,7 @@ def test_writes_beside_another_writer_lose_nothing(real: RealOperator) -> None:
     assert real.tables.changed_elsewhere()
 
 
+@nft_only
 def test_a_table_that_cannot_be_read_does_not_hide_the_others(real: RealOperator) -> None:
     real.append(FILTER, "mine", "-j ACCEPT")
     real.append(TableKey(4, "mangle"), "cali-mine", "-j ACCEPT")
