@@ -19,7 +19,7 @@ from agreement.frames import Seen, seen, tag_in
 from bed.claim import Claim, down
 from bed.namespaces import Namespace
 from fakes.felix_records import ELSEWHERE, HERE
-from fakes.random_world import ADDRESSES
+from fakes.random_world import ADDRESSES, HOSTS
 from felix.calc.parameters import Parameters
 from felix.dataplane.driver import Dataplane
 from felix.dataplane.interfaces import InterfaceEffector
@@ -42,10 +42,7 @@ from resources.runtime.options import Source
 
 BACK_ENDS: Mapping[str, type[TableKernel]] = {"nft": NftTables}
 PROGRAMS = {4: "iptables", 6: "ip6tables"}
-HOST_ADDRESSES = {
-    HERE: frozenset({ipaddress.ip_address("172.16.0.1"), ipaddress.ip_address("fd99::1")}),
-    ELSEWHERE: frozenset({ipaddress.ip_address("172.16.0.2"), ipaddress.ip_address("fd99::2")}),
-}
+HOST_ADDRESSES = {node: frozenset(map(ipaddress.ip_address, texts)) for node, texts in HOSTS.items()}
 NEXT_HOP = {4: "172.16.0.254", 6: "fd99::fe"}
 UPLINK = IfName("eth0")
 FAR_MAC = "ee:ee:ee:ee:ee:ee"
@@ -153,6 +150,8 @@ class Field:
             for node in self.nodes:
                 self._make_host(node)
             self._join()
+            for node, machine in self.machines.items():
+                machine.pipeline.set_interface(UPLINK, HOST_ADDRESSES[node])
             with self._far.entered():
                 self._wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0003))
                 self._wire.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 64 << 20)

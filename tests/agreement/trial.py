@@ -1,5 +1,6 @@
 """One random cluster after the other, packets at each, and what the kernel did beside what the verdict says."""
 
+import functools
 import ipaddress
 import random
 from collections.abc import Mapping, Sequence
@@ -187,8 +188,9 @@ class Gunner:
         source, destination = dice.some([*inside, *inside, *hosts, *outside], 2, 2)
         if source == destination or (source in hosts and destination in hosts):
             return self.shot(cluster)
-        origin = self._origin(cluster, source, inside)
-        if origin is None or origin == cluster.place_of(destination):
+        origin, target = self._origin(cluster, source, inside), cluster.place_of(destination)
+        is_nowhere = target.where is Where.OUTSIDE and inside.get(destination) in self.nodes
+        if origin is None or origin == target or is_nowhere:
             return self.shot(cluster)
         protocol, source_port, destination_port, icmp = dice.transport(version)
         packet = Packet(
@@ -224,6 +226,10 @@ def disagreement_of(ground: Range, records: Mapping[ResourceKey, Resource], shot
     return found[0]
 
 
+def _is_wrong(ground: Range, shot: Shot, records: Mapping[ResourceKey, Resource]) -> bool:
+    return disagreement_of(ground, records, shot) is not None
+
+
 def run(ground: Range, seed: int, *, packets: int, tally: Tally, shape: Shape = USUAL) -> None:
     """Draw a world, send packets and compare.
 
@@ -250,7 +256,7 @@ def run(ground: Range, seed: int, *, packets: int, tally: Tally, shape: Shape = 
         if again is None:
             raise AssertionError(f"seed {seed}: only once, in company: {one}")
         ground.patience_seconds = 0.2  # most packets that do not come now never will
-        small = shrunk(records, lambda less: disagreement_of(ground, less, one.shot) is not None, tries=SHRINKING_TRIES)  # noqa: B023
+        small = shrunk(records, functools.partial(_is_wrong, ground, one.shot), tries=SHRINKING_TRIES)
         ground.patience_seconds = 3.0
         raise AssertionError(f"seed {seed}: {disagreement_of(ground, small, one.shot) or again}\n{told(small)}")
 
