@@ -131,6 +131,7 @@ class Renderer:
             chains=chains,
             kernel_chains=kernel,
             interfaces=self._changed_interfaces(interfaces),
+            host_endpoints={name: made.name if made else None for name, made in conclusions.host_endpoints.items()},
             parameters=conclusions.parameters,
             problems=conclusions.problems,
         )

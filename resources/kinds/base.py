@@ -189,6 +189,18 @@ class Kind(msgspec.Struct, Generic[R], frozen=True, kw_only=True, eq=False):
         return f"{self.name}({namespace}/{name})" if namespace else f"{self.name}({name})"
 
 
+def readable_labels(document: Mapping[str, JSON]) -> dict[str, str] | None:
+    """Return the labels of a stored document of which any part may be wrong; None if they are."""
+    metadata = document.get("metadata")
+    labels = metadata.get("labels") if isinstance(metadata, dict) else metadata
+    if labels is None:
+        return {}
+    if not isinstance(labels, dict):
+        return None
+    texts = {key: value for key, value in labels.items() if isinstance(value, str)}
+    return texts if len(texts) == len(labels) else None
+
+
 def name_cell(resource: Resource, _: View) -> str:
     return resource.metadata.name
 

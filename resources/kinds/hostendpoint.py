@@ -1,11 +1,12 @@
 """HostEndpoint: an interface of a host, for policy (reference resources.md 2.7)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
+from resources.gotext import JSON
 from resources.kinds import fields, rule_v1
-from resources.kinds.base import V1, Column, Kind, Metadata, Path, Problem, View, name_cell, wire
+from resources.kinds.base import V1, Column, Kind, Metadata, Path, Problem, View, name_cell, readable_labels, wire
 from resources.kinds.naming import host_endpoint_name, node_name, profile_name
 from resources.kinds.workloadendpoint import EndpointPort, port_name_problems
 from resources.names import IfName, IPAddress, NodeName, parse_address
@@ -88,6 +89,24 @@ def _port_problems(path: Path, port: EndpointPort) -> Iterator[Problem]:
     if not port.name:
         yield Problem((*path, "name"), "", "must be set: rules call the port by its name")
     yield from port_name_problems((*path, "name"), port.name)
+
+
+def _closed(document: Mapping[str, JSON]) -> HostEndpoint | None:
+    """Keep the interface from opening: what can be read stands, but no profile; None if it cannot be told where.
+
+    Of the expectedIPs all texts are kept, so that whoever uses them knows that something is missing.
+    """
+    spec = document.get("spec")
+    if not isinstance(spec, dict):
+        return None
+    node, interface, expected = spec.get("node"), spec.get("interfaceName") or "", spec.get("expectedIPs")
+    addresses = [text for text in expected if isinstance(text, str)] if isinstance(expected, list) else []
+    if not isinstance(node, str) or not node or not isinstance(interface, str) or not (interface or addresses):
+        return None
+    return HostEndpoint(
+        metadata=Metadata(labels=readable_labels(document) or {}),
+        spec=HostEndpointSpec(node=node, interface_name=interface, expected_ips=addresses),
+    )
 
 
 def _joined(values: Iterable[str]) -> str:
@@ -197,6 +216,7 @@ KIND: Kind[HostEndpoint] = Kind(
     aliases=("hostendpoint", "hostendpoints", "hep", "heps"),
     check=_check,
     needs=_needs,
+    closed=_closed,
     columns=(_NAME, _NODE),
     wide=(_NAME, _NODE, *_MORE),
     v1=_V1,

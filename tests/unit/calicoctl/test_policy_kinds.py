@@ -88,6 +88,29 @@ def test_policies_elsewhere_are_pointed_at(calicoctl: Calicoctl) -> None:
     assert calicoctl("get", "policy", "-A").out == "NAMESPACE    NAME   TIER      \nlibnetwork   a      default   \n\n"
 
 
+def test_one_of_all_namespaces_cannot_be_asked_for_by_name(calicoctl: Calicoctl) -> None:
+    ran = calicoctl("get", "np", "a", "-A")
+    assert ran.exit == 1
+    assert "cannot use --all-namespace flag for getting a single resource" in ran.err
+
+
+@pytest.mark.parametrize("verb", ["get", "delete"])
+def test_what_has_the_name_elsewhere_is_pointed_at(calicoctl: Calicoctl, verb: str) -> None:
+    allow = {"ingress": [{"action": "Allow"}]}
+    both = document("NetworkPolicy", "a", allow, "libnetwork") + "\n---\n" + document("GlobalNetworkPolicy", "a", allow)
+    calicoctl("create", "-f", "-", stdin=both + "\n---\n" + document("GlobalNetworkPolicy", "b", allow))
+    ran = calicoctl(verb, "policy", "a")
+    assert ran.exit == 1
+    assert "resource does not exist: NetworkPolicy(default/a)\n" in ran.err
+    assert ran.err.endswith(
+        "  there is NetworkPolicy(libnetwork/a): write networkpolicy a -n libnetwork, and GlobalNetworkPolicy(a): "
+        "write globalnetworkpolicy a\n"
+    )
+    assert "there is GlobalNetworkPolicy(b): write globalnetworkpolicy b" in calicoctl(verb, "policy", "b").err
+    assert "there is" not in calicoctl(verb, "policy", "c").err
+    assert "there is" not in calicoctl(verb, "gnp", "c").err
+
+
 # --- v1
 
 V1_HOST = """\
@@ -201,7 +224,7 @@ def test_workload_endpoints_in_the_tables_of_v1(calicoctl: Calicoctl, store: Mem
     assert gone.out == "Successfully deleted 1 'workloadEndpoint' resource(s)\n"
 
 
-def test_policies_in_the_tables_of_v1(calicoctl: Calicoctl) -> None:
+def test_policies_in_the_tables_of_v1(calicoctl: Calicoctl, store: MemoryStore) -> None:
     allow = {"ingress": [{"action": "Allow"}], "selector": "a == 'b'", "order": 10}
     both = document("Tier", "t1", {}) + "\n---\n" + document("GlobalNetworkPolicy", "t1.x", {**allow, "tier": "t1"})
     calicoctl("create", "-f", "-", stdin=both)
@@ -210,4 +233,11 @@ def test_policies_in_the_tables_of_v1(calicoctl: Calicoctl) -> None:
     assert calicoctl(*v1, "-o", "wide").out == "NAME   ORDER   SELECTOR   \nt1.x   10      a == 'b'   \n\n"
     assert calicoctl(*v1, "t1.x").out == "NAME   \nt1.x   \n\n"
     assert calicoctl(*v1, "nosuch").out == "NAME   \n\n"
-    assert json.loads(calicoctl(*v1, "-o", "json").out)[0]["spec"]["order"] == 10
+    shown = calicoctl(*v1, "-o", "json").out
+    assert json.loads(shown)[0]["spec"]["order"] == 10
+    before = store.list("/calico/").items
+    assert calicoctl("apply", "-f", "-", stdin=shown).exit == 0
+    assert store.list("/calico/").items == before
+    assert "resource already exists" in calicoctl("create", "-f", "-", stdin=shown).err
+    assert calicoctl("delete", "-f", "-", stdin=shown).exit == 0
+    assert calicoctl(*v1).out == "NAME   \n\n"
