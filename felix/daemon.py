@@ -30,6 +30,7 @@ from kernel.links import NetlinkLinks
 from kernel.monitor import Monitor
 from kernel.routes import NetlinkRoutes
 from kernel.sets import IpsetSets
+from kernel.sets_netlink import NetlinkSets
 from kernel.sysctl import ProcSysctls
 from kernel.xtables import TableKey
 from resources.datastore.settings import connect, etcd_config_of_daemon
@@ -118,7 +119,7 @@ class Felix:
         sysctls = ProcSysctls()
         versions = (4, 6) if has_ipv6() else (4,)
         return Dataplane(
-            sets=SetEffector(IpsetSets(), maxelem=parameters.set_size_max),
+            sets=SetEffector(NetlinkSets(IpsetSets()), maxelem=parameters.set_size_max),
             tables=[TableEffector(tables, TableKey(version, table)) for version in versions for table in TABLES],
             table_kernel=tables,
             left_over=LeftOver(lambda: other_tables(choice.back_end)),
