@@ -524,12 +524,12 @@ class Graph:
         by_stage = of_host_endpoint(
             (self._policies[policy] for policy in self._host_picked.selectors_of(key)), self._tiers
         )
-        untracked = by_stage[Stage.UNTRACKED]
+        untracked, ignored = by_stage[Stage.UNTRACKED], set[str]()
         if interface == ANY_INTERFACE:
-            ignored = sorted({policy.name for tier in untracked for policy in tier.ingress + tier.egress})
-            effect = "is doNotTrack and ignored: this endpoint is for all interfaces, and that needs a named one"
-            self._problems.note(key, "untracked", (f"policy {name} {effect}" for name in ignored))
+            ignored = {policy.name for tier in untracked for policy in tier.ingress + tier.egress}
             untracked = ()
+        effect = "is doNotTrack and ignored: this endpoint is for all interfaces, and that needs a named one"
+        self._problems.note(key, "untracked", (f"policy {name} {effect}" for name in sorted(ignored)))
         return LocalHostEndpoint(
             name=key.name,
             interface=interface,
