@@ -125,6 +125,11 @@ class Agent:
         """Whether the kernel may be changed."""
         return self._in_sync and self._ready is True and not self._ending
 
+    @property
+    def has_rules(self) -> bool:
+        """Whether the rules in the kernel are this process's, or become so."""
+        return self._dataplane is not None
+
     def handle(self, messages: Sequence[Message]) -> float | None:
         """Take what was heard, bring the kernel up to date, and return the seconds until the next look."""
         for message in messages:
