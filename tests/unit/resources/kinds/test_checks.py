@@ -512,6 +512,24 @@ def test_an_unknown_protocol_is_told_with_all_names(written: str, way_out: str) 
     assert str(caught.value).endswith(way_out)
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        *((namespaced(kind, {field: "x"}), "a policy of a namespace has none: take the global kind")
+          for kind in ("NetworkPolicy", "StagedNetworkPolicy")
+          for field in ("doNotTrack", "preDNAT", "applyOnForward", "namespaceSelector")),
+        (policy(stagedAction="Set"), "only StagedGlobalNetworkPolicy and StagedNetworkPolicy have it"),
+        (namespaced("NetworkPolicy", {"stagedAction": "Set"}), "only StagedGlobalNetworkPolicy and Staged"),
+        (policy(ingress=[{"action": "Allow", "doNotTrack": True}]), "known are action"),
+    ],
+)  # fmt: skip
+def test_a_field_of_another_kind_of_policy_is_told_whose_it_is(text: str, hint: str) -> None:
+    with pytest.raises(InvalidFile) as caught:
+        read(text)
+    (finding,) = caught.value.findings
+    assert hint in (finding.problem.hint or "")
+
+
 @pytest.mark.parametrize("kind", ["globalnetworkpolicies", "networkpolicies"])
 @pytest.mark.parametrize(
     "rule",
