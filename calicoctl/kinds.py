@@ -3,12 +3,14 @@
 A kind asked for by its v1 spelling (``ipPool``) is shown as v1 did, unless an API version is asked for.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from resources.errors import Rejected
 from resources.kinds import all_kinds
-from resources.kinds.base import Kind, Resource
+from resources.kinds.base import Kind, R, Resource
+from resources.kinds.naming import norm
 
 
 class UnknownKind(Rejected):
@@ -49,6 +51,52 @@ class Asked:
         if self.v1 and self.kind.v1:
             return self.kind.v1.identifier(resource)
         return self.kind.label(resource.metadata.name, resource.metadata.namespace)
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Identifiers beside the name, by which v1 asks for what it does not know by a name alone; "" is any."""
+
+    node: str = ""
+    orchestrator: str = ""
+    workload: str = ""
+
+    def given(self) -> dict[str, str]:
+        return {name: value for name, value in asdict(self).items() if value}
+
+    def refuse(self, wanted: Asked | None) -> None:
+        """Raise if a filter is given that the kind does not have.
+
+        Raises:
+            FilterNotForKind.
+        """
+        known = wanted.kind.v1.filters if wanted and wanted.v1 and wanted.kind.v1 else ()
+        for name in self.given():
+            if name not in known:
+                kinds = [k.v1.name for k in all_kinds() if k.v1 is not None and name in k.v1.filters]
+                raise FilterNotForKind(
+                    f"--{name} is an identifier of v1's {' and '.join(kinds)} only",
+                    hint=f"write the kind as v1 does, such as: {kinds[0]} --{name}=...",
+                )
+
+
+class FilterNotForKind(Rejected):
+    """An identifier of v1 with a kind that does not have it."""
+
+    reference = "filter-not-for-kind"
+
+
+def filtered(wanted: Asked, resources: Iterable[R], name: str, filters: Filters) -> list[R]:
+    """Return which resources v1 means by a name ("" is any) and filters; its own or the stored name counts."""
+    v1 = wanted.kind.v1
+    assert v1 is not None
+    found = []
+    for resource in resources:
+        metadata: Any = getattr(v1.from_v3(resource), "metadata", None)
+        same = all(getattr(metadata, key) in (value, norm(value)) for key, value in filters.given().items())
+        if same and name in ("", metadata.name, resource.metadata.name):
+            found.append(resource)
+    return found
 
 
 def asked(word: str, api_version: str | None) -> Asked:

@@ -47,6 +47,16 @@ def file_options(*, required: bool = True) -> Callable[[F], F]:
     return decorate
 
 
+def v1_filters(function: F) -> F:
+    """Give a command ``--node``, ``--orchestrator`` and ``--workload``."""
+    for name, what in (("workload", "workload"), ("orchestrator", "orchestrator"), ("node", "node")):
+        option: Callable[[F], F] = click.option(
+            f"--{name}", default="", metavar=name.upper(), help=f"Of this {what} only, with a kind as v1 spells it."
+        )
+        function = option(function)
+    return function
+
+
 def load_settings(config: str | None) -> EtcdConfig:
     """Return the datastore's settings.
 

@@ -10,8 +10,8 @@ from typing import Generic, Protocol, TypeVar
 
 import click
 
+from calicoctl import effects, overlaps
 from calicoctl.files import read
-from calicoctl.overlaps import warnings
 from calicoctl.session import open_client
 from resources.datastore.client import ResourceClient
 from resources.documents import Document
@@ -81,7 +81,7 @@ def write_file(
     """Check a whole file, do `action` to each of its resources, print the account; return the exit code."""
     documents = read(name, recursive=recursive, namespace=namespace)
     with open_client(config) as client:
-        for line in warnings(client, documents):
+        for line in (*overlaps.warnings(client, documents), *effects.warnings(client, documents)):
             click.echo(f"Warning: {line}", err=True)
         account = carry_out(documents, lambda document: action(client, document), skip=skip)
     return tell(account, verb, past)

@@ -4,7 +4,7 @@ Nothing in the kernel changes before the store is in sync and its ready flag is 
 flag that is taken back later ends the process, which then waits for it again (reference felix.md 1.3, 1.8).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -13,9 +13,10 @@ import structlog
 from felix.calc.parameters import Parameters, Resolved
 from felix.dataplane.driver import Dataplane, Report
 from felix.desired import LocalInterface
+from felix.host_interfaces import HostInterfaces
 from felix.pipeline import Pipeline
 from kernel.errors import DataplaneError
-from kernel.link import Link
+from kernel.link import Link, LinkAddress
 from kernel.monitor import (
     AddressAdded,
     AddressGone,
@@ -40,6 +41,7 @@ from resources.typed_sync import TypedChange, TypedReader
 DATASTORE, DATAPLANE = "the datastore", "the dataplane to be written"
 REPAIR_SECONDS = 0.5
 """Rules that somebody else changed are read back at once, but no more often than this."""
+POLICIES = ("globalnetworkpolicies", "networkpolicies")
 RESTART_STATUS = 129
 """Exit status that means: start me again with the new settings (reference felix.md 5)."""
 READY_FLAG = ResourceKey(CLUSTER_INFORMATION.plural, CLUSTER_INFORMATION_NAME)
@@ -67,6 +69,7 @@ class Agent:
         build: Callable[[Parameters], Dataplane],
         follow: Callable[[Parameters], None],
         read_links: Callable[[], Mapping[IfName, Link]],
+        read_addresses: Callable[[], Iterable[LinkAddress]],
         health: Health,
         end: Callable[[int], None],
         monotonic: Callable[[], float],
@@ -78,6 +81,7 @@ class Agent:
             build: makes the dataplane, once, when the settings are known and the kernel may be changed.
             follow: is told the settings whenever they change, for what is live beside the dataplane.
             read_links: returns all interfaces. It is first called after the kernel's events are being heard.
+            read_addresses: returns the addresses of all interfaces.
             end: makes the process end with a status after the batch under way.
         """
         self._pipeline = pipeline
@@ -85,12 +89,15 @@ class Agent:
         self._build = build
         self._follow = follow
         self._read_links = read_links
+        self._read_addresses = read_addresses
         self._health = health
         self._end = end
         self._monotonic = monotonic
         self._backoff = backoff or Backoff(0.1, 10.0)
         self._log = structlog.get_logger()
         self._dataplane: Dataplane | None = None
+        self._interfaces = HostInterfaces()
+        self._links: Mapping[IfName, Link] | None = None
         self._in_sync = False
         self._ready: bool | None = None
         self._away: str | None = None
@@ -107,6 +114,7 @@ class Agent:
         self._known: Parameters | None = None
         self._problems: dict[str, tuple[str, ...]] = {}
         self._endpoints: dict[IfName, tuple[str, ...]] = {}
+        self._host_endpoints: dict[IfName, str] = {}
         health.wait_for(DATASTORE)
         health.wait_for(DATAPLANE)
 
@@ -121,6 +129,12 @@ class Agent:
             self._hear(message)
         if not self.is_acting:
             return None
+        now = self._monotonic()
+        is_retry = self._retry_at is not None and now >= self._retry_at
+        if not self._interfaces_seen and (self._retry_at is None or is_retry):
+            self._see_interfaces()
+        for name, addresses in self._interfaces.take_changes(now).items():
+            self._pipeline.set_interface(name, addresses)
         update = self._pipeline.flush()
         if update.problems:
             self._tell_problems(update.problems)
@@ -129,14 +143,18 @@ class Agent:
             if self._ending:
                 return None
         dataplane = self._dataplane = self._dataplane or self._build(self._pipeline.parameters)
+        if self._links is not None:
+            dataplane.links_changed(self._links)
+            self._links = None
         if update.sets or update.chains or update.kernel_chains or update.interfaces:
             self._dirty = True
             dataplane.want(update)
             self._note_endpoints(update.interfaces)
-        now = self._monotonic()
-        is_retry = self._retry_at is not None and now >= self._retry_at
-        if not self._interfaces_seen and (self._retry_at is None or is_retry):
-            self._see_interfaces(dataplane)
+        for name, host_endpoint in update.host_endpoints.items():
+            if host_endpoint is None:
+                self._host_endpoints.pop(name, None)
+            else:
+                self._host_endpoints[name] = host_endpoint
         self._look_around(dataplane, now)
         if self._interfaces_seen and (self._dirty or is_retry):
             self._apply(dataplane)
@@ -156,7 +174,7 @@ class Agent:
 
         `revision`: the kernel is as the store said at this revision of it.
         """
-        endpoints, dataplane = dict(self._endpoints), self._dataplane
+        endpoints, host_endpoints, dataplane = dict(self._endpoints), dict(self._host_endpoints), self._dataplane
         return {
             "acting": self.is_acting,
             "in_sync": self._in_sync,
@@ -170,6 +188,7 @@ class Agent:
                 }
                 for name, addresses in sorted(endpoints.items())
             },
+            "host_endpoints": dict(sorted(host_endpoints.items())),
             "failing": sorted(self._failing),
             "problems": {key: list(texts) for key, texts in sorted(dict(self._problems).items())},
         }
@@ -196,9 +215,11 @@ class Agent:
     def _hear_kernel(self, dataplane: Dataplane, event: KernelEvent) -> None:
         match event:
             case LinkChanged(link):
+                self._interfaces.link_changed(link)
                 dataplane.link_changed(link.name, link)
                 self._dirty = True
             case LinkGone(name):
+                self._interfaces.link_gone(name)
                 dataplane.link_changed(name, None)
                 self._dirty = True
             case RouteWritten(key, route):
@@ -209,13 +230,15 @@ class Agent:
                 self._dirty = True
             case ResyncNeeded(reason):
                 self._log.info("kernel.events_lost", reason=reason)
-                self._see_interfaces(dataplane)
+                self._see_interfaces()
                 dataplane.resync_routes()
                 self._dirty = True
             case RulesChanged():
                 pass  # whether it was somebody else is asked at every turn
-            case AddressAdded() | AddressGone():
-                pass  # host endpoints will need them
+            case AddressAdded(address):
+                self._interfaces.address_added(address)
+            case AddressGone(address):
+                self._interfaces.address_gone(address, self._monotonic())
             case _:
                 assert_never(event)
 
@@ -243,7 +266,8 @@ class Agent:
 
     def _take(self, change: TypedChange) -> None:
         if change.bad is not None:
-            effect = "a Deny stands in its place" if change.value is not None else "it is skipped"
+            stands = "a Deny" if change.key.plural in POLICIES else "what can be read of it, and nothing open,"
+            effect = f"{stands} stands in its place" if change.value is not None else "it is skipped"
             self._log.error("record.unreadable", key=str(change.key), error=str(change.bad), effect=effect)
         if change.key == READY_FLAG:
             self._take_ready_flag(change.value)
@@ -299,7 +323,7 @@ class Agent:
             ("sets", parameters.sets_refresh_seconds, dataplane.resync_sets),
             ("tables", parameters.tables_refresh_seconds, dataplane.resync_tables),
             ("routes", parameters.routes_refresh_seconds, dataplane.resync_routes),
-            ("interfaces", parameters.interfaces_refresh_seconds, lambda: self._see_interfaces(dataplane)),
+            ("interfaces", parameters.interfaces_refresh_seconds, self._see_interfaces),
         ):
             if interval > 0 and now >= self._due.setdefault(name, now + interval):
                 self._due[name] = now + interval
@@ -310,16 +334,21 @@ class Agent:
             self._log.debug("rules.changed_by_others", effect="all tables are read back")
             self._dirty = self._repairing = True
 
-    def _see_interfaces(self, dataplane: Dataplane) -> None:
+    def _see_interfaces(self) -> None:
         """Read all interfaces. Nothing is written before that: routes of interfaces not seen would be removed."""
         try:
-            dataplane.links_changed(self._read_links())
+            links = self._read_links()
+            self._interfaces.read(links, self._read_addresses())
         except DataplaneError as error:
             self._log.warning("interfaces.read_failed", error=str(error), retry="soon")
             self._interfaces_seen = False
             self._retry_later()
+            return
+        if self._dataplane is None:
+            self._links = links
         else:
-            self._interfaces_seen = self._dirty = True
+            self._dataplane.links_changed(links)
+        self._interfaces_seen = self._dirty = True
 
     def _apply(self, dataplane: Dataplane) -> None:
         started = self._monotonic()
@@ -354,10 +383,14 @@ class Agent:
 
     def _wait(self) -> float | None:
         """Return the seconds until something is due by the clock."""
+        if self._interfaces.has_changes:
+            return 0.0
         now = self._monotonic()
         times = [*self._due.values()]
         if self._retry_at is not None:
             times.append(self._retry_at)
+        if self._interfaces.due is not None:
+            times.append(self._interfaces.due)
         if now < self._repair_at:
             times.append(self._repair_at)  # what changed meanwhile was not asked for
         if self._dataplane is not None and (poll := self._dataplane.poll_seconds) is not None:

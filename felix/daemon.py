@@ -66,6 +66,7 @@ class Felix:
             build=self._dataplane,
             follow=self._follow,
             read_links=self._links.links,
+            read_addresses=self._links.addresses,
             health=self._health,
             end=self.end,
             monotonic=time.monotonic,

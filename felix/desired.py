@@ -92,6 +92,8 @@ class Update:
     chains: Mapping[ChainKey, Chain | None] = field(default_factory=lambda: MappingProxyType({}))
     kernel_chains: Mapping[ChainKey, KernelChain | None] = field(default_factory=lambda: MappingProxyType({}))
     interfaces: Mapping[IfName, LocalInterface | None] = field(default_factory=lambda: MappingProxyType({}))
+    host_endpoints: Mapping[IfName, str | None] = field(default_factory=lambda: MappingProxyType({}))
+    """By which host endpoint an interface of the host is served; for people."""
     parameters: Resolved | None = None
     """The settings in effect, if they changed: limits, intervals, protocol numbers (felix.calc.parameters)."""
     problems: Mapping[ResourceKey, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))

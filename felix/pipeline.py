@@ -15,7 +15,7 @@ from felix.render.names import set_name
 from felix.render.renderer import Renderer, member_set
 from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Resource
-from resources.names import NodeName
+from resources.names import IfName, IPAddress, NodeName
 from resources.runtime.options import Source
 
 
@@ -55,6 +55,10 @@ class Pipeline:
     def update(self, key: ResourceKey, value: Resource | None) -> None:
         """Take note that the record at `key` is `value` now, or gone (None)."""
         self._graph.update(key, value)
+
+    def set_interface(self, name: IfName, addresses: frozenset[IPAddress] | None) -> None:
+        """Take note of the addresses that an interface of this host has now; None: there is no such interface."""
+        self._graph.set_interface(name, addresses)
 
     def flush(self) -> Update:
         """Return what must change in the kernel because of all updates since the last flush."""

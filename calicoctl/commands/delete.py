@@ -5,15 +5,16 @@ from typing import Any
 
 import click
 
+from calicoctl.elsewhere import pointed
 from calicoctl.files import read
-from calicoctl.kinds import KINDS, Asked, asked
-from calicoctl.session import config_option, file_options, open_client
+from calicoctl.kinds import KINDS, Asked, Filters, asked, filtered
+from calicoctl.session import config_option, file_options, open_client, v1_filters
 from calicoctl.writing import carry_out, tell
 from ipam.allocator import Allocator
 from resources.datastore.client import ResourceClient
 from resources.documents import DEFAULT_NAMESPACE, Document
-from resources.errors import DoesNotExist
-from resources.kinds.base import Kind
+from resources.errors import DoesNotExist, Rejected
+from resources.kinds.base import Kind, Metadata
 from resources.kinds.node import KIND as NODE
 from resources.kinds.pool import KIND as POOL
 from resources.kinds.workloadendpoint import KIND as ENDPOINT
@@ -21,6 +22,12 @@ from resources.names import NodeName
 
 READER = NodeName("calicoctl")
 """Nothing is assigned in this name."""
+
+
+class MissingIdentifier(Rejected):
+    """What is to be deleted is not the only one of its name."""
+
+    reference = "missing-identifier"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +47,12 @@ class Target:
 @click.argument("names", nargs=-1)
 @file_options(required=False)
 @click.option("-s", "--skip-not-exists", is_flag=True, help="Count resources that do not exist as deleted.")
+@v1_filters
 @config_option
 @click.pass_context
 def command(
     ctx: click.Context, kind: str | None, names: tuple[str, ...], filename: str | None, recursive: bool,
-    namespace: str | None, skip_not_exists: bool, config: str | None,
+    namespace: str | None, skip_not_exists: bool, node: str, orchestrator: str, workload: str, config: str | None,
 ) -> int:
     """Delete resources, by file (-f) or by KIND and NAMES.
 
@@ -54,21 +62,30 @@ def command(
     if bool(filename) == bool(kind) or (kind and not names):
         raise click.UsageError("give either -f FILE, or a KIND and at least one NAME")
     wanted = asked(kind, ctx.obj["api_version"]) if kind else None
+    filters = Filters(node, orchestrator, workload)
+    filters.refuse(wanted)
     documents = read(filename, recursive=recursive, namespace=namespace, warn=False) if filename else []
     with open_client(config, removing=True) as client:
         targets = [_of_document(client, document) for document in documents]
         if wanted:
-            targets += [_of_name(client, wanted, name, namespace) for name in names]
+            by_more = wanted.v1 and wanted.kind.v1 is not None and wanted.kind.v1.filters
+            targets += [
+                _of_identifiers(client, wanted, name, filters) if by_more else _of_name(client, wanted, name, namespace)
+                for name in names
+            ]
 
         def delete(target: Target) -> None:
             if target.kind is POOL:
                 _warn_in_use(client, target.name)
             if target.kind is NODE:
                 _warn_of_endpoints(client, target.name)
-            client.delete(
-                target.kind, target.name, target.namespace,
-                resource_version=target.resource_version, label=target.label,
-            )
+            try:
+                client.delete(
+                    target.kind, target.name, target.namespace,
+                    resource_version=target.resource_version, label=target.label,
+                )
+            except DoesNotExist as error:
+                raise pointed(error, client, target.kind, target.name) from None
 
         account = carry_out(targets, delete, skip=DoesNotExist if skip_not_exists else None)
     return tell(account, "delete", "deleted")
@@ -116,4 +133,28 @@ def _of_name(client: ResourceClient, wanted: Asked, name: str, namespace: str | 
         name=client.name_of_v1(wanted.kind, name) if wanted.v1 else name,
         namespace=(namespace or DEFAULT_NAMESPACE) if wanted.kind.namespaced else (namespace or ""),
         label=f"{wanted.kind.name}(cidr={name})" if wanted.v1 and wanted.kind is POOL else "",
+    )
+
+
+def _of_identifiers(client: ResourceClient, wanted: Asked, name: str, filters: Filters) -> Target:
+    """Return what v1 means by a name and more identifiers, which must leave only one.
+
+    Raises:
+        MissingIdentifier: they leave several.
+    """
+    assert wanted.kind.v1 is not None
+    found = filtered(wanted, client.list(wanted.kind).items, name, filters)
+    if len(found) > 1:
+        missing = next((key for key in wanted.kind.v1.filters if key not in filters.given()), "name")
+        several = ", ".join(map(wanted.kind.v1.identifier, found[:3])) + (", ..." if len(found) > 3 else "")
+        raise MissingIdentifier(
+            f"insufficient identifiers, missing '{missing}'", hint=f"it could be any of {several}: add --{missing}=..."
+        )
+    metadata = found[0].metadata if found else Metadata(name=name, namespace=wanted.kind.namespaced * DEFAULT_NAMESPACE)
+    return Target(
+        kind=wanted.kind,
+        kind_name=wanted.name,
+        name=metadata.name,
+        namespace=metadata.namespace,
+        label=wanted.label(found[0]) if found else f"{wanted.kind.name}(name={name})",
     )

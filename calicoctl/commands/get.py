@@ -1,21 +1,21 @@
 """`calicoctl get`: tables, YAML and JSON of resources (reference resources.md 5.8)."""
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from calicoctl.kinds import KINDS, Asked, asked
+from calicoctl import elsewhere
+from calicoctl.kinds import KINDS, Asked, Filters, asked, filtered
 from calicoctl.output import as_json, plain_table
-from calicoctl.session import config_option, file_options, open_client
+from calicoctl.session import config_option, file_options, open_client, v1_filters
 from resources.codec import BadRecord, shown_document, shown_v1_document
 from resources.datastore.client import ResourceClient
 from resources.documents import DEFAULT_NAMESPACE
 from resources.errors import DoesNotExist, Rejected
 from resources.gotext import JSON
-from resources.kinds.base import API_VERSION, Column, Kind, Resource, View
+from resources.kinds.base import API_VERSION, Column, Resource, View
 
 _EXPORT_DROPS = ("namespace", "uid", "resourceVersion", "creationTimestamp")
 
@@ -33,11 +33,13 @@ class BadOutput(Rejected):
 @click.option("-A", "--all-namespaces", "-a", is_flag=True, help="Resources of all namespaces.")
 @click.option("-o", "--output", default="ps", metavar="FORMAT", help="ps, wide, yaml, json or custom-columns=A,B.")
 @click.option("--export", is_flag=True, help="With NAMES: leave out what belongs to this store.")
+@v1_filters
 @config_option
 @click.pass_context
 def command(
     ctx: click.Context, kind: str | None, names: tuple[str, ...], filename: str | None, recursive: bool,
-    namespace: str | None, all_namespaces: bool, output: str, export: bool, config: str | None,
+    namespace: str | None, all_namespaces: bool, output: str, export: bool, node: str, orchestrator: str, workload: str,
+    config: str | None,
 ) -> int:
     """Show resources of a KIND, all of them or those of NAMES, or those that a file names (-f).
 
@@ -48,13 +50,19 @@ def command(
     _check_format(output)
     if namespace and all_namespaces:
         raise click.UsageError("cannot use both --namespace and --all-namespaces flags at the same time")
+    wanted = asked(kind, ctx.obj["api_version"]) if kind else None
+    filters = Filters(node, orchestrator, workload)
+    filters.refuse(wanted)
     with open_client(config) as client:
-        if filename:
-            return _show_file(client, filename, recursive, namespace, output)
-        wanted = asked(str(kind), ctx.obj["api_version"])
+        if wanted is None:
+            return _show_file(client, str(filename), recursive, namespace, output)
         if not wanted.kind.namespaced and namespace:
             raise click.UsageError(f"{wanted.kind.name} is not namespaced")
+        if all_namespaces and names and wanted.kind.namespaced and not wanted.v1:
+            raise click.UsageError("cannot use --all-namespace flag for getting a single resource")
         shown_namespace = bool(namespace or all_namespaces) and wanted.kind.namespaced
+        if wanted.v1 and wanted.kind.v1 and wanted.kind.v1.filters:
+            return _show_filtered(client, wanted, names, filters, namespace, output, shown_namespace)
         if names:
             return _show_names(client, wanted, names, namespace, output, export, shown_namespace)
         return _show_list(client, wanted, None if all_namespaces else namespace, output, shown_namespace)
@@ -68,24 +76,34 @@ def _show_list(client: ResourceClient, wanted: Asked, namespace: str | None, out
     if output in ("yaml", "json"):
         documents = [_document(wanted, resource) for resource in listing.items]
         whole: JSON = documents if wanted.v1 else {
-            "apiVersion": API_VERSION, "kind": f"{wanted.kind.name}List", "items": documents,
-            "metadata": {"resourceVersion": listing.revision},
+            "kind": f"{wanted.kind.name}List", "apiVersion": API_VERSION,
+            "metadata": {"resourceVersion": listing.revision}, "items": documents,
         }
         _print_documents(whole, output)
     else:
         items = sorted(listing.items, key=wanted.kind.v1.order) if wanted.v1 and wanted.kind.v1 else listing.items
         click.echo(_table(client, wanted, items, output, shown_namespace), nl=False)
     if unasked and not listing.items:
-        _point_elsewhere(client, wanted.kind)
+        for line in elsewhere.others(client, wanted.kind):
+            click.echo(line, err=True)
     return 0
 
 
-def _point_elsewhere(client: ResourceClient, kind: Kind[Any]) -> None:
-    """Say where there are some if there are none in the default namespace: Docker's endpoints are in another one."""
-    others = Counter(resource.metadata.namespace for resource in client.list(kind).items)
-    if others:
-        found = ", ".join(f"{count} in {namespace} (-n {namespace})" for namespace, count in sorted(others.items()))
-        click.echo(f"None in namespace {DEFAULT_NAMESPACE}; there are {found}. All are shown by -A.", err=True)
+def _show_filtered(
+    client: ResourceClient, wanted: Asked, names: Sequence[str], filters: Filters, namespace: str | None, output: str,
+    shown_namespace: bool,
+) -> int:
+    """Show what v1 identifies by more than a name: whatever is not asked for is any."""
+    listing = client.list(wanted.kind, namespace)
+    for bad in listing.bad:
+        click.echo(f"Warning: {bad}", err=True)
+    found = [r for name in names or ("",) for r in filtered(wanted, listing.items, name, filters)]
+    if output in ("yaml", "json"):
+        _print_documents([_document(wanted, resource) for resource in found], output)
+    else:
+        assert wanted.kind.v1 is not None
+        click.echo(_table(client, wanted, sorted(found, key=wanted.kind.v1.order), output, shown_namespace), nl=False)
+    return 0
 
 
 def _show_names(
@@ -101,7 +119,10 @@ def _show_names(
             found.append(client.get(wanted.kind, stored_name, home))
         except (DoesNotExist, BadRecord) as error:
             if not wanted.v1:
-                click.echo(str(error), err=True)
+                told = elsewhere.pointed(error, client, wanted.kind, name) if isinstance(error, DoesNotExist) else error
+                click.echo(str(told), err=True)
+                if isinstance(told, DoesNotExist) and told.hint:
+                    click.echo(f"  {told.hint}", err=True)
                 failed = 1
     if output in ("yaml", "json"):
         documents = [_document(wanted, resource, export=export) for resource in found]

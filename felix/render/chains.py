@@ -119,7 +119,10 @@ class Verdict(enum.Enum):
     ACCEPT = "ACCEPT"
     DROP = "DROP"
     REJECT = "REJECT"
+    """Only in the filter table."""
     RETURN = "RETURN"
+    NOTRACK = "NOTRACK"
+    """Keep connection tracking from the packet, and go on; only in the raw table."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""From an interface to its endpoint's chain, in two steps at most; an unknown interface is dropped.
+"""From an interface to its endpoint's chain, in two steps at most.
+
+An interface that has none meets the rules at the end: for workloads a drop, for host endpoints the one for all
+interfaces, or none.
 
 Names are sorted and binned by the character after their longest common beginning. A bin of one is matched in the root,
 a larger one in a child chain of its own, so that a packet is tried against few rules, and one endpoint more rewrites
@@ -6,11 +9,19 @@ the root and one child (reference felix.md 3.5).
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from felix.render.chains import Goto, InInterface, OutInterface, Part, Rule, Target, rule
-from felix.render.names import FROM_WORKLOAD, TO_WORKLOAD, endpoint_chain
+from felix.render.names import (
+    FORWARD_FROM_HOST,
+    FORWARD_TO_HOST,
+    FROM_HOST,
+    FROM_WORKLOAD,
+    TO_HOST,
+    TO_WORKLOAD,
+    endpoint_chain,
+)
 from resources.names import IfName
 
 _AFTER = "\x7f"
@@ -35,6 +46,15 @@ class Side:
 
 FROM = Side("cali-from-wl-dispatch", FROM_WORKLOAD, incoming=True)
 TO = Side("cali-to-wl-dispatch", TO_WORKLOAD, incoming=False)
+HOST_FROM = Side("cali-from-host-endpoint", FROM_HOST, incoming=True)
+HOST_TO = Side("cali-to-host-endpoint", TO_HOST, incoming=False)
+FORWARD_FROM = Side("cali-from-hep-forward", FORWARD_FROM_HOST, incoming=True)
+FORWARD_TO = Side("cali-to-hep-forward", FORWARD_TO_HOST, incoming=False)
+
+
+def unknown_interface(target: Target) -> tuple[Rule, ...]:
+    """Return the end of a dispatch in which every interface must have an endpoint."""
+    return (rule(to=target, comment="Unknown interface", stands_for=Part.UNKNOWN_INTERFACE),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +71,7 @@ class Bin:
 
 
 class Dispatch:
-    """The interfaces of local workloads, and which dispatch chains they make."""
+    """The interfaces of endpoints, and which dispatch chains they make."""
 
     def __init__(self) -> None:
         self._names: list[IfName] = []
@@ -59,6 +79,9 @@ class Dispatch:
         self._touched: set[IfName] = set()
         self._children: set[str] = set()
         self._all = True
+
+    def __len__(self) -> int:
+        return len(self._names)
 
     def add(self, name: IfName) -> None:
         at = bisect_left(self._names, name)
@@ -76,8 +99,12 @@ class Dispatch:
         """Give every chain again at the next turn."""
         self._all = True
 
-    def take_changes(self, sides: Sequence[Side], unknown: Target) -> dict[str, list[Rule] | None]:
-        """Return the chains that may have changed since the last time, None for a child that is gone."""
+    def take_changes(self, ends: Mapping[Side, Sequence[Rule]]) -> dict[str, list[Rule] | None]:
+        """Return the chains that may have changed since the last time, None for a child that is gone.
+
+        `ends`: which sides there are, and what an interface without an endpoint meets there; `touch_all` if it is
+        another than the last time.
+        """
         if not self._touched and not self._all:
             return {}
         common = _common_beginning(self._names)
@@ -87,12 +114,11 @@ class Dispatch:
         if self._all or common != self._common:
             stale = set(children)
         changes: dict[str, list[Rule] | None] = {}
-        drop = rule(to=unknown, comment="Unknown interface", stands_for=Part.UNKNOWN_INTERFACE)
-        for side in sides:
+        for side, end in ends.items():
             changes |= {side.child(beginning): None for beginning in self._children - children.keys()}
             for beginning in stale:
                 names = self._names[children[beginning].start : children[beginning].end]
-                changes[side.child(beginning)] = [*(_exact(side, name) for name in names), drop]
+                changes[side.child(beginning)] = [*(_exact(side, name) for name in names), *end]
             changes[side.root] = [
                 *(
                     _exact(side, self._names[one.start])
@@ -100,7 +126,7 @@ class Dispatch:
                     else rule(side.condition(one.beginning + "+"), to=Goto(side.child(one.beginning)))
                     for one in bins
                 ),
-                drop,
+                *end,
             ]
         self._common, self._children, self._all = common, set(children), False
         self._touched.clear()

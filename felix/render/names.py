@@ -17,6 +17,11 @@ TAG_LENGTH = 16
 
 FROM_WORKLOAD = "cali-fw-"
 TO_WORKLOAD = "cali-tw-"
+FROM_HOST = "cali-fh-"
+TO_HOST = "cali-th-"
+FORWARD_FROM_HOST = "cali-fhfw-"
+FORWARD_TO_HOST = "cali-thfw-"
+FAILSAFE = {Direction.INGRESS: "cali-failsafe-in", Direction.EGRESS: "cali-failsafe-out"}
 POLICY_PREFIX = {Direction.INGRESS: "cali-pi-", Direction.EGRESS: "cali-po-"}
 PROFILE_PREFIX = {Direction.INGRESS: "cali-pri-", Direction.EGRESS: "cali-pro-"}
 SET_PREFIX = {4: "cali40", 6: "cali60"}
@@ -45,7 +50,7 @@ def bounded_name(prefix: str, suffix: str, limit: int = CHAIN_MAX) -> str:
 
 
 def endpoint_chain(prefix: str, interface: IfName) -> str:
-    """Return the chain of a workload interface; `prefix` is FROM_WORKLOAD or TO_WORKLOAD."""
+    """Return the chain of an endpoint's interface; `prefix` is FROM_WORKLOAD, TO_HOST and the like."""
     return bounded_name(prefix, interface)
 
 

@@ -9,14 +9,16 @@ from dataclasses import replace
 from typing import TypeVar
 
 from felix.calc.graph import Conclusions
-from felix.calc.model import Direction, LocalEndpoint, MembersChange, PolicyId, Rules, SetSpec, Surroundings
-from felix.calc.parameters import Parameters
+from felix.calc.model import Direction, LocalEndpoint, MembersChange, PolicyId, Rules, SetSpec, Stage, Surroundings
+from felix.calc.parameters import DenyAction, Parameters
 from felix.desired import Chain, ChainKey, IPSet, KernelChain, LocalInterface, SetChange, Update
 from felix.render import dispatch
 from felix.render.chains import Rule
 from felix.render.flowlog import Owner
+from felix.render.hosts import HostChains, failsafe_rules
 from felix.render.iptables import render_chain, render_kernel_chain
 from felix.render.names import (
+    FAILSAFE,
     FROM_WORKLOAD,
     TO_WORKLOAD,
     endpoint_chain,
@@ -40,12 +42,14 @@ class Renderer:
     """What has been rendered so far, by the parameters in effect."""
 
     def __init__(self) -> None:
-        self._parameters = Parameters()
+        self._parameters = self._silent = Parameters()
         self._surroundings: Surroundings | None = None
         self._policies: dict[PolicyId, Rules] = {}
         self._profiles: dict[ProfileName, Rules] = {}
         self._endpoints: dict[IfName, LocalEndpoint] = {}
         self._dispatch = dispatch.Dispatch()
+        self._hosts = HostChains()
+        self._failsafe: frozenset[tuple[str, Direction]] = frozenset()
         self._chains: dict[ChainKey, Chain] = {}
         self._kernel_chains: dict[ChainKey, KernelChain] = {}
         self._fixed_sets: dict[str, frozenset[str]] = {}
@@ -80,31 +84,40 @@ class Renderer:
                 self._dispatch.remove(name)
             else:
                 self._dispatch.add(name)
+        flipped = self._hosts.take(conclusions.host_endpoints)
         if conclusions.surroundings is not None:
             self._surroundings = conclusions.surroundings
         if conclusions.parameters is not None and conclusions.parameters.parameters != self._parameters:
             return self._render_anew(conclusions, conclusions.parameters.parameters)
         self._render_policies(conclusions.policies)
         self._render_profiles(conclusions.profiles)
+        if flipped:
+            self._render_for_hosts(flipped)
         self._render_endpoints(conclusions.endpoints)
+        self._render_hosts(self._hosts.touched(conclusions.host_endpoints))
         static = conclusions.surroundings is not None or conclusions.parameters is not None
         return self._update(conclusions, conclusions.endpoints, static=static)
 
     def _render_anew(self, conclusions: Conclusions, parameters: Parameters) -> Update:
         """Render everything: the parameters are others."""
         self._parameters = parameters
+        # REJECT is a target of the filter table only
+        self._silent = replace(parameters, filter_deny_action=DenyAction.DROP)
         for key in [key for key in self._chains if key.version not in parameters.versions]:
             self._drop_chain(key)
         self._render_policies({**conclusions.policies, **self._policies})
         self._render_profiles({**conclusions.profiles, **self._profiles})
         self._render_endpoints({**conclusions.endpoints, **self._endpoints})
+        self._render_hosts({*conclusions.host_endpoints, *self._hosts.names})
         self._dispatch.touch_all()
+        self._hosts.touch_all()
         return self._update(conclusions, {**conclusions.endpoints, **self._endpoints}, static=True)
 
     def _update(
         self, conclusions: Conclusions, interfaces: Mapping[IfName, LocalEndpoint | None], *, static: bool
     ) -> Update:
         self._render_dispatch()
+        self._render_failsafe(anew=static)
         self._render_spoofing(conclusions)
         sets = dict(self._member_sets(conclusions.sets, conclusions.specs))
         kernel: dict[ChainKey, KernelChain | None] = {}
@@ -118,6 +131,7 @@ class Renderer:
             chains=chains,
             kernel_chains=kernel,
             interfaces=self._changed_interfaces(interfaces),
+            host_endpoints={name: made.name if made else None for name, made in conclusions.host_endpoints.items()},
             parameters=conclusions.parameters,
             problems=conclusions.problems,
         )
@@ -136,13 +150,47 @@ class Renderer:
                 self._rules_chain(profile_chain(profile, direction), title, rules, Owner(direction, profile))
 
     def _rules_chain(self, chain: str, title: str, rules: Rules | None, owner: Owner) -> None:
+        """Render the rules of one direction into the tables in which somebody asks them."""
         of_direction = rules.of(owner.direction) if rules else None
+        tables = () if rules is None or of_direction is None else self._tables_of(rules.stage, owner)
         for version in self._parameters.versions:
-            key = ChainKey(version, "filter", chain)
-            if of_direction is None:
-                self._drop_chain(key)
-            else:
-                self._put(key, chain_rules(of_direction, title, version, self._parameters, owner))
+            for table in ("filter", "mangle", "raw"):
+                key = ChainKey(version, table, chain)
+                if of_direction is None or table not in tables:
+                    self._drop_chain(key)
+                else:
+                    parameters = self._parameters if table == "filter" else self._silent
+                    self._put(key, chain_rules(of_direction, title, version, parameters, owner))
+
+    def _tables_of(self, stage: Stage, owner: Owner) -> tuple[str, ...]:
+        match stage:
+            case Stage.UNTRACKED:
+                return ("raw",)
+            case Stage.PRE_DNAT:
+                return ("mangle",) if owner.direction is Direction.INGRESS else ()
+            case Stage.NORMAL:
+                after_nat = owner.direction is Direction.EGRESS and self._hosts.is_asked_after_nat(owner.who)
+                return ("filter", "mangle") if after_nat else ("filter",)
+
+    def _render_for_hosts(self, flipped: Iterable[PolicyId | ProfileName]) -> None:
+        """Render what host endpoints begin or end to ask for in the mangle table."""
+        self._render_policies({who: self._policies.get(who) for who in flipped if isinstance(who, PolicyId)})
+        self._render_profiles({who: self._profiles.get(who) for who in flipped if not isinstance(who, PolicyId)})
+
+    def _render_hosts(self, names: Iterable[IfName]) -> None:
+        for (table, chain), rules in self._hosts.render(names, self._parameters).items():
+            self._put_everywhere(table, chain, rules)
+
+    def _render_failsafe(self, *, anew: bool) -> None:
+        wanted = self._hosts.failsafe
+        for table, direction in self._failsafe - wanted:
+            for version in self._parameters.versions:
+                self._drop_chain(ChainKey(version, table, FAILSAFE[direction]))
+        for table, direction in wanted if anew else wanted - self._failsafe:
+            for version in self._parameters.versions:
+                rules = failsafe_rules(direction, table, version, self._parameters)
+                self._put(ChainKey(version, table, FAILSAFE[direction]), rules)
+        self._failsafe = wanted
 
     def _render_endpoints(self, endpoints: Mapping[IfName, LocalEndpoint | None]) -> None:
         for name, endpoint in endpoints.items():
@@ -152,9 +200,11 @@ class Renderer:
                 self._put_everywhere("filter", chain, rules)
 
     def _render_dispatch(self) -> None:
-        changes = self._dispatch.take_changes((dispatch.FROM, dispatch.TO), denied(self._parameters))
-        for chain, rules in changes.items():
+        end = dispatch.unknown_interface(denied(self._parameters))
+        for chain, rules in self._dispatch.take_changes({dispatch.FROM: end, dispatch.TO: end}).items():
             self._put_everywhere("filter", chain, rules)
+        for (table, chain), of_hosts in self._hosts.render_dispatch(self._parameters).items():
+            self._put_everywhere(table, chain, of_hosts)
 
     def _render_spoofing(self, conclusions: Conclusions) -> None:
         if conclusions.parameters is None and not (self._parameters.source_spoofing and conclusions.endpoints):

@@ -1,6 +1,6 @@
 """Chains that are there whatever the endpoints are: the ways in and out of each table (reference felix.md 3.4 to 3.7).
 
-Chains for host endpoints and floating addresses are empty but declared, because others jump to them.
+Chains for floating addresses are empty but declared, because others jump to them.
 """
 
 from collections.abc import Iterable
@@ -80,7 +80,10 @@ def kernel_chains(parameters: Parameters) -> dict[tuple[str, str], KernelRules]:
 
 
 def static_chains(version: int, parameters: Parameters, surroundings: Surroundings) -> TableChains:
-    """Return all static chains of one family, by table and chain; raw's cali-rpf-skip is made by `spoofing_chain`."""
+    """Return all static chains of one family, by table and chain.
+
+    Raw's cali-rpf-skip is made by `spoofing_chain`, those of host endpoints by `felix.render.hosts`.
+    """
     return (
         _raw(parameters)
         | _mangle(parameters)
@@ -125,19 +128,17 @@ def _raw(parameters: Parameters) -> TableChains:
     prerouting += [
         rule(marked(marks.scratch0), to=Jump("cali-rpf-skip")),
         rule(marked(marks.scratch0), SourceNotRoutedBack(), to=Verdict.DROP, stands_for=Part.SPOOFED),
-        rule(unmarked(marks.scratch0), to=Jump("cali-from-host-endpoint")),
+        rule(unmarked(marks.scratch0), to=Jump(dispatch.HOST_FROM.root)),
         rule(marked(marks.accept), to=Verdict.ACCEPT),
     ]
     output = [
         rule(to=clear(marks.lasting)),
-        rule(to=Jump("cali-to-host-endpoint")),
+        rule(to=Jump(dispatch.HOST_TO.root)),
         rule(marked(marks.accept), to=Verdict.ACCEPT),
     ]
     return {
         ("raw", "cali-PREROUTING"): prerouting,
         ("raw", "cali-OUTPUT"): output,
-        ("raw", "cali-from-host-endpoint"): [],
-        ("raw", "cali-to-host-endpoint"): [],
     }
 
 
@@ -147,20 +148,18 @@ def _mangle(parameters: Parameters) -> TableChains:
     prerouting = [
         rule(InState("RELATED,ESTABLISHED"), to=allow),
         rule(marked(marks.accept), to=allow),
-        rule(to=Jump("cali-from-host-endpoint")),
+        rule(to=Jump(dispatch.HOST_FROM.root)),
         rule(marked(marks.accept), to=allow, comment=_HOST_POLICY),
     ]
     postrouting = [
         rule(marked(marks.accept), to=Verdict.RETURN),
         rule(to=clear(marks.lasting)),
-        rule(InState("DNAT"), to=Jump("cali-to-host-endpoint")),
+        rule(InState("DNAT"), to=Jump(dispatch.HOST_TO.root)),
         rule(marked(marks.accept), to=Verdict.RETURN, comment=_HOST_POLICY),
     ]
     return {
         ("mangle", "cali-PREROUTING"): prerouting,
         ("mangle", "cali-POSTROUTING"): postrouting,
-        ("mangle", "cali-from-host-endpoint"): [],
-        ("mangle", "cali-to-host-endpoint"): [],
     }
 
 
@@ -213,9 +212,8 @@ def _nat_outgoing(version: int, parameters: Parameters, surroundings: Surroundin
 
 def _filter(version: int, parameters: Parameters, surroundings: Surroundings) -> TableChains:
     ipip = version == 4 and surroundings.ipip
-    empty = ("from-host-endpoint", "to-host-endpoint", "from-hep-forward", "to-hep-forward", "cidr-block")
-    chains: TableChains = {("filter", f"cali-{name}"): [] for name in empty}
-    return chains | {
+    return {
+        ("filter", "cali-cidr-block"): [],
         ("filter", "cali-INPUT"): _input(parameters, ipip),
         ("filter", "cali-wl-to-host"): _workload_to_host(version, parameters),
         ("filter", "cali-FORWARD"): _forward(parameters),
@@ -246,7 +244,7 @@ def _input(parameters: Parameters, ipip: bool) -> list[Rule]:
         *rules,
         rule(marked(marks.accept), to=allow),
         rule(to=clear(marks.lasting)),
-        rule(to=Jump("cali-from-host-endpoint")),
+        rule(to=Jump(dispatch.HOST_FROM.root)),
         rule(marked(marks.accept), to=allow, comment=_HOST_POLICY),
     ]
 
@@ -271,10 +269,10 @@ def _forward(parameters: Parameters) -> list[Rule]:
     names = _workload_interfaces(parameters)
     return [
         rule(to=clear(marks.lasting & ~marks.accept)),
-        rule(unmarked(marks.accept), to=Jump("cali-from-hep-forward")),
+        rule(unmarked(marks.accept), to=Jump(dispatch.FORWARD_FROM.root)),
         *(rule(InInterface(name), to=Jump(dispatch.FROM.root)) for name in names),
         *(rule(OutInterface(name), to=Jump(dispatch.TO.root)) for name in names),
-        rule(to=Jump("cali-to-hep-forward")),
+        rule(to=Jump(dispatch.FORWARD_TO.root)),
         rule(to=Jump("cali-cidr-block")),
     ]
 
@@ -297,6 +295,6 @@ def _output(parameters: Parameters, ipip: bool) -> list[Rule]:
     return [
         *rules,
         rule(to=clear(marks.lasting)),
-        rule(InState("DNAT", negated=True), to=Jump("cali-to-host-endpoint")),
+        rule(InState("DNAT", negated=True), to=Jump(dispatch.HOST_TO.root)),
         rule(marked(marks.accept), to=allow, comment=_HOST_POLICY),
     ]

@@ -1,7 +1,9 @@
 """The two chains of a workload's interface: what may reach it, and what it may send (reference felix.md 3.5)."""
 
-from felix.calc.model import Action, Direction, LocalEndpoint
-from felix.calc.parameters import AllowAction, Parameters
+from collections.abc import Iterable
+
+from felix.calc.model import Action, Direction, LocalEndpoint, TierPolicies
+from felix.calc.parameters import Parameters
 from felix.render.chains import (
     End,
     HasProtocol,
@@ -19,6 +21,7 @@ from felix.render.chains import (
 )
 from felix.render.flowlog import end_of_tier_log, no_profile_log
 from felix.render.names import policy_chain, profile_chain
+from resources.names import ProfileName
 
 IPIP_PROTOCOL = "4"
 UDP_PROTOCOL = "17"
@@ -26,50 +29,32 @@ UDP_PROTOCOL = "17"
 
 def endpoint_rules(endpoint: LocalEndpoint, direction: Direction, parameters: Parameters) -> list[Rule]:
     """Return the endpoint's chain for ingress (to it) or egress (from it). It ends in A set and a return, or a drop."""
-    marks = parameters.marks
-    rules = _connections(parameters)
-    rules.append(rule(to=clear(marks.accept | marks.passed)))
+    rules = connections(Verdict(parameters.filter_allow_action.value), parameters)
+    rules.append(clean_start(parameters))
     if direction is Direction.EGRESS:
         rules += _no_tunnels(parameters)
-    for tier in endpoint.tiers:
-        if policies := tier.of(direction):
-            rules += _tier(
-                tier.name,
-                [policy_chain(policy, direction) for policy in policies],
-                tier.default_action,
-                direction,
-                parameters,
-            )
-    for profile in endpoint.profiles:
-        rules.append(rule(to=Jump(profile_chain(profile, direction)), stands_for=Part.PROFILE))
-        rules.append(
-            rule(
-                marked(marks.accept),
-                to=Verdict.RETURN,
-                comment="Return if profile accepted",
-                stands_for=Part.ALLOWED,
-            )
-        )
-    if parameters.flow_logs:
-        rules.append(rule(to=no_profile_log(direction), stands_for=Part.NO_PROFILE))
-    rules.append(rule(to=denied(parameters), comment="Drop if no profiles matched", stands_for=Part.NO_PROFILE))
-    return rules
+    rules += tier_rules(endpoint.tiers, direction, denied(parameters), parameters)
+    return rules + profile_rules(endpoint.profiles, direction, denied(parameters), parameters)
 
 
 def denied(parameters: Parameters) -> Verdict:
     return Verdict(parameters.filter_deny_action.value)
 
 
-def _connections(parameters: Parameters) -> list[Rule]:
+def connections(allow: Verdict, parameters: Parameters) -> list[Rule]:
     """What connection tracking knows needs no policy: established flows pass, packets of no flow do not."""
     rules = []
-    if parameters.filter_allow_action is AllowAction.RETURN:
+    if allow is Verdict.RETURN:
         rules.append(rule(InState("RELATED,ESTABLISHED"), to=mark(parameters.marks.accept)))
-    allow = Verdict(parameters.filter_allow_action.value)
     rules.append(rule(InState("RELATED,ESTABLISHED"), to=allow, stands_for=Part.ESTABLISHED))
     if not parameters.skip_invalid_check:
         rules.append(rule(InState("INVALID"), to=Verdict.DROP, stands_for=Part.INVALID))
     return rules
+
+
+def clean_start(parameters: Parameters) -> Rule:
+    """Nothing is decided yet."""
+    return rule(to=clear(parameters.marks.accept | parameters.marks.passed))
 
 
 def _no_tunnels(parameters: Parameters) -> list[Rule]:
@@ -97,31 +82,63 @@ def _no_tunnels(parameters: Parameters) -> list[Rule]:
     return rules
 
 
-def _tier(
-    name: str, chains: list[str], default_action: Action, direction: Direction, parameters: Parameters
+def tier_rules(
+    tiers: Iterable[TierPolicies],
+    direction: Direction,
+    deny: Verdict | None,
+    parameters: Parameters,
+    *,
+    untracked: bool = False,
 ) -> list[Rule]:
+    """Ask the policies of the tiers in order.
+
+    Args:
+        deny: what a tier that denies by default does at its end; None: no tier is final here.
+        untracked: connection tracking is to be kept from what is allowed.
+    """
     marks = parameters.marks
-    rules = [rule(to=clear(marks.passed), comment=f"Start of tier {name}", stands_for=Part.TIER)]
-    for chain in chains:
-        rules.append(rule(unmarked(marks.passed), to=Jump(chain), stands_for=Part.POLICY))
-        rules.append(
-            rule(
-                marked(marks.accept),
-                to=Verdict.RETURN,
-                comment="Return if policy accepted",
-                stands_for=Part.ALLOWED,
+    rules: list[Rule] = []
+    for tier in tiers:
+        if not tier.of(direction):
+            continue
+        rules.append(rule(to=clear(marks.passed), comment=f"Start of tier {tier.name}", stands_for=Part.TIER))
+        for policy in tier.of(direction):
+            rules.append(
+                rule(unmarked(marks.passed), to=Jump(policy_chain(policy, direction)), stands_for=Part.POLICY)
             )
+            if untracked:
+                rules.append(rule(marked(marks.accept), to=Verdict.NOTRACK))
+            accepted = "Return if policy accepted"
+            rules.append(rule(marked(marks.accept), to=Verdict.RETURN, comment=accepted, stands_for=Part.ALLOWED))
+        if deny is not None:
+            rules += _end_of_tier(tier, direction, deny, parameters)
+    return rules
+
+
+def _end_of_tier(tier: TierPolicies, direction: Direction, deny: Verdict, parameters: Parameters) -> list[Rule]:
+    undecided = unmarked(parameters.marks.passed)
+    rules = []
+    if parameters.flow_logs:
+        log = end_of_tier_log(tier.name, tier.default_action, direction)
+        rules.append(rule(undecided, to=log, stands_for=Part.END_OF_TIER))
+    if tier.default_action is not Action.PASS:
+        comment = f"End of tier {tier.name}. Drop if no policies passed packet"
+        rules.append(rule(undecided, to=deny, comment=comment, stands_for=Part.END_OF_TIER))
+    return rules
+
+
+def profile_rules(
+    profiles: Iterable[ProfileName], direction: Direction, deny: Verdict, parameters: Parameters
+) -> list[Rule]:
+    """Ask the profiles in order, and deny what none of them allows."""
+    rules = []
+    for profile in profiles:
+        rules.append(rule(to=Jump(profile_chain(profile, direction)), stands_for=Part.PROFILE))
+        accepted = marked(parameters.marks.accept)
+        rules.append(
+            rule(accepted, to=Verdict.RETURN, comment="Return if profile accepted", stands_for=Part.ALLOWED)
         )
     if parameters.flow_logs:
-        log = end_of_tier_log(name, default_action, direction)
-        rules.append(rule(unmarked(marks.passed), to=log, stands_for=Part.END_OF_TIER))
-    if default_action is not Action.PASS:
-        rules.append(
-            rule(
-                unmarked(marks.passed),
-                to=denied(parameters),
-                comment=f"End of tier {name}. Drop if no policies passed packet",
-                stands_for=Part.END_OF_TIER,
-            )
-        )
+        rules.append(rule(to=no_profile_log(direction), stands_for=Part.NO_PROFILE))
+    rules.append(rule(to=deny, comment="Drop if no profiles matched", stands_for=Part.NO_PROFILE))
     return rules

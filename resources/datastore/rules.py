@@ -20,10 +20,13 @@ from resources.datastore.keys import (
 )
 from resources.datastore.node_removal import remove_node_records
 from resources.datastore.store import KeyValue, Lost, Store, Transaction
-from resources.errors import AlreadyExists, DoesNotExist, OperationNotSupported, UpdateConflict
+from resources.errors import AlreadyExists, DoesNotExist, OperationNotSupported, ReferenceMissing, UpdateConflict
 from resources.invalid import InvalidResource
 from resources.kinds.base import Kind, Problem, R
+from resources.kinds.fields import is_key_part
 from resources.kinds.globalnetworkpolicy import KIND as GLOBAL_POLICY
+from resources.kinds.hostendpoint import KIND as HOST_ENDPOINT
+from resources.kinds.hostendpoint import HostEndpoint
 from resources.kinds.networkpolicy import KIND as POLICY
 from resources.kinds.node import KIND as NODE
 from resources.kinds.node import Node
@@ -119,7 +122,7 @@ class Rules(Generic[R]):
     def after_create(self, records: Records, kind: Kind[R], new: R, item: KeyValue) -> None:
         """Look whether it is still allowed now that it is there."""
 
-    def before_update(self, kind: Kind[R], before: R, new: R) -> None:
+    def before_update(self, records: Records, kind: Kind[R], before: R, new: R) -> None:
         """Raise if this may not become that."""
 
     def delete(
@@ -185,8 +188,8 @@ class PoolRules(Rules[IPPool]):
             reason = f"{ours} CIDR overlaps with {theirs} CIDR {pool.spec.cidr}"
             raise InvalidResource([Problem(("spec", "cidr"), new.spec.cidr, reason)])
 
-    def before_update(self, kind: Kind[IPPool], before: IPPool, new: IPPool) -> None:
-        del kind
+    def before_update(self, records: Records, kind: Kind[IPPool], before: IPPool, new: IPPool) -> None:
+        del records, kind
         problems = []
         if before.network != new.network:
             problems.append(Problem(("spec", "cidr"), new.spec.cidr, "IPPool CIDR cannot be modified"))
@@ -259,6 +262,19 @@ class PolicyRules(Rules[P]):
         annotations = {key: text for key, text in metadata.annotations.items() if key != NAME_ANNOTATION}
         return with_metadata(stored, name=name, annotations=annotations)
 
+    def identified(self, records: Records, kind: Kind[P], resource: P) -> str:
+        """Return the name that became the resource's name on its way from v1, if a policy has it."""
+        name = resource.metadata.name
+        stored = {policy.metadata.name for policy in records.readable(kind)} if kind.v1 else set()
+        same = sorted(other for other in stored - {name} if kind.v1 and kind.v1.name_of(other) == name)
+        return same[0] if same and name not in stored else name
+
+    def name_of_v1(self, records: Records, kind: Kind[P], identifier: str) -> str:
+        """Return the name as given where a policy has it: v3 allows dots, which v1 would have replaced."""
+        if is_key_part(identifier) and records.store.get(resource_key(ResourceKey(kind.plural, identifier))):
+            return identifier
+        return super().name_of_v1(records, kind, identifier)
+
     def stored(self, resource: P, key_name: str) -> P:
         metadata = resource.metadata
         annotation = msgspec.json.encode({"name": metadata.name}).decode()
@@ -266,12 +282,17 @@ class PolicyRules(Rules[P]):
             resource, name=key_name, annotations=metadata.annotations | {NAME_ANNOTATION: annotation}
         )
 
+    def before_update(self, records: Records, kind: Kind[P], before: P, new: P) -> None:
+        if new.spec.tier != before.spec.tier:
+            self.before_create(records, kind, new)
+
     def before_create(self, records: Records, kind: Kind[P], new: P) -> None:
         del kind
         if new.spec.tier == DEFAULT_TIER:
             records.ensure_default_tier()
         elif records.store.get(resource_key(ResourceKey(TIER.plural, new.spec.tier))) is None:
-            raise DoesNotExist(f"resource does not exist: {TIER.label(new.spec.tier)}", hint="create the tier first")
+            message = f"resource does not exist: {TIER.label(new.spec.tier)}"
+            raise ReferenceMissing(message, hint="create the tier first")
 
 
 class NamespacedPolicyRules(PolicyRules[P]):
@@ -294,6 +315,16 @@ def _annotated_name(text: str) -> str | None:
         return None
     name = document.get("name") if isinstance(document, dict) else None
     return name if isinstance(name, str) and name else None
+
+
+class HostEndpointRules(Rules[HostEndpoint]):
+    """v1 knows them by node and name, whatever they are called in the store."""
+
+    def identified(self, records: Records, kind: Kind[HostEndpoint], resource: HostEndpoint) -> str:
+        name, node = resource.metadata.name, resource.spec.node
+        same = {name, name.removeprefix(f"{node}.")}
+        stored = {h.metadata.name for h in records.readable(kind) if h.spec.node == node and h.metadata.name in same}
+        return name if name in stored or not stored else min(stored)
 
 
 class ProfileRules(Rules[Profile]):
@@ -381,6 +412,7 @@ _RULES: dict[str, Rules[Any]] = {
     PROFILE.name: ProfileRules(),
     TIER.name: TierRules(),
     NODE.name: NodeRules(),
+    HOST_ENDPOINT.name: HostEndpointRules(),
 }
 _NONE: Rules[Any] = Rules()
 

@@ -130,6 +130,8 @@ class V1(msgspec.Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     keep: Callable[[R, R], R]
     """What an update by a v1 document writes: of (stored, new) the new, with what v1 cannot say from the stored."""
     paths: tuple[tuple[Path, Path], ...] = ()
+    filters: tuple[str, ...] = ()
+    """What identifies an object beside its name, as v1's metadata calls it: the command line may ask by it."""
     order: Callable[[R], tuple[str, ...]] = lambda resource: (resource.metadata.name,)
     """Sort key of a v1 list."""
     columns: tuple[Column[R], ...] = ()
@@ -185,6 +187,18 @@ class Kind(msgspec.Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     def label(self, name: str, namespace: str = "") -> str:
         """Return how messages name an object: ``Kind(name)`` or ``Kind(namespace/name)``."""
         return f"{self.name}({namespace}/{name})" if namespace else f"{self.name}({name})"
+
+
+def readable_labels(document: Mapping[str, JSON]) -> dict[str, str] | None:
+    """Return the labels of a stored document of which any part may be wrong; None if they are."""
+    metadata = document.get("metadata")
+    labels = metadata.get("labels") if isinstance(metadata, dict) else metadata
+    if labels is None:
+        return {}
+    if not isinstance(labels, dict):
+        return None
+    texts = {key: value for key, value in labels.items() if isinstance(value, str)}
+    return texts if len(texts) == len(labels) else None
 
 
 def name_cell(resource: Resource, _: View) -> str:

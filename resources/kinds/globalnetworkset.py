@@ -3,7 +3,7 @@
 import msgspec
 
 from resources.kinds.base import Kind, Metadata
-from resources.kinds.netset import COLUMNS, WIDE, NetworkSetSpec, check
+from resources.kinds.netset import COLUMNS, WIDE, NetworkSetSpec, check, closed
 
 
 class GlobalNetworkSet(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,6 +17,7 @@ KIND: Kind[GlobalNetworkSet] = Kind(
     type=GlobalNetworkSet,
     aliases=("globalnetworkset", "globalnetworksets", "gnetset", "gnetsets"),
     check=check,
+    closed=lambda document: closed(document, GlobalNetworkSet),
     columns=COLUMNS,
     wide=WIDE,
 )

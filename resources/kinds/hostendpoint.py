@@ -1,11 +1,13 @@
 """HostEndpoint: an interface of a host, for policy (reference resources.md 2.7)."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
-from resources.kinds import fields
-from resources.kinds.base import Column, Kind, Metadata, Path, Problem, View, name_cell, wire
+from resources.gotext import JSON
+from resources.kinds import fields, rule_v1
+from resources.kinds.base import V1, Column, Kind, Metadata, Path, Problem, View, name_cell, readable_labels, wire
+from resources.kinds.naming import host_endpoint_name, node_name, profile_name
 from resources.kinds.workloadendpoint import EndpointPort, port_name_problems
 from resources.names import IfName, IPAddress, NodeName, parse_address
 
@@ -89,8 +91,92 @@ def _port_problems(path: Path, port: EndpointPort) -> Iterator[Problem]:
     yield from port_name_problems((*path, "name"), port.name)
 
 
+def _closed(document: Mapping[str, JSON]) -> HostEndpoint | None:
+    """Keep the interface from opening: what can be read stands, but no profile; None if it cannot be told where.
+
+    Of the expectedIPs all texts are kept, so that whoever uses them knows that something is missing.
+    """
+    spec = document.get("spec")
+    if not isinstance(spec, dict):
+        return None
+    node, interface, expected = spec.get("node"), spec.get("interfaceName") or "", spec.get("expectedIPs")
+    addresses = [text for text in expected if isinstance(text, str)] if isinstance(expected, list) else []
+    if not isinstance(node, str) or not node or not isinstance(interface, str) or not (interface or addresses):
+        return None
+    return HostEndpoint(
+        metadata=Metadata(labels=readable_labels(document) or {}),
+        spec=HostEndpointSpec(node=node, interface_name=interface, expected_ips=addresses),
+    )
+
+
 def _joined(values: Iterable[str]) -> str:
     return ",".join(values)
+
+
+class HostEndpointMetadataV1(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    name: str = ""
+    node: str = ""
+    labels: dict[str, str] = {}
+
+
+class HostEndpointSpecV1(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire(expected_ips="expectedIPs")
+):
+    interface_name: str = ""
+    expected_ips: list[str] = []
+    profiles: list[str] = []
+
+
+class HostEndpointV1(msgspec.Struct, frozen=True, kw_only=True):
+    metadata: HostEndpointMetadataV1 = HostEndpointMetadataV1()
+    spec: HostEndpointSpecV1 = HostEndpointSpecV1()
+
+
+def _check_v1(endpoint: HostEndpointV1) -> Iterable[Problem]:
+    metadata = endpoint.metadata
+    yield from rule_v1.name_problems(("metadata", "node"), metadata.node)
+    yield from rule_v1.name_problems(("metadata", "name"), metadata.name, slash=True)
+    yield from fields.labels(("metadata", "labels"), metadata.labels)
+    for index, text in enumerate(endpoint.spec.expected_ips):
+        yield from fields.address(("spec", "expectedIPs", index), text)
+
+
+def _to_v3(endpoint: HostEndpointV1) -> HostEndpoint:
+    metadata, spec = endpoint.metadata, endpoint.spec
+    return HostEndpoint(
+        metadata=Metadata(name=host_endpoint_name(metadata.node, metadata.name), labels=metadata.labels),
+        spec=HostEndpointSpec(
+            node=node_name(metadata.node),
+            interface_name=spec.interface_name,
+            expected_ips=[
+                str(address)
+                for address in sorted(map(parse_address, filter(None, spec.expected_ips)), key=lambda a: a.version)
+            ],
+            profiles=[profile_name(name) for name in spec.profiles],
+        ),
+    )
+
+
+def _name_v1(endpoint: HostEndpoint) -> str:
+    return endpoint.metadata.name.removeprefix(f"{endpoint.spec.node}.")
+
+
+def _from_v3(endpoint: HostEndpoint) -> HostEndpointV1:
+    metadata, spec = endpoint.metadata, endpoint.spec
+    return HostEndpointV1(
+        metadata=HostEndpointMetadataV1(name=_name_v1(endpoint), node=spec.node, labels=metadata.labels),
+        spec=HostEndpointSpecV1(
+            interface_name=spec.interface_name, expected_ips=spec.expected_ips, profiles=spec.profiles
+        ),
+    )
+
+
+def _keep(stored: HostEndpoint, new: HostEndpoint) -> HostEndpoint:
+    """Take what v1 can say from the new endpoint, and its ports and annotations from the stored one."""
+    return HostEndpoint(
+        metadata=msgspec.structs.replace(stored.metadata, labels=new.metadata.labels),
+        spec=msgspec.structs.replace(new.spec, ports=stored.spec.ports),
+    )
 
 
 def _node_cell(endpoint: HostEndpoint, _: View) -> str:
@@ -105,6 +191,24 @@ _MORE: tuple[Column[HostEndpoint], ...] = (
     Column("PROFILES", lambda endpoint, _: _joined(endpoint.spec.profiles)),
 )
 
+_IN_V1: tuple[Column[HostEndpoint], ...] = (_NODE, Column("NAME", lambda endpoint, _: _name_v1(endpoint)))
+
+_V1: V1[HostEndpoint] = V1(
+    name="hostEndpoint",
+    type=HostEndpointV1,
+    check=_check_v1,
+    to_v3=_to_v3,
+    from_v3=_from_v3,
+    identifier=lambda endpoint: f"HostEndpoint(node={endpoint.spec.node}, name={_name_v1(endpoint)})",
+    name_of=lambda name: name,
+    keep=_keep,
+    paths=((("spec", "node"), ("metadata", "node")),),
+    filters=("node",),
+    order=lambda endpoint: (endpoint.spec.node, _name_v1(endpoint)),
+    columns=_IN_V1,
+    wide=(*_IN_V1, *_MORE),
+)
+
 KIND: Kind[HostEndpoint] = Kind(
     name="HostEndpoint",
     plural="hostendpoints",
@@ -112,6 +216,8 @@ KIND: Kind[HostEndpoint] = Kind(
     aliases=("hostendpoint", "hostendpoints", "hep", "heps"),
     check=_check,
     needs=_needs,
+    closed=_closed,
     columns=(_NAME, _NODE),
     wide=(_NAME, _NODE, *_MORE),
+    v1=_V1,
 )

@@ -43,3 +43,14 @@ def profile_name(name: str) -> str:
     if name.startswith(_K8S_PREFIX):
         name = "kns." + name.removeprefix(_K8S_PREFIX)
     return q(name, norm(name))
+
+
+def host_endpoint_name(node: str, name: str) -> str:
+    """Return the v3 name of a host endpoint, which v1 identifies by node and name."""
+    text = f"{norm(node)}.{name}"
+    return q(text, norm(text))
+
+
+def segment_name(text: str) -> str:
+    """Return the v3 spelling of a workload endpoint's orchestrator, workload or name."""
+    return q(text, norm(text))

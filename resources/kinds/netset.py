@@ -1,12 +1,13 @@
 """What both kinds of network set share (reference resources.md 2.10). Not a kind by itself."""
 
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from resources.gotext import JSON
 from resources.kinds import fields
-from resources.kinds.base import Column, Metadata, Problem, View, name_cell
+from resources.kinds.base import Column, Metadata, Problem, View, name_cell, readable_labels
 from resources.kinds.workloadendpoint import NAMESPACE_LABEL
 
 NETS_WIDTH = 80
@@ -25,6 +26,9 @@ class AnyNetworkSet(Protocol):
     def spec(self) -> NetworkSetSpec: ...
 
 
+N = TypeVar("N", bound=AnyNetworkSet)
+
+
 def check(netset: AnyNetworkSet) -> Iterator[Problem]:
     """Find what is wrong with a set that is to be written. A reader skips nets that it cannot read."""
     for index, net in enumerate(netset.spec.nets):
@@ -35,6 +39,22 @@ def check(netset: AnyNetworkSet) -> Iterator[Problem]:
         at = ("metadata", "labels", NAMESPACE_LABEL)
         reason = f"{NAMESPACE_LABEL} is not a valid label name"
         yield Problem(at, netset.metadata.labels[NAMESPACE_LABEL], reason, "a set has its namespace without a label")
+
+
+def closed(document: Mapping[str, JSON], kind: type[N]) -> N | None:
+    """Keep the set under its labels, with what it holds as text, readable or not; None if the labels cannot be read.
+
+    Whoever uses it then knows that something is missing (felix: rules that this would open deny instead).
+    """
+    labels = readable_labels(document)
+    if labels is None:
+        return None
+    spec = document.get("spec")
+    nets = spec.get("nets") if isinstance(spec, dict) else spec
+    entries = nets if isinstance(nets, list) else [nets]
+    texts = [entry if isinstance(entry, str) else msgspec.json.encode(entry).decode() for entry in entries]
+    assert issubclass(kind, msgspec.Struct)
+    return kind(metadata=Metadata(labels=labels), spec=NetworkSetSpec(nets=texts))
 
 
 def _nets_cell(netset: AnyNetworkSet, _: View) -> str:

@@ -3,7 +3,7 @@
 import msgspec
 
 from resources.kinds.base import Kind, Metadata
-from resources.kinds.netset import COLUMNS, WIDE, NetworkSetSpec, check
+from resources.kinds.netset import COLUMNS, WIDE, NetworkSetSpec, check, closed
 
 
 class NetworkSet(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,6 +18,7 @@ KIND: Kind[NetworkSet] = Kind(
     namespaced=True,
     aliases=("networkset", "networksets", "netset", "netsets"),
     check=check,
+    closed=lambda document: closed(document, NetworkSet),
     columns=COLUMNS,
     wide=WIDE,
 )

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from resources.kinds import fields
-from resources.kinds.base import Column, Kind, Metadata, Path, Problem, Uint16, View, name_cell, wire
+from resources.kinds import fields, rule_v1
+from resources.kinds.base import V1, Column, Kind, Metadata, Path, Problem, Uint16, View, name_cell, wire
+from resources.kinds.naming import node_name, profile_name, segment_name
 from resources.kinds.rule import Protocol
 from resources.names import CONTAINER_ID_PATTERN, IfName, IPAddress, IPNetwork, NodeName, parse_address, parse_network
 
@@ -15,6 +16,7 @@ NAMESPACE_LABEL = "projectcalico.org/namespace"
 ORCHESTRATOR_LABEL = "projectcalico.org/orchestrator"
 
 _PORT_NAME = r"(?!-)(?!.*--)(?=.*[a-z])[a-z0-9-]{1,15}(?<!-)"
+_CONTAINER_ID = "a container ID has letters, digits and '-', and no '-' at its ends"
 _DSCP_NAMES = frozenset(
     ("DF", "EF", "LE", "VA", *(f"CS{n}" for n in range(8)), *(f"AF{c}{d}" for c in range(1, 5) for d in range(1, 4)))
 )
@@ -179,8 +181,7 @@ def _check(endpoint: WorkloadEndpoint) -> Iterable[Problem]:
         ("endpoint", spec.endpoint), ("serviceAccountName", spec.service_account_name),
     ):
         yield from fields.name(("spec", field), name)
-    what = "a container ID has letters, digits and '-', and no '-' at its ends"
-    yield from fields.pattern(("spec", "containerID"), spec.container_id, CONTAINER_ID_PATTERN, what)
+    yield from fields.pattern(("spec", "containerID"), spec.container_id, CONTAINER_ID_PATTERN, _CONTAINER_ID)
     if not spec.interface_name:
         yield Problem(("spec", "interfaceName"), "", "must be set: the host side of the veth pair")
     yield from fields.interface(("spec", "interfaceName"), spec.interface_name)
@@ -318,13 +319,203 @@ def _nats_cell(endpoint: WorkloadEndpoint, _: View) -> str:
     return _joined(f"{nat.internal_ip}/{nat.external_ip}" for nat in endpoint.spec.ip_nats)
 
 
+class WorkloadEndpointMetadataV1(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    omit_defaults=True,
+    rename=wire(active_instance_id="activeInstanceID"),
+):
+    name: str = ""
+    workload: str = ""
+    orchestrator: str = ""
+    node: str = ""
+    active_instance_id: str = ""
+    labels: dict[str, str] = {}
+
+
+class WorkloadEndpointSpecV1(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename=wire(ip_nats="ipNATs")
+):
+    ip_networks: list[str] = []
+    ip_nats: list[IPNAT] = []
+    ipv4_gateway: str = ""
+    ipv6_gateway: str = ""
+    profiles: list[str] = []
+    interface_name: str = ""
+    mac: str = ""
+
+
+class WorkloadEndpointV1(msgspec.Struct, frozen=True, kw_only=True):
+    metadata: WorkloadEndpointMetadataV1 = WorkloadEndpointMetadataV1()
+    spec: WorkloadEndpointSpecV1 = WorkloadEndpointSpecV1()
+
+
+def _check_v1(endpoint: WorkloadEndpointV1) -> Iterable[Problem]:
+    metadata = endpoint.metadata
+    yield from rule_v1.name_problems(("metadata", "node"), metadata.node)
+    yield from rule_v1.name_problems(("metadata", "orchestrator"), metadata.orchestrator)
+    yield from rule_v1.name_problems(("metadata", "workload"), metadata.workload, slash=True)
+    yield from rule_v1.name_problems(("metadata", "name"), metadata.name, slash=True)
+    yield from fields.labels(("metadata", "labels"), metadata.labels)
+    if metadata.orchestrator == "k8s" and "." not in metadata.workload:
+        yield Problem(("metadata", "workload"), metadata.workload, "must be namespace.pod with orchestrator k8s")
+    if metadata.orchestrator == "cni":
+        yield from fields.pattern(("metadata", "workload"), metadata.workload, CONTAINER_ID_PATTERN, _CONTAINER_ID)
+
+
+def _to_v3(endpoint: WorkloadEndpointV1) -> WorkloadEndpoint:
+    """Return the endpoint in the namespace in which the driver puts those of Docker."""
+    metadata, spec = endpoint.metadata, endpoint.spec
+    orchestrator = segment_name(metadata.orchestrator)
+    namespace, workload, pod, container_id = "default", "", "", ""
+    match orchestrator:
+        case "k8s":
+            namespace, _, pod = metadata.workload.partition(".")
+            container_id = metadata.active_instance_id
+        case "cni":
+            container_id = metadata.workload
+        case "libnetwork":
+            namespace, workload = DOCKER_NAMESPACE, "libnetwork"
+        case _:
+            workload = segment_name(metadata.workload)
+    labels = {NAMESPACE_LABEL if key == "calico/k8s_ns" else key: text for key, text in metadata.labels.items()}
+    return WorkloadEndpoint(
+        metadata=Metadata(namespace=namespace, labels=labels),
+        spec=WorkloadEndpointSpec(
+            orchestrator=orchestrator,
+            workload=workload,
+            node=node_name(metadata.node),
+            container_id=container_id,
+            pod=pod,
+            endpoint=segment_name(metadata.name),
+            ip_networks=sorted(map(_masked, spec.ip_networks), key=_is_ipv6),
+            ip_nats=sorted(spec.ip_nats, key=lambda nat: _is_ipv6(nat.internal_ip)),
+            ipv4_gateway=spec.ipv4_gateway,
+            ipv6_gateway=spec.ipv6_gateway,
+            profiles=[profile_name(name) for name in spec.profiles],
+            interface_name=spec.interface_name,
+            mac=spec.mac,
+        ),
+    )
+
+
+def _masked(text: str) -> str:
+    network = _network(text)
+    return text if network is None else str(network)
+
+
+def _is_ipv6(text: str) -> bool:
+    return ":" in text
+
+
+def _workload_v1(endpoint: WorkloadEndpoint) -> str:
+    spec = endpoint.spec
+    match spec.orchestrator:
+        case "k8s":
+            return f"{endpoint.metadata.namespace}.{spec.pod}"
+        case "cni":
+            return spec.container_id
+    return spec.workload
+
+
+def _from_v3(endpoint: WorkloadEndpoint) -> WorkloadEndpointV1:
+    metadata, spec = endpoint.metadata, endpoint.spec
+    forced = (NAMESPACE_LABEL, ORCHESTRATOR_LABEL)
+    return WorkloadEndpointV1(
+        metadata=WorkloadEndpointMetadataV1(
+            name=spec.endpoint,
+            workload=_workload_v1(endpoint),
+            orchestrator=spec.orchestrator,
+            node=spec.node,
+            active_instance_id=spec.container_id if spec.orchestrator == "k8s" else "",
+            labels={key: text for key, text in metadata.labels.items() if key not in forced},
+        ),
+        spec=WorkloadEndpointSpecV1(
+            ip_networks=spec.ip_networks,
+            ip_nats=spec.ip_nats,
+            ipv4_gateway=spec.ipv4_gateway,
+            ipv6_gateway=spec.ipv6_gateway,
+            profiles=spec.profiles,
+            interface_name=spec.interface_name,
+            mac=spec.mac,
+        ),
+    )
+
+
+def _keep(stored: WorkloadEndpoint, new: WorkloadEndpoint) -> WorkloadEndpoint:
+    """Take what v1 can say from the new endpoint, and the rest (ports, limits, annotations) from the stored one."""
+    kept = stored.spec
+    return WorkloadEndpoint(
+        metadata=msgspec.structs.replace(stored.metadata, labels=new.metadata.labels),
+        spec=msgspec.structs.replace(
+            new.spec,
+            container_id=new.spec.container_id or kept.container_id,
+            service_account_name=kept.service_account_name,
+            ports=kept.ports,
+            allow_spoofed_source_prefixes=kept.allow_spoofed_source_prefixes,
+            qos_controls=kept.qos_controls,
+        ),
+    )
+
+
+def _identifier_v1(endpoint: WorkloadEndpoint) -> str:
+    spec = endpoint.spec
+    return (
+        f"WorkloadEndpoint(node={spec.node}, orchestrator={spec.orchestrator}, workload={_workload_v1(endpoint)}, "
+        f"name={spec.endpoint})"
+    )
+
+
 _NAME: Column[WorkloadEndpoint] = Column("NAME", name_cell)
+_NODE: Column[WorkloadEndpoint] = Column("NODE", lambda endpoint, _: endpoint.spec.node)
+_NETWORKS: Column[WorkloadEndpoint] = Column("NETWORKS", lambda endpoint, _: _joined(endpoint.spec.ip_networks))
+_INTERFACE: Column[WorkloadEndpoint] = Column("INTERFACE", lambda endpoint, _: endpoint.spec.interface_name)
+_PROFILES: Column[WorkloadEndpoint] = Column("PROFILES", lambda endpoint, _: _joined(endpoint.spec.profiles))
+_NATS: Column[WorkloadEndpoint] = Column("NATS", _nats_cell)
+_ORCHESTRATOR: Column[WorkloadEndpoint] = Column("ORCHESTRATOR", lambda endpoint, _: endpoint.spec.orchestrator)
 _COMMON: tuple[Column[WorkloadEndpoint], ...] = (
     Column("WORKLOAD", lambda endpoint, _: endpoint.spec.workload or endpoint.spec.pod),
-    Column("NODE", lambda endpoint, _: endpoint.spec.node),
-    Column("NETWORKS", lambda endpoint, _: _joined(endpoint.spec.ip_networks)),
-    Column("INTERFACE", lambda endpoint, _: endpoint.spec.interface_name),
+    _NODE,
+    _NETWORKS,
+    _INTERFACE,
 )
+_IN_V1: tuple[Column[WorkloadEndpoint], ...] = (
+    _NODE,
+    _ORCHESTRATOR,
+    Column("WORKLOAD", lambda endpoint, _: _workload_v1(endpoint)),
+    Column("NAME", lambda endpoint, _: endpoint.spec.endpoint),
+)
+
+_V1: V1[WorkloadEndpoint] = V1(
+    name="workloadEndpoint",
+    type=WorkloadEndpointV1,
+    check=_check_v1,
+    to_v3=_to_v3,
+    from_v3=_from_v3,
+    identifier=_identifier_v1,
+    name_of=lambda name: name,
+    keep=_keep,
+    paths=(
+        (("spec", "node"), ("metadata", "node")),
+        (("spec", "orchestrator"), ("metadata", "orchestrator")),
+        (("spec", "workload"), ("metadata", "workload")),
+        (("spec", "pod"), ("metadata", "workload")),
+        (("spec", "containerID"), ("metadata", "workload")),
+        (("spec", "endpoint"), ("metadata", "name")),
+    ),
+    filters=("node", "orchestrator", "workload"),
+    order=lambda endpoint: (
+        endpoint.spec.node, endpoint.spec.orchestrator, _workload_v1(endpoint), endpoint.spec.endpoint,
+    ),
+    columns=_IN_V1,
+    wide=(*_IN_V1, _NETWORKS, _NATS, _INTERFACE, _PROFILES),
+    custom=(
+        Column("IPV4GATEWAY", lambda endpoint, _: endpoint.spec.ipv4_gateway),
+        Column("IPV6GATEWAY", lambda endpoint, _: endpoint.spec.ipv6_gateway),
+        Column("MAC", lambda endpoint, _: endpoint.spec.mac),
+    ),
+)  # fmt: skip
 
 KIND: Kind[WorkloadEndpoint] = Kind(
     name="WorkloadEndpoint",
@@ -336,11 +527,7 @@ KIND: Kind[WorkloadEndpoint] = Kind(
     check=_check,
     needs=_needs,
     columns=_COMMON,
-    wide=(
-        _NAME,
-        *_COMMON,
-        Column("PROFILES", lambda endpoint, _: _joined(endpoint.spec.profiles)),
-        Column("NATS", _nats_cell),
-    ),
-    custom=(Column("ORCHESTRATOR", lambda endpoint, _: endpoint.spec.orchestrator),),
+    wide=(_NAME, *_COMMON, _PROFILES, _NATS),
+    custom=(_ORCHESTRATOR,),
+    v1=_V1,
 )

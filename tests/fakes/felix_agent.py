@@ -1,5 +1,6 @@
 """A felix in one process, one thread and no time: agent and pipeline on a host of fake kernel parts."""
 
+import ipaddress
 import random
 from typing import Any
 
@@ -13,8 +14,8 @@ from felix.calc.parameters import Parameters
 from felix.dataplane.driver import Dataplane
 from felix.pipeline import Pipeline
 from kernel.errors import DataplaneError
-from kernel.link import Link
-from kernel.monitor import LinkChanged, LinkGone, RulesChanged
+from kernel.link import Link, LinkAddress
+from kernel.monitor import AddressAdded, AddressGone, LinkChanged, LinkGone, RulesChanged
 from resources.codec import encode
 from resources.datastore.keys import ResourceKey, resource_key
 from resources.datastore.sync import Change, Changes, InSync
@@ -58,6 +59,7 @@ class FelixAgent:
             build=self._build,
             follow=self.followed.append,
             read_links=self._read_links,
+            read_addresses=self.host.kernel.links.addresses,
             health=self.health,
             end=self.ended.append,
             monotonic=self.clock.monotonic,
@@ -127,6 +129,17 @@ class FelixAgent:
     def unplug(self, name: str) -> None:
         self.host.kernel.links.remove(IfName(name))
         self.hear(LinkGone(IfName(name)))
+
+    def give_address(self, name: str, *addresses: str) -> None:
+        for address in addresses:
+            entry = LinkAddress(device=IfName(name), address=ipaddress.ip_interface(address))
+            self.host.kernel.links.add_address(entry.device, entry.address)
+            self.hear(AddressAdded(entry))
+
+    def take_address(self, name: str, address: str) -> None:
+        entry = LinkAddress(device=IfName(name), address=ipaddress.ip_interface(address))
+        self.host.kernel.links.remove_address(entry.device, entry.address)
+        self.hear(AddressGone(entry))
 
     def rules_changed(self) -> None:
         self.hear(RulesChanged("somebody"))

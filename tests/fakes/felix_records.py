@@ -6,6 +6,11 @@ from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Metadata
 from resources.kinds.felixconfiguration import FelixConfiguration, FelixConfigurationSpec
 from resources.kinds.globalnetworkpolicy import GlobalNetworkPolicy, GlobalNetworkPolicySpec
+from resources.kinds.globalnetworkset import GlobalNetworkSet
+from resources.kinds.hostendpoint import HostEndpoint, HostEndpointSpec
+from resources.kinds.netset import NetworkSetSpec
+from resources.kinds.networkpolicy import NetworkPolicy, NetworkPolicySpec
+from resources.kinds.networkset import NetworkSet
 from resources.kinds.node import Node, NodeBGPSpec, NodeSpec
 from resources.kinds.pool import IPPool, IPPoolSpec
 from resources.kinds.profile import Profile, ProfileSpec
@@ -13,6 +18,7 @@ from resources.kinds.rule import EntityRule, Protocol, Rule
 from resources.kinds.tier import Tier, TierSpec
 from resources.kinds.workloadendpoint import (
     DOCKER_NAMESPACE,
+    EndpointPort,
     WorkloadEndpoint,
     WorkloadEndpointPort,
     WorkloadEndpointSpec,
@@ -82,7 +88,10 @@ def policy(
     order: float | None = None,
     tier: str = "default",
     pre_dnat: bool = False,
+    do_not_track: bool = False,
+    apply_on_forward: bool = False,
     namespace_selector: str = "",
+    hints: Sequence[str] = (),
 ) -> tuple[ResourceKey, GlobalNetworkPolicy]:
     spec = GlobalNetworkPolicySpec(
         selector=selector,
@@ -92,9 +101,62 @@ def policy(
         order=order,
         tier=tier,
         pre_dnat=pre_dnat,
+        do_not_track=do_not_track,
+        apply_on_forward=apply_on_forward or pre_dnat or do_not_track,
         namespace_selector=namespace_selector,
+        performance_hints=list(hints),
     )
     return ResourceKey("globalnetworkpolicies", name), GlobalNetworkPolicy(metadata=Metadata(name=name), spec=spec)
+
+
+def network_policy(
+    name: str,
+    selector: str,
+    ingress: Sequence[Rule] = (),
+    egress: Sequence[Rule] = (),
+    *,
+    namespace: str = DOCKER_NAMESPACE,
+    types: Sequence[str] = (),
+    order: float | None = None,
+    tier: str = "default",
+) -> tuple[ResourceKey, NetworkPolicy]:
+    spec = NetworkPolicySpec(
+        selector=selector, ingress=list(ingress), egress=list(egress), types=list(types), order=order, tier=tier
+    )
+    metadata = Metadata(name=name, namespace=namespace)
+    return ResourceKey("networkpolicies", name, namespace), NetworkPolicy(metadata=metadata, spec=spec)
+
+
+def network_set(
+    name: str, *nets: str, labels: Mapping[str, str] | None = None, namespace: str = ""
+) -> tuple[ResourceKey, GlobalNetworkSet | NetworkSet]:
+    """A GlobalNetworkSet, or with a namespace a NetworkSet."""
+    metadata = Metadata(name=name, namespace=namespace, labels=dict(labels or {}))
+    spec = NetworkSetSpec(nets=list(nets))
+    if namespace:
+        return ResourceKey("networksets", name, namespace), NetworkSet(metadata=metadata, spec=spec)
+    return ResourceKey("globalnetworksets", name), GlobalNetworkSet(metadata=metadata, spec=spec)
+
+
+def host_endpoint(
+    name: str,
+    interface: str = "",
+    *addresses: str,
+    node: str = HERE,
+    profiles: Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
+    ports: Sequence[tuple[str, str, int]] = (),
+) -> tuple[ResourceKey, HostEndpoint]:
+    """`addresses`: expectedIPs; `ports`: name, protocol, number."""
+    spec = HostEndpointSpec(
+        node=node,
+        interface_name=interface,
+        expected_ips=list(addresses),
+        profiles=list(profiles),
+        ports=[EndpointPort(name=name, protocol=protocol, port=port) for name, protocol, port in ports],
+    )
+    metadata = Metadata(name=name, labels=dict(labels or {}))
+    return ResourceKey("hostendpoints", name), HostEndpoint(metadata=metadata, spec=spec)
 
 
 def tier(name: str, order: float | None, default_action: str = "Deny") -> tuple[ResourceKey, Tier]:

@@ -20,6 +20,7 @@ MODULES = {
     "--src-type": "addrtype", "--dst-type": "addrtype", "--limit-iface-out": "addrtype", "--invert": "rpfilter",
     "--validmark": "rpfilter",
 }  # fmt: skip
+ONLY_IN = {"REJECT": "filter", "NOTRACK": "raw"}
 DEPTH_MAX = 16
 
 
@@ -29,7 +30,10 @@ class RuleRefused(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Packet:
-    """`state`: connection tracking's view. `spoofed`: the way back to the source is another."""
+    """`state`: connection tracking's view. `spoofed`: the way back to the source is another.
+
+    `sent_to`: what NAT makes of destination and port on the way (`translated` is then set from there on).
+    """
 
     source: str
     destination: str
@@ -42,6 +46,8 @@ class Packet:
     state: str = "NEW"
     spoofed: bool = False
     mark: int = 0
+    sent_to: tuple[str, int] | None = None
+    translated: bool = False
 
     @property
     def version(self) -> int:
@@ -65,6 +71,7 @@ class Machine:
     """One family's tables of a host.
 
     `local`: the host's own addresses. `log`: prefixes that LOG printed. `flow_log`: groups and prefixes of NFLOG.
+    `untracked`: whether connection tracking was kept from the last packet.
     `counted`: packets by table, chain and position of the rule that they matched, in chains of ours.
     """
 
@@ -74,6 +81,7 @@ class Machine:
     log: list[str] = field(default_factory=list)
     flow_log: list[tuple[int, str]] = field(default_factory=list)
     counted: Counter[tuple[str, str, int]] = field(default_factory=Counter)
+    untracked: bool = False
     _parsed: dict[tuple[str, str], list[Rule]] = field(default_factory=dict)
 
     def forward(self, packet: Packet, *, policy: str = "DROP") -> bool:
@@ -100,9 +108,13 @@ class Machine:
 
     def _way(self, packet: Packet, *hooks: tuple[str, str], policy: str) -> bool:
         assert packet.version == self.version
+        self.untracked = False
         for table, chain in hooks:
+            if (table, chain) in (("filter", "FORWARD"), ("filter", "INPUT"), ("filter", "OUTPUT")) and packet.sent_to:
+                address, port = packet.sent_to
+                packet = replace(packet, destination=address, destination_port=port, translated=True)
             verdict, mark = self._kernel_chain(table, chain, packet)
-            packet = replace(packet, mark=mark)
+            packet = replace(packet, mark=mark, state="UNTRACKED" if self.untracked else packet.state)
             if verdict in (None, "RETURN"):
                 verdict = policy if table == "filter" else "ACCEPT"
             if verdict != "ACCEPT":
@@ -137,6 +149,8 @@ class Machine:
                     return None, packet.mark
                 case "MASQUERADE" | "SNAT":
                     return " ".join([rule.target, *rule.options]), packet.mark
+                case "NOTRACK":
+                    self.untracked = True
                 case "LOG":
                     self.log.append(rule.options[1])
                 case "NFLOG":
@@ -166,6 +180,8 @@ class Machine:
         for key in self.desired.chains:
             if key.version == self.version:
                 for rule in self.rules_of(key.table, key.chain):
+                    if rule.target in ONLY_IN and ONLY_IN[rule.target] != key.table:
+                        raise RuleRefused(f"{rule.target} in table {key.table}")
                     if rule.target.startswith("cali"):
                         self.rules_of(key.table, rule.target)
                     for name in sets_in(rule.text):
@@ -294,7 +310,7 @@ class _Reader:
                 return lambda _, packet: packet.mark & mask == wanted
             case "--ctstate":
                 states = value.split(",")
-                return lambda _, packet: packet.state in states
+                return lambda _, packet: packet.state in states or ("DNAT" in states and packet.translated)
             case "--icmp-type" | "--icmpv6-type":
                 return self._of_icmp(word, value)
             case "--src-type" | "--dst-type":

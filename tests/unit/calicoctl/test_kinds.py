@@ -28,3 +28,22 @@ def test_an_unknown_word_is_told_what_there_is() -> None:
     with pytest.raises(UnknownKind, match="resource type 'pod' is not supported") as told:
         asked("pod", None)
     assert "IPPool" in (told.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("word", "api_version", "kind", "v1"),
+    [
+        ("policy", None, "NetworkPolicy", False),
+        ("Policy", "v3", "NetworkPolicy", False),
+        ("hostEndpoint", None, "HostEndpoint", True),
+        ("hostendpoint", None, "HostEndpoint", False),
+        ("workloadEndpoint", None, "WorkloadEndpoint", True),
+        ("hep", "v1", "HostEndpoint", True),
+        ("netsets", None, "NetworkSet", False),
+        ("gnetsets", None, "GlobalNetworkSet", False),
+        ("stagedglobalnetworkpolicies", None, "StagedGlobalNetworkPolicy", False),
+    ],
+)
+def test_words_around_policy(word: str, api_version: str | None, kind: str, v1: bool) -> None:
+    found = asked(word, api_version)
+    assert (found.kind.name, found.v1) == (kind, v1)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from fakes.felix_agent import FelixAgent, ready_flag
-from fakes.felix_records import network_profile, policy, pool, rule, settings, workload
+from fakes.felix_records import host_endpoint, network_profile, policy, pool, rule, settings, workload
 from felix.agent import DATAPLANE, DATASTORE, REPAIR_SECONDS, RESTART_STATUS
 from kernel.errors import DumpInterrupted, ToolFailed, ToolMissing
 from kernel.monitor import LinkChanged, LinkGone, ResyncNeeded, RouteGone, RouteWritten
@@ -455,3 +455,50 @@ class TestCost:
         [event] = running.events("dataplane.applied")
         assert (event["sets"], event["chains"], event["failed"]) == (1, 2, 0)
         assert "routes" not in event
+
+
+class TestHostEndpoints:
+    EXPECTING = host_endpoint("uplink", "", "192.0.2.10")
+
+    def test_the_interface_that_has_the_address_is_secured_with_the_first_write(self, felix: FelixAgent) -> None:
+        felix.begin(self.EXPECTING)
+        assert "cali-fh-eth0" in chains(felix)
+        assert len(felix.events("dataplane.applied")) == 1
+        assert felix.agent.state()["host_endpoints"] == {"eth0": "uplink"}
+        assert felix.agent.state()["problems"] == {}
+
+    def test_it_follows_the_address(self, felix: FelixAgent) -> None:
+        felix.begin(host_endpoint("x", "", "198.51.100.7"))
+        assert not any("cali-fh-" in chain for chain in chains(felix))
+        [problem] = felix.agent.state()["problems"].values()  # type: ignore[attr-defined]
+        assert problem == ["it is not in effect: no interface has 198.51.100.7"]
+        felix.plug("eth1")
+        felix.give_address("eth1", "198.51.100.7/24")
+        assert "cali-fh-eth1" in chains(felix)
+        assert felix.agent.state()["problems"] == {}
+        felix.take_address("eth1", "198.51.100.7/24")
+        assert "cali-fh-eth1" in chains(felix), "it may come back at once"
+        felix.later(0.2)
+        assert not any("cali-fh-" in chain for chain in chains(felix))
+
+    def test_it_follows_a_renamed_interface(self, felix: FelixAgent) -> None:
+        felix.begin(self.EXPECTING)
+        links = felix.host.kernel.links
+        links.rename(IfName("eth0"), IfName("wan"))
+        felix.hear(LinkGone(IfName("eth0")), LinkChanged(links.links()[IfName("wan")]))
+        found = {chain for chain in chains(felix) if "cali-fh-" in chain}
+        assert found == {"cali-fh-wan"}
+
+    def test_an_address_that_nobody_told_of_is_found_by_the_clock(self, felix: FelixAgent) -> None:
+        felix.begin(host_endpoint("x", "", "198.51.100.7"))
+        felix.host.kernel.links.add_address(IfName("eth0"), ipaddress.ip_interface("198.51.100.7/24"))
+        felix.later(91)
+        assert "cali-fh-eth0" in chains(felix)
+
+    def test_interfaces_that_cannot_be_read_delay_all_writes(self, felix: FelixAgent) -> None:
+        felix.links_failure = DumpInterrupted("interrupted", errno=errno.EINTR)
+        felix.begin(self.EXPECTING)
+        assert felix.writes == 0
+        felix.links_failure = None
+        felix.later(10)
+        assert "cali-fh-eth0" in chains(felix)

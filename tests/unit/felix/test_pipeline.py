@@ -14,7 +14,10 @@ from fakes.felix_records import (
     ELSEWHERE,
     HERE,
     host,
+    host_endpoint,
+    network_policy,
     network_profile,
+    network_set,
     policy,
     pool,
     profile,
@@ -24,36 +27,60 @@ from fakes.felix_records import (
     workload,
 )
 from fakes.folded import Folded
+from fakes.packets import machines
 from felix.desired import Desired, IPSet
 from felix.pipeline import Pipeline
 from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Resource
 from resources.kinds.felixconfiguration import FelixConfigurationSpec
 from resources.kinds.rule import EntityRule, Rule
-from resources.names import IfName, NodeName, parse_network
+from resources.names import IfName, IPAddress, NodeName, parse_address, parse_network
 
-State = Mapping[ResourceKey, Resource]
-Step = tuple[ResourceKey, Resource | None]
+Addresses = frozenset[IPAddress]
+State = Mapping[ResourceKey | IfName, Resource | Addresses]
+"""Records, and interfaces of the host with their addresses."""
+Step = tuple[ResourceKey | IfName, Resource | Addresses | None]
 
 ALLOW, DENY = Rule(action="Allow"), Rule(action="Deny")
 
 
 def fresh(state: State) -> Desired:
+    return started(state).desired()
+
+
+def started(state: State) -> Pipeline:
     pipeline = Pipeline(NodeName(HERE))
-    for key, value in state.items():
-        pipeline.update(key, value)
+    for step in state.items():
+        take(pipeline, step)
     pipeline.flush()
-    return pipeline.desired()
+    return pipeline
 
 
-def state(*records: tuple[ResourceKey, Resource]) -> State:
-    return dict(records)
+def take(pipeline: Pipeline, step: Step) -> None:
+    key, value = step
+    if isinstance(key, ResourceKey):
+        assert not isinstance(value, frozenset)
+        pipeline.update(key, value)
+    else:
+        assert value is None or isinstance(value, frozenset)
+        pipeline.set_interface(key, value)
+
+
+def state(*records: Step) -> State:
+    return {key: value for key, value in records if value is not None}
+
+
+def interface(name: str, *addresses: str) -> tuple[IfName, Addresses]:
+    return IfName(name), frozenset(map(parse_address, addresses))
 
 
 LOCAL = workload("aa1", "10.0.0.1/32", profiles=["net"])
 CLASHING = workload("aa0", "10.0.0.9/32", interface="caliaa1", profiles=["other"])
 REMOTE = workload("bb1", "10.0.1.1/32", "fd00::1", node=ELSEWHERE, profiles=["net"], labels={"role": "web"})
 FROM_WEB = policy("web", "has(net)", [rule("Allow", "TCP", source=EntityRule(selector="role == 'web'"))])
+
+OFFICE = {"zone": "office"}
+FROM_OFFICE = policy("office", "", [rule("Allow", source=EntityRule(selector="zone == 'office'"))])
 
 HISTORIES: dict[str, Sequence[State]] = {
     "endpoint": [
@@ -88,6 +115,27 @@ HISTORIES: dict[str, Sequence[State]] = {
               pool("10.0.0.0/16", nat=True, ipip="Always"), pool("fd00::/64", nat=True)),
         state(host(HERE, "172.16.0.1/24"), pool("10.0.0.0/16")),
     ],
+    "network set": [
+        state(LOCAL, FROM_OFFICE, network_set("s", "192.0.2.0/24", "fd01::/16", labels=OFFICE)),
+        state(LOCAL, FROM_OFFICE, network_set("s", "192.0.2.0/24", "0.0.0.0/0", "10.0.0.1", labels=OFFICE)),
+        state(LOCAL, FROM_OFFICE, network_set("s", "192.0.2.0/24", "nonsense", labels=OFFICE),
+              network_set("s", "192.0.2.5/24", labels=OFFICE, namespace="libnetwork")),
+        state(LOCAL, FROM_OFFICE, network_set("s", "10.0.0.1/32")),
+    ],
+    "policy of a namespace": [
+        state(LOCAL, network_policy("p", "", [ALLOW])),
+        state(LOCAL, network_policy("p", "", [DENY]), network_policy("p", "", [DENY], namespace="default")),
+        state(LOCAL, network_policy("p", "has(net)", [ALLOW]), policy("p", "", [DENY])),
+    ],
+    "host endpoint": [
+        state(host_endpoint("a", "eth0", "192.0.2.1", labels=OFFICE), FROM_OFFICE, LOCAL),
+        state(host_endpoint("a", "", "192.0.2.1", labels=OFFICE), FROM_OFFICE, LOCAL, interface("eth0", "192.0.2.1"),
+              policy("p", "zone == 'office'", [DENY], apply_on_forward=True)),
+        state(host_endpoint("a", "", "192.0.2.1", labels=OFFICE), interface("eth0"), interface("eth1", "192.0.2.1"),
+              policy("p", "zone == 'office'", [DENY], do_not_track=True), host_endpoint("b", "*", profiles=["net"])),
+        state(host_endpoint("b", "*", profiles=["net"]), network_profile("net"), host_endpoint("c", "eth1"),
+              host_endpoint("d", "eth12"), policy("p", "!has(zone)", [DENY], pre_dnat=True)),
+    ],
     "settings": [
         state(LOCAL, network_profile("net")),
         state(LOCAL, network_profile("net"), settings(FelixConfigurationSpec(ipv6_support=False))),
@@ -116,7 +164,7 @@ def squashed(states: Sequence[State]) -> Sequence[State]:
 def steps_between(before: State, after: State, *, flip: bool) -> list[Step]:
     changes: list[Step] = [(key, None) for key in before.keys() - after.keys()]
     changes += [(key, value) for key, value in after.items() if before.get(key) != value]
-    return sorted(changes, key=lambda change: change[0], reverse=flip)
+    return sorted(changes, key=lambda change: str(change[0]), reverse=flip)
 
 
 @pytest.mark.parametrize("reorder", [forwards, backwards, with_empties, squashed])
@@ -127,8 +175,8 @@ def test_desired_state_forgets_how_it_got_there(
 ) -> None:
     pipeline, folded = Pipeline(NodeName(HERE)), Folded()
     for before, after in pairwise([{}, *reorder(history)]):
-        for key, value in steps_between(before, after, flip=flip):
-            pipeline.update(key, value)
+        for step in steps_between(before, after, flip=flip):
+            take(pipeline, step)
         folded.fold(pipeline.flush())
         assert pipeline.desired() == folded.desired == fresh(after)
 
@@ -148,14 +196,15 @@ def test_nothing_is_left_of_what_is_gone() -> None:
 
 SIDES = st.sampled_from(
     [EntityRule(), EntityRule(selector="role == 'web'"), EntityRule(selector="has(net)", not_selector="has(x)"),
-     EntityRule(ports=["http"]), EntityRule(nets=["10.0.0.0/8", "fd00::/8"])]
+     EntityRule(ports=["http"]), EntityRule(not_selector="has(x)"), EntityRule(nets=["10.0.0.0/8", "fd00::/8"])]
 )  # fmt: skip
 RULES = st.lists(
     st.builds(rule, st.sampled_from(["Allow", "Deny", "Pass"]), st.just("TCP"), source=SIDES, destination=SIDES),
     max_size=2,
 )
 LABELS = st.dictionaries(st.sampled_from(["role", "net", "x"]), st.sampled_from(["web", ""]), max_size=2)
-STEPS: st.SearchStrategy[tuple[ResourceKey, Resource]] = st.one_of(
+IPS = ["10.0.0.1", "192.0.2.1", "fd00::1"]
+STEPS: st.SearchStrategy[tuple[ResourceKey | IfName, Resource | Addresses]] = st.one_of(
     st.builds(
         workload,
         st.sampled_from(["e1", "e2", "e3"]),
@@ -175,6 +224,39 @@ STEPS: st.SearchStrategy[tuple[ResourceKey, Resource]] = st.one_of(
         RULES,
         order=st.sampled_from([None, 1.0]),
         tier=st.sampled_from(["default", "t"]),
+        pre_dnat=st.booleans(),
+        do_not_track=st.booleans(),
+        apply_on_forward=st.booleans(),
+        hints=st.sampled_from([[], [], ["AssumeNeededOnEveryNode"]]),
+    ),
+    st.builds(
+        network_policy,
+        st.sampled_from(["a", "b"]),
+        st.sampled_from(["", "has(net)", "!has(x)"]),
+        RULES,
+        RULES,
+        namespace=st.sampled_from(["libnetwork", "default"]),
+    ),
+    st.builds(
+        lambda nets, labels, namespace: network_set("s", *nets, labels=labels, namespace=namespace),
+        st.lists(st.sampled_from(["10.0.0.0/8", "10.9.9.9/8", "10.0.0.1", "0.0.0.0/0", "128.0.0.0/1", "::/0", "x"])),
+        LABELS,
+        st.sampled_from(["", "libnetwork"]),
+    ),
+    st.builds(
+        lambda name, interface, addresses, **fields: host_endpoint(name, interface, *addresses, **fields),
+        st.sampled_from(["h1", "h2", "h3"]),
+        st.sampled_from(["eth0", "eth1", "calie1", "*", ""]),
+        st.lists(st.sampled_from([*IPS, "x"]), max_size=2),
+        node=st.sampled_from([HERE, HERE, ELSEWHERE]),
+        profiles=st.lists(st.sampled_from(["net", "other", "none"]), unique=True, max_size=2),
+        labels=LABELS,
+        ports=st.sampled_from([[], [("http", "TCP", 8080)]]),
+    ),
+    st.builds(
+        lambda name, addresses: interface(name, *addresses),
+        st.sampled_from(["eth0", "eth1", "calie1"]),
+        st.lists(st.sampled_from(IPS), max_size=2),
     ),
     st.builds(tier, st.sampled_from(["default", "t"]), st.sampled_from([None, 1.0]), st.sampled_from(["Deny", "Pass"])),
     st.builds(pool, st.sampled_from(["10.0.0.0/16", "fd00::/64"]), nat=st.booleans(), ipip=st.just("Always")),
@@ -191,18 +273,22 @@ STEPS: st.SearchStrategy[tuple[ResourceKey, Resource]] = st.one_of(
 )
 
 
-@hypothesis_settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@hypothesis_settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.lists(st.one_of(STEPS, STEPS.map(lambda step: (step[0], None)), st.just("flush")), max_size=25))
 def test_any_sequence_of_updates_ends_like_a_fresh_start(steps: list[Step | str]) -> None:
     pipeline, folded = Pipeline(NodeName(HERE)), Folded()
-    there: dict[ResourceKey, Resource] = {}
+    there: dict[ResourceKey | IfName, Resource | Addresses] = {}
     for step in [*steps, "flush"]:
         if isinstance(step, str):
             folded.fold(pipeline.flush())
-            assert pipeline.desired() == folded.desired == fresh(there)
+            anew = started(there)
+            assert pipeline.desired() == folded.desired == anew.desired()
+            assert pipeline.whole() == anew.whole()
+            for machine in machines(pipeline.desired()).values():
+                machine.check_all()
             continue
         key, value = step
-        pipeline.update(key, value)
+        take(pipeline, step)
         there.pop(key, None)
         if value is not None:
             there[key] = value
@@ -333,8 +419,8 @@ def test_a_set_that_is_too_large_is_left_out_and_what_uses_it_allows_nothing() -
         settings(FelixConfigurationSpec(max_ipset_size=1)),
     )  # fmt: skip
     pipeline = Pipeline(NodeName(HERE))
-    for key, value in world.items():
-        pipeline.update(key, value)
+    for step in world.items():
+        take(pipeline, step)
     update = pipeline.flush()
     desired = pipeline.desired()
     assert not any("s:" in name for name in desired.sets)
@@ -370,8 +456,8 @@ def crowd(count: int) -> Pipeline:
 def cost_of(pipeline: Pipeline, *steps: Step) -> tuple[int, int]:
     """Return how many chains were rendered and how many selectors tried."""
     rendered, evaluations = pipeline.rendered, pipeline.evaluations
-    for key, value in steps:
-        pipeline.update(key, value)
+    for step in steps:
+        take(pipeline, step)
     pipeline.flush()
     return pipeline.rendered - rendered, pipeline.evaluations - evaluations
 

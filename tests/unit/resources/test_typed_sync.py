@@ -9,14 +9,21 @@ from resources.datastore.keys import ResourceKey, resource_key
 from resources.datastore.sync import Change
 from resources.kinds.globalnetworkpolicy import KIND as POLICY
 from resources.kinds.globalnetworkpolicy import GlobalNetworkPolicy
+from resources.kinds.globalnetworkset import KIND as GLOBAL_SET
+from resources.kinds.globalnetworkset import GlobalNetworkSet
+from resources.kinds.hostendpoint import KIND as HOST
+from resources.kinds.hostendpoint import HostEndpoint
 from resources.kinds.networkpolicy import KIND as NETWORK_POLICY
 from resources.kinds.networkpolicy import NetworkPolicy
+from resources.kinds.networkset import KIND as SET
+from resources.kinds.networkset import NetworkSet
 from resources.kinds.pool import KIND as POOL
 from resources.kinds.pool import IPPool
 from resources.kinds.workloadendpoint import KIND as ENDPOINT
 from resources.typed_sync import TypedChange, TypedReader
 
 READER = TypedReader([POOL, POLICY, ENDPOINT])
+FELIX_READER = TypedReader([HOST, GLOBAL_SET, SET])
 
 
 def policy(spec: object) -> TypedChange:
@@ -145,3 +152,70 @@ def test_a_policy_of_which_nothing_is_known_has_no_value(spec: object) -> None:
         return
     assert change.bad is not None
     assert change.value is None
+
+
+def read(key: ResourceKey, document: object) -> TypedChange:
+    change = FELIX_READER.read(Change(resource_key(key), json.dumps(document).encode(), 9))
+    assert change is not None
+    assert change.bad is not None
+    return change
+
+
+class TestHostEndpointsThatCannotBeRead:
+    """Without its endpoint an interface is open, so it stands in what can be read, without profiles."""
+
+    KEY = ResourceKey("hostendpoints", "h")
+
+    def read(self, spec: object, labels: object = None) -> HostEndpoint | None:
+        value = read(self.KEY, {"metadata": {"name": "h", "labels": labels}, "spec": spec}).value
+        assert value is None or isinstance(value, HostEndpoint)
+        return value
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"ports": [{"name": "x", "protocol": "ICMP", "port": 1}]},
+            {"ports": "all"},
+            {"expectedIPs": ["192.0.2.1", "nonsense", 7]},
+            {"profiles": 5},
+        ],
+    )
+    def test_the_interface_stays_closed(self, wrong: dict[str, object]) -> None:
+        found = self.read({"node": "n", "interfaceName": "eth0", "profiles": ["open"], **wrong}, {"role": "host"})
+        assert found is not None
+        assert (found.spec.node, found.spec.interface_name, found.spec.profiles) == ("n", "eth0", [])
+        assert found.metadata.labels == {"role": "host"}
+        assert found.metadata.name == "h"
+        assert found.spec.expected_ips == (["192.0.2.1", "nonsense"] if "expectedIPs" in wrong else [])
+
+    def test_labels_that_cannot_be_read_are_none(self) -> None:
+        found = self.read({"node": "n", "interfaceName": "eth0"}, {"role": [5]})
+        assert found is not None
+        assert found.metadata.labels == {}
+
+    @pytest.mark.parametrize("spec", [[], {"node": [5], "interfaceName": "eth0"}, {"node": "n", "expectedIPs": [{}]}])
+    def test_nobody_knows_which_interface(self, spec: object) -> None:
+        assert self.read(spec) is None
+
+
+class TestNetworkSetsThatCannotBeRead:
+    @pytest.mark.parametrize(
+        ("spec", "nets"),
+        [
+            ({"nets": ["10.0.0.0/8", 7, None]}, ["10.0.0.0/8", "7", "null"]),
+            ({"nets": "10.0.0.0/8"}, ["10.0.0.0/8"]),
+            ({"nets": {"a": 1}}, ['{"a":1}']),
+            (5, ["5"]),
+        ],
+    )
+    def test_its_labels_stand_with_all_it_holds_as_text(self, spec: object, nets: list[str]) -> None:
+        document = {"metadata": {"name": "s", "labels": {"zone": "office"}}, "spec": spec}
+        for key in (ResourceKey("globalnetworksets", "s"), ResourceKey("networksets", "s", "x")):
+            value = read(key, document).value
+            assert isinstance(value, NetworkSet if key.namespace else GlobalNetworkSet)
+            assert value.spec.nets == nets
+            assert value.metadata.labels == {"zone": "office"}
+
+    def test_without_labels_nobody_knows_who_uses_it(self) -> None:
+        document = {"metadata": {"name": "s", "labels": {"zone": [5]}}, "spec": {"nets": [5]}}
+        assert read(ResourceKey("globalnetworksets", "s"), document).value is None

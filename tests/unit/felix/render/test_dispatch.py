@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from felix.render.chains import Goto, Rule, Verdict
-from felix.render.dispatch import FROM, TO, Dispatch, Side
+from felix.render.dispatch import FROM, TO, Dispatch, Side, unknown_interface
 from resources.names import IfName
 
-SIDES = (FROM, TO)
+SIDES = dict.fromkeys((FROM, TO), unknown_interface(Verdict.DROP))
 
 
 def made(names: Iterable[str]) -> tuple[Dispatch, dict[str, list[Rule]]]:
@@ -21,7 +21,7 @@ def made(names: Iterable[str]) -> tuple[Dispatch, dict[str, list[Rule]]]:
 
 
 def fold(chains: dict[str, list[Rule]], dispatch: Dispatch) -> dict[str, list[Rule]]:
-    for chain, rules in dispatch.take_changes(SIDES, Verdict.DROP).items():
+    for chain, rules in dispatch.take_changes(SIDES).items():
         if rules is None:
             del chains[chain]
         else:
@@ -89,6 +89,6 @@ def test_the_root_holds_single_bins_and_jumps_to_the_others() -> None:
 def test_one_more_interface_rewrites_the_root_and_one_child(count: int) -> None:
     dispatch, _ = made(f"cali{number * 7919 % 2**20:05x}" for number in range(count))
     dispatch.add(IfName("cali0ffff"))
-    changes = dispatch.take_changes(SIDES, Verdict.DROP)
+    changes = dispatch.take_changes(SIDES)
     assert len(changes) <= 4
-    assert dispatch.take_changes(SIDES, Verdict.DROP) == {}
+    assert dispatch.take_changes(SIDES) == {}

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resources.kinds.naming import node_name, norm, policy_name, pool_name, profile_name, q
+from resources.kinds.naming import host_endpoint_name, node_name, norm, policy_name, pool_name, profile_name, q
 from resources.names import NAME_REGEX
 
 
@@ -25,8 +25,7 @@ def test_the_reference_s_check_values() -> None:
     assert q("Web_Tier", norm("Web_Tier")) == "web-tier-38278387"
     assert policy_name("my.policy") == "my-policy-8cc308f2"
     assert profile_name("my.policy") == "my.policy"
-    host_endpoint = norm("node1") + "." + "Eth0/1"
-    assert q(host_endpoint, norm(host_endpoint)) == "node1.eth0.1-0ca5d1c0"
+    assert host_endpoint_name("node1", "Eth0/1") == "node1.eth0.1-0ca5d1c0"
     assert pool_name("17.16.10.0/24") == "17-16-10-0-24"
     assert pool_name("fd80:24e2:f998:72d6::/64") == "fd80-24e2-f998-72d6---64"
 

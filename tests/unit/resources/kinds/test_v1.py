@@ -10,11 +10,15 @@ from resources.documents import Document, InvalidFile, load
 from resources.kinds import by_name
 from resources.kinds.base import Kind, View
 from resources.kinds.globalnetworkpolicy import KIND as POLICY
+from resources.kinds.hostendpoint import KIND as HOST_ENDPOINT
+from resources.kinds.hostendpoint import HostEndpoint
+from resources.kinds.naming import segment_name
 from resources.kinds.node import KIND as NODE
 from resources.kinds.node import Node
 from resources.kinds.pool import KIND as POOL
 from resources.kinds.pool import IPPool, host_overlaps
 from resources.kinds.profile import KIND as PROFILE
+from resources.kinds.workloadendpoint import EndpointPort
 from resources.names import parse_network
 
 
@@ -315,13 +319,118 @@ def test_bad_documents_of_v1(text: str, said: str) -> None:
     assert said in found[0]
 
 
-@pytest.mark.parametrize("kind", [PROFILE, POLICY, NODE], ids=lambda kind: kind.name)
+HOST = v1(
+    "hostEndpoint",
+    {"name": "Eth0/1", "node": "Node1", "labels": {"role": "host"}},
+    {"interfaceName": "eth0", "expectedIPs": ["FD00::1", "10.0.0.1"], "profiles": ["Calico/Net_1", "b"]},
+)
+
+
+def test_a_host_endpoint_of_v1() -> None:
+    document = one(HOST)
+    assert document.kind is HOST_ENDPOINT
+    written = json.loads(encode(document.kind, document.resource))
+    assert written["metadata"] == {"name": "node1.eth0.1-0ca5d1c0", "labels": {"role": "host"}}
+    assert written["spec"]["profiles"][0].startswith("calico.net-1-")
+    assert written["spec"] == {
+        "node": "node1", "interfaceName": "eth0", "expectedIPs": ["10.0.0.1", "fd00::1"],
+        "profiles": [written["spec"]["profiles"][0], "b"],
+    }  # fmt: skip
+
+
+WORKLOADS: dict[str, tuple[dict[str, object], str, str, dict[str, str]]] = {
+    "docker": (
+        {"node": "Node1", "orchestrator": "docker", "workload": "web/1", "name": "eth0", "labels": {"a": "b"}},
+        "default", "node1-docker-web.1--", {"workload": segment_name("web/1")},
+    ),
+    "libnetwork": (
+        {"node": "node1", "orchestrator": "libnetwork", "workload": "libnetwork", "name": "ab-c"},
+        "libnetwork", "node1-libnetwork-libnetwork-ab--c", {"workload": "libnetwork"},
+    ),
+    "cni": (
+        {"node": "node1", "orchestrator": "cni", "workload": "0123ab", "name": "eth0"},
+        "default", "node1-cni-0123ab-eth0", {"containerID": "0123ab"},
+    ),
+    "k8s": (
+        {"node": "node1", "orchestrator": "k8s", "workload": "ns.pod-1", "name": "eth0", "activeInstanceID": "0123",
+         "labels": {"calico/k8s_ns": "ns"}},
+        "ns", "node1-k8s-pod--1-eth0", {"pod": "pod-1", "containerID": "0123"},
+    ),
+}  # fmt: skip
+INTERFACE: dict[str, object] = {
+    "ipNetworks": ["fd00::5", "10.0.0.5/32"], "interfaceName": "calix", "mac": "ee:ee:ee:ee:ee:ee", "profiles": ["a"],
+    "ipNATs": [{"internalIP": "10.0.0.5", "externalIP": "1.2.3.4"}], "ipv4Gateway": "169.254.1.1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_a_workload_endpoint_of_v1(name: str) -> None:
+    metadata, namespace, stored_name, identity = WORKLOADS[name]
+    document = one(v1("workloadEndpoint", metadata, INTERFACE))
+    written = json.loads(encode(document.kind, document.resource))
+    assert (written["metadata"]["namespace"], written["metadata"]["name"].startswith(stored_name)) == (namespace, True)
+    assert written["metadata"]["labels"]["projectcalico.org/orchestrator"] == metadata["orchestrator"]
+    spec = written["spec"]
+    assert {key: spec[key] for key in identity} == identity
+    assert spec["ipNetworks"] == ["10.0.0.5/32", "fd00::5/128"]
+    assert (spec["ipNATs"], spec["mac"], spec["profiles"]) == (INTERFACE["ipNATs"], "ee:ee:ee:ee:ee:ee", ["a"])
+    shown = shown_v1_document(document.kind, document.resource)
+    assert one(json.dumps(shown)).resource == document.resource
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (v1("hostEndpoint", {"name": "a"}, {"interfaceName": "e"}), "metadata.node: insufficient identifiers, missing"),
+        (v1("hostEndpoint", {"node": "a"}, {"interfaceName": "e"}), "metadata.name: insufficient identifiers, missing"),
+        (v1("hostEndpoint", {"name": "a", "node": "n"}), "no interface or expected IPs have been specified"),
+        (v1("hostEndpoint", {"name": "a", "node": "n"}, {"expectedIPs": ["x"]}), "spec.expectedIPs[0] = 'x': must be"),
+        (v1("hostEndpoint", {"name": "a", "node": "n"}, {"interfaceName": "a" * 16}), "an interface name has 1 to 15"),
+        (v1("hostEndpoint", {"name": "a", "node": "n", "labels": {"a b": ""}}, {"interfaceName": "e"}), "a label key"),
+        (v1("hostEndpoint", {"name": "a", "node": "n"}, {"interfaceName": "e", "ports": []}), "spec.ports: field in"),
+        (v1("workloadEndpoint", {"node": "n", "orchestrator": "o", "name": "e"}, INTERFACE), "missing 'workload'"),
+        (v1("workloadEndpoint", {"node": "n", "workload": "o", "name": "e"}, INTERFACE), "missing 'orchestrator'"),
+        (v1("workloadEndpoint", {"node": "n", "orchestrator": "k8s", "workload": "w", "name": "e"}, INTERFACE),
+         "metadata.workload = 'w': must be namespace.pod"),
+        (v1("workloadEndpoint", {"node": "n", "orchestrator": "cni", "workload": "w_", "name": "e"}, INTERFACE),
+         "metadata.workload = 'w_'"),
+        (v1("workloadEndpoint", WORKLOADS["cni"][0], {"ipNetworks": ["10.0.0.0/24"], "interfaceName": "c"}),
+         "spec.ipNetworks[0] = '10.0.0.0/24': IP network contains multiple addresses"),
+        (v1("workloadEndpoint", WORKLOADS["cni"][0], {}), "spec.interfaceName: must be set"),
+    ],
+)  # fmt: skip
+def test_bad_endpoints_of_v1_are_told_in_words_of_v1(text: str, said: str) -> None:
+    found = told(text)
+    assert len(found) == 1, found
+    assert said in found[0]
+
+
+def test_an_update_of_endpoints_by_v1_keeps_what_v1_cannot_say() -> None:
+    old = one(HOST).resource
+    assert isinstance(old, HostEndpoint)
+    ports = [EndpointPort(name="ssh", protocol="TCP", port=22)]
+    stored = msgspec.structs.replace(
+        old,
+        metadata=msgspec.structs.replace(old.metadata, name="other", annotations={"a": "b"}),
+        spec=msgspec.structs.replace(old.spec, ports=ports),
+    )
+    new = one(HOST.replace("role", "rule")).resource
+    assert isinstance(new, HostEndpoint)
+    assert HOST_ENDPOINT.v1 is not None
+    kept = HOST_ENDPOINT.v1.keep(stored, new)
+    assert (kept.metadata.name, kept.metadata.labels) == ("other", {"rule": "host"})
+    assert kept.metadata.annotations == {"a": "b"}
+    assert kept.spec == msgspec.structs.replace(new.spec, ports=ports)
+
+
+@pytest.mark.parametrize("kind", [PROFILE, POLICY, NODE, HOST_ENDPOINT], ids=lambda kind: kind.name)
 def test_what_v1_shows_it_also_takes(kind: Kind[Node]) -> None:
     texts = {
         "Profile": v1("profile", {"name": "a", "tags": ["t"], "labels": {"x": "y"}},
                       {"ingress": [{"action": "allow", "source": {"nets": ["10.0.0.0/8"]}}]}),
         "GlobalNetworkPolicy": v1("policy", {"name": "a"}, {"order": 1.5, "selector": "all()", "preDNAT": True,
                                   "ingress": [{"action": "deny", "protocol": "tcp", "source": {"notPorts": [1]}}]}),
+        "HostEndpoint": HOST,
         "Node": v1("node", {"name": "a"}, {"bgp": {"ipv4Address": "10.0.0.1/24"}}),
     }  # fmt: skip
     document = one(texts[kind.name])
