@@ -1,6 +1,7 @@
 """What felix renders, loaded into a real kernel by both variants of iptables: taken, and saved as it should be."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from random import Random
 
 import pytest
 
@@ -18,7 +19,8 @@ from fakes.felix_records import (
     tier,
     workload,
 )
-from felix.desired import TABLES, Desired
+from fakes.random_rules import accepted_rule
+from felix.desired import TABLES, ChainKey, Desired
 from felix.pipeline import Pipeline
 from kernel.xtables import TableChange, TableKey
 from kernel.xtables_iptc import IptcWriter
@@ -156,9 +158,26 @@ def test_the_kernel_takes_every_rule_that_we_can_render(netns: Namespace, varian
                     assert f'"cali:{tag}"' in line
 
 
-def test_small_changes_of_legacy_tables_write_the_same(netns: Namespace) -> None:
+def accepted(seed: int) -> Desired:
+    """A host with a policy of 400 rules that calicoctl takes."""
+    random = Random(seed)
+    rules = [accepted_rule(random) for _ in range(400)]
+    pipeline = Pipeline(NodeName(HERE))
+    for key, value in (
+        tier("default", 1),
+        policy("p", "has(net)", rules[:300], rules[300:]),
+        network_profile("net"),
+        workload("1", "10.0.0.1", "fd00::1", profiles=["net"], ports=[("http", "TCP", 80), ("http-alt", "SCTP", 81)]),
+    ):
+        pipeline.update(key, value)
+    pipeline.flush()
+    return pipeline.desired()
+
+
+@pytest.mark.parametrize("make", [every_field, lambda: accepted(7)], ids=["every field", "accepted"])
+def test_small_changes_of_legacy_tables_write_the_same(netns: Namespace, make: Callable[[], Desired]) -> None:
     """Every rule that we can render, in process by python-iptables and by the restore program."""
-    desired = every_field()
+    desired = make()
     load(netns, desired, "legacy")
     for version, program in PROGRAMS.items():
         before = saved(netns, "legacy", version)
@@ -175,3 +194,15 @@ def test_small_changes_of_legacy_tables_write_the_same(netns: Namespace) -> None
             with netns.entered():
                 assert IptcWriter().write(key, change)
         assert saved(netns, "legacy", version) == before
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_kernel_takes_every_rule_that_calicoctl_takes(netns: Namespace, variant: str) -> None:
+    desired = accepted(5)
+    load(netns, desired, variant)
+    for version in PROGRAMS:
+        kept = saved(netns, variant, version)
+        for chain in ("cali-pi-gnp/p", "cali-po-gnp/p"):
+            made = desired.chains[ChainKey(version, "filter", chain)]
+            assert len(made.rules) > 100
+            assert len(kept["filter", chain]) == len(made.rules)
