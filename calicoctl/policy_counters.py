@@ -3,7 +3,9 @@
 The kernel counts, felix says what each counter stands for, and this asks felix (never imports it) at its socket.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -16,6 +18,8 @@ TIMEOUT_SECONDS = 60.0
 """Felix reads all rules of the host for an answer."""
 MATCHES_MAX = 60
 """Characters of what a rule matches that a table shows."""
+NAMES_MAX = 20
+"""So many names an error lists."""
 
 
 class FelixSilent(CalicoError):
@@ -113,6 +117,8 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
 
     node: str
     read_at: str
+    seconds: float = 0.0
+    """Counted within so many seconds before; 0: since each chain was last written."""
     policies: list[Policy] = []
     profiles: list[Policy] = []
     endpoints: list[Endpoint] = []
@@ -183,7 +189,7 @@ def _with(
 def _of_policy(counters: Counters, name: str) -> Counters:
     found = {(one.kind, one.path) for one in counters.policies if name in (one.name, one.path)}
     if not found:
-        there = _listed(one.path for one in counters.policies)
+        there = _listed((one.path for one in counters.policies), name)
         raise NoSuchPolicy(
             f"no policy {name!r} is in force on {counters.node}; these are: {there}",
             hint="a policy is on a host while it selects something there: see 'calicoctl get globalnetworkpolicy "
@@ -205,7 +211,7 @@ def _of_policy(counters: Counters, name: str) -> Counters:
 def _of_tier(counters: Counters, tier: str) -> Counters:
     names = {one.path: one.tier for one in counters.policies}
     if tier not in names.values():
-        there = _listed(one.tier for one in counters.policies)
+        there = _listed((one.tier for one in counters.policies), tier)
         raise NoSuchTier(f"no policy of a tier {tier!r} is in force on {counters.node}; these tiers are: {there}")
     return _with(
         counters,
@@ -222,7 +228,7 @@ def _of_endpoint(counters: Counters, name: str) -> Counters:
 
     found = [one for one in counters.endpoints if is_it(one)]
     if not found:
-        there = _listed(one.name or one.interface for one in counters.endpoints)
+        there = _listed((one.name or one.interface for one in counters.endpoints), name)
         raise NoSuchEndpoint(
             f"no endpoint {name!r} is on {counters.node}; these are: {there}",
             hint="name a container, its interface on the host, or its address",
@@ -237,6 +243,62 @@ def _of_endpoint(counters: Counters, name: str) -> Counters:
         endpoints=is_it,
         drops=lambda one: one.interface in interfaces,
     )
+
+
+def during(before: Counters, after: Counters, seconds: float) -> Counters:
+    """Return what was counted between two answers; a counter that began anew between them counts from there. Pure."""
+    rules = {key: (rule.packets, rule.bytes) for key, rule in _rules_of(before)}
+    passages = {_line(one): one for one in before.endpoints}
+    drops = {(_line(one), one.reason, one.where): (one.packets, one.bytes) for one in before.drops}
+
+    def of_policies(policies: Sequence[Policy]) -> list[Policy]:
+        return [
+            msgspec.structs.replace(
+                policy,
+                rules=[_less(rule, rules.get((policy.kind, policy.path, rule.direction, rule.rule)))
+                       for rule in policy.rules],
+            )
+            for policy in policies
+        ]  # fmt: skip
+
+    def of_endpoint(one: Endpoint) -> Endpoint:
+        past = passages.get(_line(one))
+        if past is None:
+            return one
+        counts = {
+            name: _less(getattr(one, name), (getattr(past, name).packets, getattr(past, name).bytes))
+            for name in ("established", "allowed", "dropped")
+        }
+        return msgspec.structs.replace(one, **counts)
+
+    return msgspec.structs.replace(
+        after,
+        seconds=seconds,
+        policies=of_policies(after.policies),
+        profiles=of_policies(after.profiles),
+        endpoints=[of_endpoint(one) for one in after.endpoints],
+        drops=[_less(one, drops.get((_line(one), one.reason, one.where))) for one in after.drops],
+    )
+
+
+_Counting = TypeVar("_Counting", RuleLine, Count, Drop)
+
+
+def _less(now: _Counting, before: tuple[int, int] | None) -> _Counting:
+    packets, octets = before or (0, 0)
+    if now.packets < packets:
+        return now
+    return msgspec.structs.replace(now, packets=now.packets - packets, bytes=max(0, now.bytes - octets))
+
+
+def _line(one: Endpoint | Drop) -> tuple[str, ...]:
+    return one.kind, one.name, one.interface, one.direction, one.note
+
+
+def _rules_of(counters: Counters) -> Iterator[tuple[tuple[str, str, str, int], RuleLine]]:
+    for policy in (*counters.policies, *counters.profiles):
+        for rule in policy.rules:
+            yield (policy.kind, policy.path, rule.direction, rule.rule), rule
 
 
 def _nonzero(counters: Counters) -> Counters:
@@ -257,16 +319,22 @@ def _nonzero(counters: Counters) -> Counters:
     )
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted({_plain(name) for name in names})) or "none"
+def _listed(names: Iterable[str], asked: str) -> str:
+    """Return the names, those like the one that was asked for first, and not more than anybody reads."""
+    known = sorted({_plain(name) for name in names})
+    alike = difflib.get_close_matches(asked, known)
+    ordered = [*alike, *(name for name in known if name not in alike)]
+    rest = f" and {len(ordered) - NAMES_MAX} more" if len(ordered) > NAMES_MAX else ""
+    return (", ".join(ordered[:NAMES_MAX]) or "none") + rest
 
 
-def tables(counters: Counters) -> str:
-    """Return the counters as people read them. Pure."""
-    parts = [f"Counters of {counters.node} at {counters.read_at}, IPv4 and IPv6 together.\n\n"]
-    parts.append(_rules_table(counters))
+def tables(counters: Counters, *, wide: bool = False) -> str:
+    """Return the counters as people read them; `wide`: what a rule matches in full. Pure."""
+    when = f"in {counters.seconds:g} s until" if counters.seconds else "at"
+    parts = [f"Counters of {counters.node} {when} {counters.read_at}, IPv4 and IPv6 together.\n\n"]
+    parts.append("Packets by rule, of all endpoints here together:\n" + _rules_table(counters, wide=wide))
     if counters.endpoints:
-        parts.append("Packets by endpoint; a new connection counts once, then as established:\n")
+        parts.append("Packets by endpoint; the first of a connection is new, the others are established:\n")
         parts.append(_endpoints_table(counters.endpoints))
     parts.append(_drops_table(counters.drops))
     return "".join(parts)
@@ -275,23 +343,23 @@ def tables(counters: Counters) -> str:
 _RULE_HEADINGS = ("TIER", "POLICY", "DIRECTION", "RULE", "ACTION", "MATCHES", "PACKETS", "BYTES")
 
 
-def _rules_table(counters: Counters) -> str:
+def _rules_table(counters: Counters, *, wide: bool) -> str:
     rows: list[tuple[str, ...]] = []
     for number, policy in enumerate(counters.policies):
-        rows += (_rule_row(policy.tier, policy.path, rule) for rule in policy.rules)
+        rows += (_rule_row(policy.tier, policy.path, rule, wide=wide) for rule in policy.rules)
         behind = counters.policies[number + 1].tier if number + 1 < len(counters.policies) else None
         if policy.tier != behind:
             rows += _end_rows(counters.drops, "end-of-tier", policy.tier, "(no policy matched)")
     for profile in counters.profiles:
-        rows += (_rule_row("", f"profile {profile.name}", rule) for rule in profile.rules)
+        rows += (_rule_row("", f"profile {profile.name}", rule, wide=wide) for rule in profile.rules)
     rows += _end_rows(counters.drops, "no-profile", "", "(no profile matched)")
     if not rows:
-        return "No rule to show.\n\n"
+        return "none\n\n"
     return _table(_RULE_HEADINGS, rows, numbers=(3, 6, 7))
 
 
-def _rule_row(tier: str, name: str, rule: RuleLine) -> tuple[str, ...]:
-    matches = rule.matches if len(rule.matches) <= MATCHES_MAX else rule.matches[: MATCHES_MAX - 3] + "..."
+def _rule_row(tier: str, name: str, rule: RuleLine, *, wide: bool) -> tuple[str, ...]:
+    matches = rule.matches if wide or len(rule.matches) <= MATCHES_MAX else rule.matches[: MATCHES_MAX - 3] + "..."
     number = str(rule.rule) if rule.rule else "all"
     return tier, name, rule.direction, number, rule.action, matches, str(rule.packets), str(rule.bytes)
 

@@ -233,7 +233,9 @@ def _drops(conclusions: Conclusions, found: Tally) -> list[Data]:
 
 def _place_order(conclusions: Conclusions, place: Place) -> tuple[str, ...]:
     line = _place(conclusions, place)
-    return ("z" if place.kind == HOST else "a", *(str(line[key]) for key in ("name", "interface", "note", "direction")))
+    outward = "1" if place.direction is Direction.EGRESS else "0"
+    whose = "z" if place.kind == HOST else "a"
+    return whose, *(str(line[key]) for key in ("name", "interface", "note")), outward
 
 
 def _where(where: Where) -> Data:

@@ -1,7 +1,9 @@
 """`calicoctl policy counters`: what is shown of what felix tells."""
 
+import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -42,7 +44,7 @@ def drop(name: str, reason: str, where: str, packets: int, tier: str = "", by: t
 
 
 BLOCK, WEB, SHOP = who("block"), who("web"), who("web", "shop")
-TOLD = {
+TOLD: dict[str, Any] = {
     "node": "node1", "read_at": "2026-01-01T03:00:00+00:00",
     "policies": [
         {"tier": "security", **BLOCK, "rules": [rule(1, 3, "Deny", "from 192.0.2.0/24"), rule(2, 9, "Pass")]},
@@ -78,6 +80,7 @@ def test_the_tables_tell_rules_in_order_with_the_end_of_each_tier_endpoints_and_
     assert tables(told()) == """\
 Counters of node1 at 2026-01-01T03:00:00+00:00, IPv4 and IPv6 together.
 
+Packets by rule, of all endpoints here together:
 TIER       POLICY                 DIRECTION   RULE   ACTION   MATCHES                                  PACKETS   BYTES
 security   block                  ingress        1   Deny     from 192.0.2.0/24                              3     180
 security   block                  ingress        2   Pass     anything                                       9     540
@@ -87,7 +90,7 @@ default    (no policy matched)    ingress            Deny     anything          
            profile net            ingress        1   Allow    anything                                       2     120
            (no profile matched)   ingress            Deny     anything                                       0       0
 
-Packets by endpoint; a new connection counts once, then as established:
+Packets by endpoint; the first of a connection is new, the others are established:
 ENDPOINT   ADDRESS    INTERFACE   DIRECTION   NEW   ESTABLISHED   DROPPED
 web1       10.0.0.1   caliweb1    ingress       4            90         8
 db1        10.0.0.2   calidb1     ingress       4            90         0
@@ -132,7 +135,7 @@ def test_only_what_counted_something() -> None:
 
 
 def test_what_is_not_there_is_an_error_that_names_what_is() -> None:
-    with pytest.raises(NoSuchPolicy, match="no policy 'wbe' is in force on node1; these are: block, shop/web, web"):
+    with pytest.raises(NoSuchPolicy, match="no policy 'wbe' is in force on node1; these are: web, block, shop/web"):
         select(policy="wbe")
     with pytest.raises(NoSuchTier, match="these tiers are: default, security"):
         select(tier="x")
@@ -149,6 +152,7 @@ def test_long_matches_are_cut_in_a_table_only_and_control_characters_never_reach
     assert "\x1b" not in shown
     assert "x?[2J" in shown
     assert long not in shown
+    assert long in tables(other, wide=True)
     assert "from aaa" in shown
 
 
@@ -195,5 +199,32 @@ def test_the_command_prints_json_yaml_and_tables(felix: Health, capsys: pytest.C
     assert "node: node1\n" in capsys.readouterr().out
     assert main(["policy", "counters", "--endpoint", "db1", "--nonzero"]) == 0
     assert ["db1", "10.0.0.2", "calidb1", "ingress", "4", "90", "0"] in cells(capsys.readouterr().out)
-    assert main(["policy", "counters", "-o", "wide"]) == 1
-    assert "unrecognized output format 'wide'" in capsys.readouterr().err
+    assert main(["policy", "counters", "-o", "text"]) == 1
+    assert "unrecognized output format 'text'" in capsys.readouterr().err
+
+
+def test_only_what_was_counted_meanwhile(felix: Health, capsys: pytest.CaptureFixture[str]) -> None:
+    later = copy.deepcopy(TOLD)
+    later["policies"][0]["rules"][0] |= {"packets": 5, "bytes": 300}  # 3 before
+    later["policies"][1]["rules"][0] |= {"packets": 1, "bytes": 60}  # 4 before: it was written anew
+    later["endpoints"][0]["dropped"] |= {"packets": 10, "bytes": 600}
+    later["drops"][0] |= {"packets": 5, "bytes": 300}
+    answers = iter([TOLD, later])
+    felix.pages["/counters"] = lambda: next(answers)
+    serve(felix)
+    assert main(["policy", "counters", "--during", "0.1", "-o", "json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert [(one["name"], rule["rule"], rule["packets"], rule["bytes"]) for one in shown["policies"]
+            for rule in one["rules"]] == [("block", 1, 2, 120), ("web", 1, 1, 60)]  # fmt: skip
+    assert [(one["name"], one["dropped"]["packets"], one["established"]["packets"]) for one in shown["endpoints"]] == [
+        ("web1", 2, 0)
+    ]
+    assert [(one["where"], one["packets"]) for one in shown["drops"]] == [("rule 1 of policy block (tier security)", 2)]
+
+
+def test_an_error_names_what_is_alike_first_and_not_a_thousand_names() -> None:
+    many = msgspec.convert(
+        TOLD | {"policies": [{"tier": "t", **who(f"policy-{n}"), "rules": []} for n in range(1000)]}, type=Counters
+    )
+    with pytest.raises(NoSuchPolicy, match=r"these are: policy-77, .* and 980 more$"):
+        chosen(many, policy="polcy-77", tier=None, endpoint=None, nonzero=False)

@@ -1,20 +1,29 @@
 """Counters by rule and by endpoint: what the tally says against what was sent through the rendered rules."""
 
+import datetime
+import json
 import random
 from collections import Counter
+from typing import Any
 
+import msgspec
 import pytest
 
 from fakes.counted import PACKET_BYTES, counters_of
-from fakes.felix_records import policy, profile, rule, settings, tier
-from fakes.scenario import Scenario
+from fakes.felix_records import host_endpoint, policy, profile, rule, settings, tier
+from fakes.felix_records import workload as workload_record
+from fakes.scenario import ADDRESSES, HOST, OUTSIDE, Scenario
+from felix.accounts import Accounts, NoRulesYet
+from felix.calc.endpoints import CONTAINER
 from felix.calc.model import Direction, PolicyId
 from felix.counters import NOTHING, REFUSED, Count, Place, Tally, Where, tally
 from felix.render.explained import explain
 from kernel.xtables_counters import Counted, RuleCount
+from resources.datastore.keys import ResourceKey
+from resources.kinds.base import Resource
 from resources.kinds.felixconfiguration import FelixConfigurationSpec
 from resources.kinds.rule import EntityRule, Rule
-from resources.names import ProfileName
+from resources.names import NodeName, ProfileName
 
 ALLOW, DENY, PASS, LOG = (Rule(action=action) for action in ("Allow", "Deny", "Pass", "Log"))
 A0 = "name == 'a0'"
@@ -231,3 +240,106 @@ def test_random_policies_and_packets_agree_with_what_was_logged(seed: int) -> No
                 case Where("rule"):
                     assert sum(logged.get(f"{where.tier}|gnp/{who.name}", 0) for who in where.owners
                                if isinstance(who, PolicyId)) == packets  # fmt: skip
+
+
+def accounts(world: World) -> Accounts:
+    return Accounts(
+        NodeName("node1"), world.pipeline.conclusions, lambda version: world.counted().get(version, {}),
+        lambda: datetime.datetime(2026, 1, 1, 3, tzinfo=datetime.UTC),
+    )  # fmt: skip
+
+
+def told(world: World) -> dict[str, Any]:
+    """The answer as it goes over the socket, for the rules of IPv4 (no packet of IPv6 is sent here)."""
+    found = json.loads(json.dumps(accounts(world).counters()))
+    assert isinstance(found, dict)
+    return found
+
+
+def test_what_is_told_has_names_and_the_order_in_which_packets_meet_the_policies() -> None:
+    world = World().put(
+        tier("early", 1),
+        policy("z-first", A0, [PASS], tier="early", order=1),
+        policy("a-second", A0, [rule("Deny", "TCP", destination=to(81))], tier="early", order=2),
+        policy("last", A0, [ALLOW]),
+    )
+    key, value = workload_record("a1", f"{ADDRESSES['a1']}/32", profiles=["net-a"], labels={"name": "a1"})
+    annotated = msgspec.structs.replace(value.metadata, annotations={CONTAINER: "web-1"})
+    world.put((key, msgspec.structs.replace(value, metadata=annotated)))
+    world.send("a0", "a1", 2, destination_port=80)
+    world.send("b1", "a1", 3)
+    found = told(world)
+    assert [(one["tier"], one["name"]) for one in found["policies"]] == [
+        ("early", "z-first"), ("early", "a-second"), ("default", "last")
+    ]  # fmt: skip
+    assert found["policies"][1]["rules"] == [
+        {"direction": "ingress", "rule": 1, "action": "Deny", "matches": "tcp to port 81", "packets": 0, "bytes": 0}
+    ]
+    (drop,) = (one for one in found["drops"] if one["kind"] == "workload")
+    assert (drop["name"], drop["interface"], drop["where"], drop["packets"]) == (
+        "web-1", "calia1", "no profile matched", 3
+    )  # fmt: skip
+    (line,) = (one for one in found["endpoints"] if one["name"] == "web-1" and one["direction"] == "ingress")
+    assert (line["addresses"], line["allowed"]["packets"], line["dropped"]["packets"]) == ([ADDRESSES["a1"]], 2, 3)
+
+
+def test_before_the_store_is_read_there_is_no_answer() -> None:
+    silent = Accounts(NodeName("n"), lambda: None, lambda _: {}, lambda: datetime.datetime.now(datetime.UTC))
+    for question in (silent.counters, silent.prefixes):
+        with pytest.raises(NoRulesYet):
+            question()
+
+
+def test_every_prefix_that_is_logged_is_told() -> None:
+    world = World().put(
+        settings(FelixConfigurationSpec(flow_logs_enabled=True)), tier("t", 1, "Pass"),
+        policy("x" * 80, A0, [rule("Deny", "TCP", destination=to(81)), rule("Log")], tier="t"),
+    )  # fmt: skip
+    for port in (80, 81):
+        world.send("a1", "a0", destination_port=port)
+        world.send("b1", "a0", destination_port=port)
+    prefixes = accounts(world).prefixes()["prefixes"]
+    assert isinstance(prefixes, dict)
+    logged = {prefix for _, prefix in world.machine.flow_log}
+    assert len(logged) == 6
+    assert logged <= prefixes.keys()
+    (hashed,) = (prefix for prefix in logged if prefix.startswith("DPI0"))
+    assert prefixes[hashed] == {
+        "group": 1, "tier": "t", "kind": "GlobalNetworkPolicy", "namespace": "", "name": "x" * 80, "rule": 1,
+        "action": "Deny", "direction": "ingress",
+    }  # fmt: skip
+    assert prefixes["PPI|t"] == {"group": 1, "tier": "t", "end_of_tier": True, "action": "Pass", "direction": "ingress"}
+    assert prefixes["DRI"] == {"group": 1, "no_profile": True, "action": "Deny", "direction": "ingress"}
+
+
+def host_world(*records: tuple[ResourceKey, Resource]) -> World:
+    """The host has an endpoint of its own on eth0, with the label ``up``."""
+    return World().put(host_endpoint("up", "eth0", labels={"up": ""}), *records)
+
+
+def host_drops(world: World, direction: Direction, note: str = "") -> dict[Where, int]:
+    passage = world.tally().places[Place("host endpoint", direction, "eth0", note)]
+    return {where: count.packets for where, count in passage.drops.items() if count != NOTHING}
+
+
+def test_a_host_endpoint_has_its_own_lines() -> None:
+    world = host_world(policy("hosts", "has(up)", [rule("Deny", "TCP", destination=to(81)), ALLOW], order=1))
+    for port, times in {80: 1, 81: 2}.items():
+        for _ in range(times):
+            world.machine.to_host(world.packet(OUTSIDE, HOST, destination_port=port, out_interface=""))
+    assert world.rules("hosts") == {1: 2, 2: 1}
+    assert host_drops(world, INGRESS) == {by_rule(1, "hosts"): 2}
+    (line,) = (one for one in told(world)["endpoints"] if one["kind"] == "host endpoint" and not one["note"]
+               and one["direction"] == "ingress")  # fmt: skip
+    assert (line["name"], line["interface"], line["allowed"]["packets"]) == ("up", "eth0", 1)
+    assert [one["name"] for one in line["policies"]] == ["hosts"]
+
+
+def test_policy_before_nat_is_told_apart_although_nothing_is_counted_behind_it() -> None:
+    rules = [rule("Deny", "TCP", destination=to(81)), rule("Deny", "TCP", destination=to(82)), PASS]
+    world = host_world(policy("early", "has(up)", rules, pre_dnat=True, apply_on_forward=True))
+    for port, times in {80: 1, 81: 2, 82: 3}.items():
+        for _ in range(times):
+            world.machine.to_host(world.packet(OUTSIDE, HOST, destination_port=port, out_interface=""))
+    assert host_drops(world, INGRESS, "before DNAT") == {by_rule(1, "early"): 2, by_rule(2, "early"): 3}
+    assert host_drops(world, INGRESS) == {Where("NO_PROFILE"): 1}
