@@ -53,7 +53,8 @@ def test_every_verb_and_form(calicoctl: Calicoctl, store: MemoryStore, alias: st
     found = json.loads(calicoctl("get", alias, "x", *where, "-o", "json").out)["spec"]
     assert found.get(field, []) == value
     conflict = calicoctl("replace", "-f", "-", stdin=yaml)
-    assert "update conflict" in conflict.err
+    assert f"update conflict: {kind}(" in conflict.err
+    assert "get it again and edit that, or leave resourceVersion out" in conflict.err
 
     for form in ("ps", "wide"):
         assert " x " in " " + calicoctl("get", alias, "x", *where, "-o", form).out.splitlines()[1]

@@ -460,6 +460,7 @@ def test_what_must_stay_allowed(text: str) -> None:
         (rule(protocol="ICMPv6", source={"nets": ["10.0.0.0/8"]}), "never matches: ICMPv6 with IPv4 nets"),
         (rule(protocol="TCP", notProtocol="TCP"), "never matches: protocol and notProtocol are the same"),
         (rule(source={"namespaceSelector": "has(team)"}), "source.namespaceSelector = 'has(team)': selects nothing"),
+        (profile(egress=[{"action": "Allow"}, {"action": "Pass"}]), "spec.egress[1].action = 'Pass': denies: nothing"),
         (policy(namespaceSelector="team == 'a'"), "selects nothing: namespaces have labels only in Kubernetes"),
         (policy(types=["Ingress"], egress=[{"action": "Allow"}]), "spec.egress: these rules are never used: types has"),
         (policy(doNotTrack=True, applyOnForward=True, ingress=[{"action": "Allow"}]), "by rules of type Egress"),
