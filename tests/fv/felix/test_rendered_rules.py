@@ -9,7 +9,10 @@ from fakes import felix_case
 from fakes.felix_records import (
     HERE,
     host,
+    host_endpoint,
+    network_policy,
     network_profile,
+    network_set,
     policy,
     pool,
     profile,
@@ -20,7 +23,10 @@ from fakes.felix_records import (
 )
 from felix.desired import TABLES, Desired
 from felix.pipeline import Pipeline
-from resources.kinds.felixconfiguration import FelixConfigurationSpec
+from kernel.sets import parse_save
+from resources.datastore.keys import ResourceKey
+from resources.kinds.base import Resource
+from resources.kinds.felixconfiguration import FelixConfigurationSpec, ProtoPort
 from resources.kinds.rule import ICMP, EntityRule, Rule, RuleMetadata
 from resources.names import NodeName
 
@@ -123,9 +129,13 @@ def every_field() -> Desired:
         iptables_nat_outgoing_interface_filter="eth+", workload_source_spoofing="Any", nat_outgoing_address="192.0.2.1",
         interface_prefix="cali,tap", default_endpoint_to_host_action="Return", log_prefix="x" * 40,
         external_nodes_list=["0.0.0.0/0"],
+        failsafe_inbound_host_ports=[
+            ProtoPort(protocol="TCP", port=22), ProtoPort(protocol="UDP", port=68, net="192.0.2.0/24"),
+            ProtoPort(protocol="SCTP", port=9, net="2001:db8::/32"),
+        ],
     )  # fmt: skip
     pipeline = Pipeline(NodeName(HERE))
-    for key, value in (
+    records: tuple[tuple[ResourceKey, Resource], ...] = (
         settings(spec),
         pool("10.0.0.0/8", nat=True, ipip="Always"), pool("fd00::/8", nat=True),
         host(HERE, "192.0.2.1/24", ipv6="2001:db8::1/64", tunnel="10.0.0.1"),
@@ -135,7 +145,15 @@ def every_field() -> Desired:
                  ports=[("http", "TCP", 80), ("http", "SCTP", 81)], spoofed=["192.0.2.0/24", "2001:db8::/32"]),
         workload("2", "10.0.0.2/32", profiles=["missing"]), workload("22", "10.0.0.3/32"),
         workload("3", "10.0.0.4/32", interface="tap_-.3"),
-    ):  # fmt: skip
+        host_endpoint("a", "eth0", profiles=["net"]), host_endpoint("b", "eth0123456789ab"),
+        host_endpoint("c", "*", profiles=["x" * 200], labels={"wild": ""}),
+        policy("h-nat", "has(net) || has(wild)", rules, pre_dnat=True),
+        policy("h-raw", "has(net) || has(wild)", rules, rules, do_not_track=True),
+        policy("h-forward", "has(net) || has(wild)", rules, rules, apply_on_forward=True),
+        network_policy("n" * 253, "", rules[:3], rules[:3], tier="t" * 63),
+        network_set("s", "0.0.0.0/0", "::/0", "10.1.2.3/8", "::ffff:1.2.3.4/127", "::1.2.3.4", labels={"x": ""}),
+    )  # fmt: skip
+    for key, value in records:
         pipeline.update(key, value)
     pipeline.flush()
     return pipeline.desired()
@@ -152,3 +170,14 @@ def test_the_kernel_takes_every_rule_that_we_can_render(netns: Namespace, varian
                 assert len(kept[key.table, key.chain]) == len(made.rules), key
                 for line, tag in zip(kept[key.table, key.chain], made.tags, strict=True):
                     assert f'"cali:{tag}"' in line
+
+
+def test_members_of_sets_are_read_as_they_were_written(netns: Namespace) -> None:
+    """What is printed differently would be put right at every refresh."""
+    desired = every_field()
+    load_sets(netns, desired)
+    found = parse_save(netns.run(["ipset", "save"]).stdout, ("cali40", "cali60"))
+    assert {name: made.members for name, made in found.items()} == {
+        name: made.members for name, made in desired.sets.items()
+    }
+    assert any("::ffff:1.2.3.4/127" in made.members for made in found.values())
