@@ -62,6 +62,12 @@ class DoesNotExist(Rejected):
     reference = "does-not-exist"
 
 
+class ReferenceMissing(DoesNotExist):
+    """What a resource refers to is not there, such as the tier of a policy; the resource itself may be."""
+
+    reference = "reference-missing"
+
+
 class UpdateConflict(Rejected):
     """Somebody wrote in between. The message is ``update conflict: Kind(name)``."""
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from calicoctl.elsewhere import pointed
 from calicoctl.files import read
 from calicoctl.kinds import KINDS, Asked, Filters, asked, filtered
 from calicoctl.session import config_option, file_options, open_client, v1_filters
@@ -78,10 +79,13 @@ def command(
                 _warn_in_use(client, target.name)
             if target.kind is NODE:
                 _warn_of_endpoints(client, target.name)
-            client.delete(
-                target.kind, target.name, target.namespace,
-                resource_version=target.resource_version, label=target.label,
-            )
+            try:
+                client.delete(
+                    target.kind, target.name, target.namespace,
+                    resource_version=target.resource_version, label=target.label,
+                )
+            except DoesNotExist as error:
+                raise pointed(error, client, target.kind, target.name) from None
 
         account = carry_out(targets, delete, skip=DoesNotExist if skip_not_exists else None)
     return tell(account, "delete", "deleted")

@@ -1,12 +1,12 @@
 """`calicoctl get`: tables, YAML and JSON of resources (reference resources.md 5.8)."""
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from calicoctl import elsewhere
 from calicoctl.kinds import KINDS, Asked, Filters, asked, filtered
 from calicoctl.output import as_json, plain_table
 from calicoctl.session import config_option, file_options, open_client, v1_filters
@@ -15,10 +15,8 @@ from resources.datastore.client import ResourceClient
 from resources.documents import DEFAULT_NAMESPACE
 from resources.errors import DoesNotExist, Rejected
 from resources.gotext import JSON
-from resources.kinds import by_name
-from resources.kinds.base import API_VERSION, Column, Kind, Resource, View
+from resources.kinds.base import API_VERSION, Column, Resource, View
 
-_GLOBAL_TWINS = {"NetworkPolicy": "GlobalNetworkPolicy", "NetworkSet": "GlobalNetworkSet"}
 _EXPORT_DROPS = ("namespace", "uid", "resourceVersion", "creationTimestamp")
 
 
@@ -84,7 +82,8 @@ def _show_list(client: ResourceClient, wanted: Asked, namespace: str | None, out
         items = sorted(listing.items, key=wanted.kind.v1.order) if wanted.v1 and wanted.kind.v1 else listing.items
         click.echo(_table(client, wanted, items, output, shown_namespace), nl=False)
     if unasked and not listing.items:
-        _point_elsewhere(client, wanted.kind)
+        for line in elsewhere.others(client, wanted.kind):
+            click.echo(line, err=True)
     return 0
 
 
@@ -105,16 +104,6 @@ def _show_filtered(
     return 0
 
 
-def _point_elsewhere(client: ResourceClient, kind: Kind[Any]) -> None:
-    """Say where there are some if there are none in the default namespace: Docker's endpoints are in another one."""
-    others = Counter(resource.metadata.namespace for resource in client.list(kind).items)
-    if others:
-        found = ", ".join(f"{count} in {namespace} (-n {namespace})" for namespace, count in sorted(others.items()))
-        click.echo(f"None in namespace {DEFAULT_NAMESPACE}; there are {found}. All are shown by -A.", err=True)
-    if (twin := _GLOBAL_TWINS.get(kind.name)) and (count := len(client.list(by_name()[twin]).items)):
-        click.echo(f"There are {count} of kind {twin}, which belong to no namespace: get {twin.lower()}", err=True)
-
-
 def _show_names(
     client: ResourceClient, wanted: Asked, names: Sequence[str], namespace: str | None, output: str, export: bool,
     shown_namespace: bool,
@@ -128,7 +117,10 @@ def _show_names(
             found.append(client.get(wanted.kind, stored_name, home))
         except (DoesNotExist, BadRecord) as error:
             if not wanted.v1:
-                click.echo(str(error), err=True)
+                told = elsewhere.pointed(error, client, wanted.kind, name) if isinstance(error, DoesNotExist) else error
+                click.echo(str(told), err=True)
+                if isinstance(told, DoesNotExist) and told.hint:
+                    click.echo(f"  {told.hint}", err=True)
                 failed = 1
     if output in ("yaml", "json"):
         documents = [_document(wanted, resource, export=export) for resource in found]

@@ -20,6 +20,7 @@ from resources.errors import (
     AlreadyExists,
     DoesNotExist,
     OperationNotSupported,
+    ReferenceMissing,
     Rejected,
     StoreUnavailable,
     UpdateConflict,
@@ -141,6 +142,8 @@ class ResourceClient:
         for _ in self._tries():
             try:
                 return self._update(kind, resource, v1)
+            except ReferenceMissing:
+                raise
             except DoesNotExist:
                 pass
             try:
@@ -347,7 +350,7 @@ class ResourceClient:
             marks = {"uid": before.metadata.uid or str(uuid.uuid4()), "creation_timestamp": self._created(before)}
             new = kind.complete(with_metadata(new, **marks))
             self._check(kind, new)
-            rules.of(kind).before_update(kind, before, new)
+            rules.of(kind).before_update(self, kind, before, new)
             value = encode(kind, rules.of(kind).stored(new, key.name), stored.document)
             if value == stored.value:
                 return with_metadata(new, resource_version=str(stored.revision))

@@ -20,7 +20,7 @@ from resources.datastore.keys import (
 )
 from resources.datastore.node_removal import remove_node_records
 from resources.datastore.store import KeyValue, Lost, Store, Transaction
-from resources.errors import AlreadyExists, DoesNotExist, OperationNotSupported, UpdateConflict
+from resources.errors import AlreadyExists, DoesNotExist, OperationNotSupported, ReferenceMissing, UpdateConflict
 from resources.invalid import InvalidResource
 from resources.kinds.base import Kind, Problem, R
 from resources.kinds.fields import is_key_part
@@ -122,7 +122,7 @@ class Rules(Generic[R]):
     def after_create(self, records: Records, kind: Kind[R], new: R, item: KeyValue) -> None:
         """Look whether it is still allowed now that it is there."""
 
-    def before_update(self, kind: Kind[R], before: R, new: R) -> None:
+    def before_update(self, records: Records, kind: Kind[R], before: R, new: R) -> None:
         """Raise if this may not become that."""
 
     def delete(
@@ -188,8 +188,8 @@ class PoolRules(Rules[IPPool]):
             reason = f"{ours} CIDR overlaps with {theirs} CIDR {pool.spec.cidr}"
             raise InvalidResource([Problem(("spec", "cidr"), new.spec.cidr, reason)])
 
-    def before_update(self, kind: Kind[IPPool], before: IPPool, new: IPPool) -> None:
-        del kind
+    def before_update(self, records: Records, kind: Kind[IPPool], before: IPPool, new: IPPool) -> None:
+        del records, kind
         problems = []
         if before.network != new.network:
             problems.append(Problem(("spec", "cidr"), new.spec.cidr, "IPPool CIDR cannot be modified"))
@@ -275,12 +275,17 @@ class PolicyRules(Rules[P]):
             resource, name=key_name, annotations=metadata.annotations | {NAME_ANNOTATION: annotation}
         )
 
+    def before_update(self, records: Records, kind: Kind[P], before: P, new: P) -> None:
+        if new.spec.tier != before.spec.tier:
+            self.before_create(records, kind, new)
+
     def before_create(self, records: Records, kind: Kind[P], new: P) -> None:
         del kind
         if new.spec.tier == DEFAULT_TIER:
             records.ensure_default_tier()
         elif records.store.get(resource_key(ResourceKey(TIER.plural, new.spec.tier))) is None:
-            raise DoesNotExist(f"resource does not exist: {TIER.label(new.spec.tier)}", hint="create the tier first")
+            message = f"resource does not exist: {TIER.label(new.spec.tier)}"
+            raise ReferenceMissing(message, hint="create the tier first")
 
 
 class NamespacedPolicyRules(PolicyRules[P]):

@@ -136,6 +136,11 @@ def protocol_fault(name: str, names: Sequence[str]) -> tuple[str, str | None]:
         return reason, f"did you mean '{same}'?"
     if name.lower() in ("ipip", "ip-in-ip", "ip"):
         return reason, "IP in IP is 4"
+    from difflib import get_close_matches  # only after a mistake
+
+    known = {one.lower(): one for one in (*names, *fields.NUMBERED_PROTOCOLS)}
+    if near := get_close_matches(name.lower(), known, n=1):
+        return reason, f"did you mean '{known[near[0]]}'?"
     return reason, "any other is written as its number, 1 to 255"
 
 

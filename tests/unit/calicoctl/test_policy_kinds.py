@@ -88,6 +88,23 @@ def test_policies_elsewhere_are_pointed_at(calicoctl: Calicoctl) -> None:
     assert calicoctl("get", "policy", "-A").out == "NAMESPACE    NAME   TIER      \nlibnetwork   a      default   \n\n"
 
 
+@pytest.mark.parametrize("verb", ["get", "delete"])
+def test_what_has_the_name_elsewhere_is_pointed_at(calicoctl: Calicoctl, verb: str) -> None:
+    allow = {"ingress": [{"action": "Allow"}]}
+    both = document("NetworkPolicy", "a", allow, "libnetwork") + "\n---\n" + document("GlobalNetworkPolicy", "a", allow)
+    calicoctl("create", "-f", "-", stdin=both + "\n---\n" + document("GlobalNetworkPolicy", "b", allow))
+    ran = calicoctl(verb, "policy", "a")
+    assert ran.exit == 1
+    assert "resource does not exist: NetworkPolicy(default/a)\n" in ran.err
+    assert ran.err.endswith(
+        "  there is NetworkPolicy(libnetwork/a): write networkpolicy a -n libnetwork, and GlobalNetworkPolicy(a): "
+        "write globalnetworkpolicy a\n"
+    )
+    assert "there is GlobalNetworkPolicy(b): write globalnetworkpolicy b" in calicoctl(verb, "policy", "b").err
+    assert "there is" not in calicoctl(verb, "policy", "c").err
+    assert "there is" not in calicoctl(verb, "gnp", "c").err
+
+
 # --- v1
 
 V1_HOST = """\

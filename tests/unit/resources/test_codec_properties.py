@@ -93,15 +93,18 @@ def with_unknown(draw: st.DrawFn, document: JSON) -> JSON:
     return grown
 
 
-def known_maps_stay(document: JSON, original: JSON) -> JSON:
-    """Take what was put into maps of texts out again: there every member is known."""
+def known_maps_stay(document: JSON, original: JSON, within: str = "") -> JSON:
+    """Take what was put into maps of texts out again: there every member is known.
+
+    `within`: the field; an empty mapping is written of the one optional map, and otherwise of a struct.
+    """
     if isinstance(document, list) and isinstance(original, list):
         return [known_maps_stay(a, b) for a, b in zip(document, original, strict=True)]
     if not isinstance(document, dict) or not isinstance(original, dict):
         return document
-    is_map = bool(original) and all(isinstance(item, str) for item in original.values())
+    is_map = all(isinstance(item, str) for item in original.values()) and (bool(original) or within == "bpfLogFilters")
     return {
-        name: known_maps_stay(item, original.get(name))
+        name: known_maps_stay(item, original.get(name), name)
         for name, item in document.items()
         if not (is_map and name == "zzz")
     }

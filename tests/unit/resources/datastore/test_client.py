@@ -697,6 +697,9 @@ def test_every_kind_of_policy_holds_its_tier(client: ResourceClient, kind: Kind[
         client.create(kind, new)
     client.create(TIER, Tier(metadata=Metadata(name="t1")))
     client.create(kind, new)
+    moved = msgspec.structs.replace(new, spec=msgspec.structs.replace(new.spec, tier="t2"))
+    with pytest.raises(DoesNotExist, match=r"^resource does not exist: Tier\(t2\)$"):
+        client.apply(kind, moved)
     with pytest.raises(OperationNotSupported, match="Cannot delete a non-empty tier") as caught:
         client.delete(TIER, "t1")
     assert caught.value.hint == f"delete its policies first, such as {kind.label('q', namespace)}"

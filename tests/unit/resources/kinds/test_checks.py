@@ -503,8 +503,9 @@ def test_protocols_without_a_name_in_the_store_are_stored_by_number(written: obj
 
 @pytest.mark.parametrize(
     ("written", "way_out"),
-    [("tcp", "did you mean 'TCP'?"), ("IPIP", "IP in IP is 4"), ("foo", "its number, 1 to 255")],
-)
+    [("tcp", "did you mean 'TCP'?"), ("tpc", "did you mean 'TCP'?"), ("icmp6", "did you mean 'ICMPv6'?"),
+     ("grep", "did you mean 'GRE'?"), ("IPIP", "IP in IP is 4"), ("foo", "its number, 1 to 255")],
+)  # fmt: skip
 def test_an_unknown_protocol_is_told_with_all_names(written: str, way_out: str) -> None:
     with pytest.raises(InvalidFile, match=r"names are TCP, UDP, .*, UDPLite, .*GRE, ESP, AH") as caught:
         read(rule(protocol=written))

@@ -1,0 +1,47 @@
+"""Where there is what somebody looked for in another place: in another namespace, or as a kind that has none.
+
+calicoctl looks in the namespace `default`, and Docker's endpoints are in another one; a policy was of no namespace when
+`policy` was the word for it.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from resources.datastore.client import ResourceClient
+from resources.documents import DEFAULT_NAMESPACE
+from resources.errors import DoesNotExist
+from resources.kinds import by_name
+from resources.kinds.base import Kind
+
+TWINS = {
+    "NetworkPolicy": "GlobalNetworkPolicy",
+    "GlobalNetworkPolicy": "NetworkPolicy",
+    "NetworkSet": "GlobalNetworkSet",
+    "GlobalNetworkSet": "NetworkSet",
+}
+"""Kinds of the same words, with namespaces and without."""
+
+
+def others(client: ResourceClient, kind: Kind[Any]) -> Iterator[str]:
+    """Return where there are some of a kind of which there are none in the default namespace."""
+    if counts := Counter(resource.metadata.namespace for resource in client.readable(kind)):
+        found = ", ".join(f"{count} in {namespace} (-n {namespace})" for namespace, count in sorted(counts.items()))
+        yield f"None in namespace {DEFAULT_NAMESPACE}; there are {found}. All are shown by -A."
+    if (twin := TWINS.get(kind.name)) and (count := len(client.readable(by_name()[twin]))):
+        yield f"There are {count} of kind {twin}, which belong to no namespace: get {twin.lower()}"
+
+
+def pointed(error: DoesNotExist, client: ResourceClient, kind: Kind[Any], name: str) -> DoesNotExist:
+    """Return the error with the way to what has the name elsewhere, if anything has."""
+    places = [
+        f"{each.label(name, resource.metadata.namespace)}: write {each.name.lower()} {name}"
+        + (f" -n {resource.metadata.namespace}" if each.namespaced else "")
+        for each in (kind, *(by_name()[twin] for twin in [TWINS.get(kind.name)] if twin))
+        if each.namespaced or each is not kind
+        for resource in client.readable(each)
+        if resource.metadata.name == name
+    ]
+    if not places:
+        return error
+    return DoesNotExist(str(error), hint=f"there is {', and '.join(places[:2])}")
