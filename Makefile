@@ -4,7 +4,9 @@ BIN := .venv/bin
 # The bed needs the standard library only, so that a bed can be removed when there is no .venv any more.
 BED = PYTHONPATH=tests $(or $(wildcard $(BIN)/python),$(PYTHON)) -m bed
 
-.PHONY: help demo demo-down shell test check lint types unit fv st image venv demo-packages test-packages
+BACK_ENDS ?= NFT
+
+.PHONY: help demo demo-down shell test bench check lint types unit fv st image venv demo-packages test-packages
 
 help:
 	@echo 'make demo               three hosts, Docker on each, and everything the product does on them; KEEP=1 leaves them up'
@@ -13,6 +15,7 @@ help:
 	@echo 'make check              lint, types and unit tests: before every commit'
 	@echo 'make test               all of it: lint, types, unit, fv (one host), st (several hosts)'
 	@echo 'make lint|types|unit|fv|st   one of these alone'
+	@echo 'make bench              the benchmarks, beside a reference; ROWS="up start" for some, ROWS=list shows them'
 	@echo 'make image              the container image'
 
 demo: demo-packages venv
@@ -35,6 +38,9 @@ lint types unit: venv
 
 fv st: test-packages venv
 	@$(BIN)/python tests/levels.py $@
+
+bench: test-packages venv
+	@$(BIN)/python benchmarks/bench.py --keep --back-ends $(BACK_ENDS) $(ROWS)
 
 image:
 	$(or $(shell command -v podman),docker) build --file Containerfile --tag calico/node:latest .

@@ -23,6 +23,8 @@ from resources.selector import Selector
 
 Labels = Mapping[str, str]
 R = TypeVar("R", bound=Resource)
+CONTAINERS = "cali"
+"""What the names of containers' interfaces begin with, unless felix is told otherwise."""
 _WAYS = {("Ingress",): "to", ("Egress",): "from", ("Ingress", "Egress"): "to or from"}
 
 
@@ -33,6 +35,7 @@ class World:
     workloads: Mapping[tuple[str, str], Labels]
     """Labels that selectors see, by namespace and name."""
     hosts: Mapping[tuple[str, str], Labels]
+    host_endpoints: Mapping[tuple[str, str], HostEndpoint]
     profiles: frozenset[str] = frozenset()
     pass_tiers: frozenset[str] = frozenset()
     """Tiers that hand on what none of their policies decided."""
@@ -60,7 +63,8 @@ def warnings(client: ResourceClient, documents: Sequence[Document]) -> list[str]
 def _is_worth_reading(resource: Resource) -> bool:
     """Return whether anything might be said of it: most policies allow something, and need no look at the store."""
     if isinstance(resource, GlobalNetworkPolicy):
-        return bool(closed_ways(resource, passes=False))
+        spec = resource.spec
+        return spec.do_not_track or spec.pre_dnat or bool(closed_ways(resource, passes=False))
     return isinstance(resource, NetworkPolicy | HostEndpoint)
 
 
@@ -83,19 +87,49 @@ def _policy(policy: GlobalNetworkPolicy | NetworkPolicy, world: World) -> Iterat
             f"policy {name} is for the endpoints of namespace {home}, and there are none: "
             f"endpoints are in {', '.join(others)} (-n {others[0]})"
         )
-    ways = closed_ways(policy, passes=policy.spec.tier in world.pass_tiers)
-    if not ways:
-        return
     selector = _selector(policy)
-    early = isinstance(policy, GlobalNetworkPolicy) and (policy.spec.do_not_track or policy.spec.pre_dnat)
-    workloads = 0 if early else sum(map(selector.matches, world.workloads.values()))
-    hosts = sum(map(selector.matches, world.hosts.values()))
-    if not workloads + hosts:
-        return
+    hosts = [key for key, labels in world.hosts.items() if selector.matches(labels)]
+    workloads = sum(map(selector.matches, world.workloads.values()))
+    if isinstance(policy, GlobalNetworkPolicy) and (policy.spec.do_not_track or policy.spec.pre_dnat):
+        yield from _early(policy, workloads, hosts, world)
+        workloads = 0
+        if policy.spec.do_not_track:
+            hosts = [key for key in hosts if not _is_wild(world.host_endpoints[key])]
+    ways = closed_ways(policy, passes=policy.spec.tier in world.pass_tiers)
+    if ways and workloads + len(hosts):
+        yield _cut_off(policy, name, ways, workloads, len(hosts))
+
+
+def _early(
+    policy: GlobalNetworkPolicy, workloads: int, hosts: Sequence[tuple[str, str]], world: World
+) -> Iterator[str]:
+    """Tell where a policy that comes before connection tracking or NAT is not applied."""
+    flag = "doNotTrack" if policy.spec.do_not_track else "preDNAT"
+    name = policy.metadata.name
+    if workloads and not hosts:
+        yield (
+            f"policy {name} has {flag}, which only host endpoints take, and it selects none of them: "
+            f"the {workloads} workload endpoint(s) that it selects stay as they are"
+        )
+    wild = [key[1] for key in hosts if _is_wild(world.host_endpoints[key])]
+    if wild and policy.spec.do_not_track:
+        yield (
+            f"policy {name} has doNotTrack, which a host endpoint of all interfaces does not take: it is not applied "
+            f"to {', '.join(sorted(wild)[:3])}{', ...' if len(wild) > 3 else ''}; name the interfaces one by one"
+        )
+
+
+def _is_wild(endpoint: HostEndpoint) -> bool:
+    return endpoint.spec.interface_name == ALL_INTERFACES
+
+
+def _cut_off(
+    policy: GlobalNetworkPolicy | NetworkPolicy, name: str, ways: tuple[str, ...], workloads: int, hosts: int
+) -> str:
     counts = [f"{count} {kind}" for count, kind in ((workloads, "workload"), (hosts, "host")) if count]
     endpoints = "1 endpoint" if workloads + hosts == 1 else f"{workloads + hosts} endpoints"
     failsafe = " (and, on hosts, the failsafe ports)" if hosts else ""
-    yield (
+    return (
         f"policy {name} selects {endpoints} ({', '.join(counts)}) and allows nothing {_WAYS[ways]} them: only what "
         f"another policy allows before it{failsafe} gets through. If that is not meant, give it a rule with action "
         f"Allow, or a narrower selector than {policy.spec.selector or 'all()'}"
@@ -134,6 +168,7 @@ def _host_endpoint(endpoint: HostEndpoint, world: World) -> Iterator[str]:
     if spec.node not in world.nodes:
         known = f"nodes are {', '.join(sorted(world.nodes)[:5])}" if world.nodes else "there are no nodes yet"
         yield f"host endpoint {name} is on node {spec.node}, which does not exist: {known}"
+    yield from _unserved(endpoint, world)
     missing = [profile for profile in spec.profiles if profile not in world.profiles]
     for profile in missing:
         yield f"host endpoint {name} has the profile {profile}, which does not exist: it allows nothing"
@@ -157,6 +192,24 @@ def _host_endpoint(endpoint: HostEndpoint, world: World) -> Iterator[str]:
         )
 
 
+def _unserved(endpoint: HostEndpoint, world: World) -> Iterator[str]:
+    """Tell if no interface will have the endpoint: another one comes first, or it is a container's."""
+    name, spec = endpoint.metadata.name, endpoint.spec
+    rivals = [
+        other.metadata.name
+        for other in world.host_endpoints.values()
+        if (other.spec.node, other.spec.interface_name) == (spec.node, spec.interface_name) != (spec.node, "")
+    ]
+    if rivals and min(rivals) != max(rivals):
+        first, rest = min(rivals), sorted(set(rivals) - {min(rivals)})
+        yield (
+            f"host endpoints {', '.join(sorted(rivals))} are for the same interface {spec.interface_name} of node "
+            f"{spec.node}: only {first} is served, not {', '.join(rest)}"
+        )
+    if spec.interface_name.startswith(CONTAINERS):
+        yield f"host endpoint {name} is for {spec.interface_name}, a container's interface: it is not served"
+
+
 def _read(client: ResourceClient, written: Sequence[Resource]) -> World:
     profiles = _merged(client, PROFILE, written)
     handed_down = {name: profile.spec.labels_to_apply for (_, name), profile in profiles.items()}
@@ -170,15 +223,14 @@ def _read(client: ResourceClient, written: Sequence[Resource]) -> World:
             effective.update(from_parent)
         return {**effective, **seen} if effective else seen
 
+    host_endpoints = _merged(client, HOST_ENDPOINT, written)
     return World(
         workloads={
             key: labels(endpoint, key[0], endpoint.spec.profiles)
             for key, endpoint in _merged(client, ENDPOINT, written).items()
         },
-        hosts={
-            key: labels(endpoint, "", endpoint.spec.profiles)
-            for key, endpoint in _merged(client, HOST_ENDPOINT, written).items()
-        },
+        hosts={key: labels(endpoint, "", endpoint.spec.profiles) for key, endpoint in host_endpoints.items()},
+        host_endpoints=host_endpoints,
         profiles=frozenset(handed_down),
         pass_tiers=frozenset(
             name for (_, name), tier in _merged(client, TIER, written).items() if tier.spec.default_action == "Pass"

@@ -19,6 +19,7 @@ COMMANDS = {
     "get": "Show resources.",
     "ipam": "Show how addresses are used.",
     "node": "Run, stop, look at and clean the daemons of this host.",
+    "policy": "Show what policy does on this host.",
     "replace": "Update resources that exist from files or standard input.",
     "version": "Show the versions of this program and of the cluster.",
 }

@@ -41,6 +41,8 @@ from resources.typed_sync import TypedChange, TypedReader
 DATASTORE, DATAPLANE = "the datastore", "the dataplane to be written"
 REPAIR_SECONDS = 0.5
 """Rules that somebody else changed are read back at once, but no more often than this."""
+SWEEP_SECONDS = 0.1
+"""Sets that nobody wants any more go in rounds, this far apart (reference felix.md 1.5)."""
 POLICIES = ("globalnetworkpolicies", "networkpolicies")
 RESTART_STATUS = 129
 """Exit status that means: start me again with the new settings (reference felix.md 5)."""
@@ -122,6 +124,11 @@ class Agent:
     def is_acting(self) -> bool:
         """Whether the kernel may be changed."""
         return self._in_sync and self._ready is True and not self._ending
+
+    @property
+    def has_rules(self) -> bool:
+        """Whether the rules in the kernel are this process's, or become so."""
+        return self._dataplane is not None
 
     def handle(self, messages: Sequence[Message]) -> float | None:
         """Take what was heard, bring the kernel up to date, and return the seconds until the next look."""
@@ -356,11 +363,11 @@ class Agent:
         took_ms = round((self._monotonic() - started) * 1000, 1)
         self._dirty = False
         self._tell(report, took_ms)
-        if report.is_clean:
-            self._retry_at = None
-            self._backoff.reset()
-        else:
+        if report.failed:
             self._retry_later()
+        else:
+            self._backoff.reset()
+            self._retry_at = self._monotonic() + SWEEP_SECONDS if report.unswept else None
         if report.tables_written and not (report.failed.keys() & {"set", "route"}):
             self._health.done(DATAPLANE)
         else:

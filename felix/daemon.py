@@ -1,5 +1,6 @@
 """Entry point calico-felix: builds the parts, joins them, runs until told to end. Everything in the kernel stays."""
 
+import datetime
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from felix.accounts import Accounts
 from felix.agent import Agent, FlowsDeleted, Message
 from felix.back_end import open_tables, other_tables
 from felix.calc.parameters import Parameters, effective, environment_texts, file_texts
@@ -30,8 +32,10 @@ from kernel.links import NetlinkLinks
 from kernel.monitor import Monitor
 from kernel.routes import NetlinkRoutes
 from kernel.sets import IpsetSets
+from kernel.sets_netlink import NetlinkSets
 from kernel.sysctl import ProcSysctls
-from kernel.xtables import TableKey
+from kernel.xtables import BackEnd, TableKey
+from kernel.xtables_counters import read_counters
 from resources.datastore.settings import connect, etcd_config_of_daemon
 from resources.datastore.store import Store
 from resources.datastore.syncer import Syncer
@@ -53,6 +57,7 @@ class Felix:
     def __init__(self, node: NodeName, store: Store, sources: list[Source]) -> None:
         """`sources` are the parameters that are stronger than the store's, strongest first."""
         self._status = 0
+        self._back_end = BackEnd.NFT
         self._health = Health()
         self._loop: Loop[Message] = Loop(self._handle)
         self._links, self._routes = NetlinkLinks(), NetlinkRoutes()
@@ -71,6 +76,12 @@ class Felix:
             end=self.end,
             monotonic=time.monotonic,
         )
+        self._accounts = Accounts(
+            node,
+            lambda: pipeline.conclusions() if self._agent.has_rules else None,
+            lambda version: read_counters(self._back_end, version),
+            lambda: datetime.datetime.now(datetime.UTC),
+        )
         self._syncer = Syncer(store, reader.prefixes, self._loop.post, on_crash=self._crashed)
         self._reporter = StatusReporter(store, node)
 
@@ -78,6 +89,7 @@ class Felix:
         """Turn until ended; return the exit status."""
         self._health.watch_loop(lambda: self._loop.turned_at)
         self._health.state = self._agent.state
+        self._health.pages |= {"/counters": self._accounts.counters, "/flowlog-prefixes": self._accounts.prefixes}
         self._health.serve(paths.health_socket("felix"))
         self._monitor.start()
         self._syncer.start()
@@ -115,10 +127,11 @@ class Felix:
 
     def _dataplane(self, parameters: Parameters) -> Dataplane:
         choice, tables = open_tables(parameters.backend)
+        self._back_end = choice.back_end
         sysctls = ProcSysctls()
         versions = (4, 6) if has_ipv6() else (4,)
         return Dataplane(
-            sets=SetEffector(IpsetSets(), maxelem=parameters.set_size_max),
+            sets=SetEffector(NetlinkSets(IpsetSets()), maxelem=parameters.set_size_max),
             tables=[TableEffector(tables, TableKey(version, table)) for version in versions for table in TABLES],
             table_kernel=tables,
             left_over=LeftOver(lambda: other_tables(choice.back_end)),

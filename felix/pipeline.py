@@ -90,6 +90,10 @@ class Pipeline:
             interfaces=dict(self._renderer.interfaces),
         )
 
+    def conclusions(self) -> Conclusions:
+        """Return all that the rules are rendered from, whole, as of the last flush; callable from any thread."""
+        return self._renderer.conclusions()
+
     def _with_whole_sets(self, conclusions: Conclusions) -> Conclusions:
         """Announce every set anew: the address families in use are others."""
         whole = self._graph.whole().sets

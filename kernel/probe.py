@@ -25,6 +25,8 @@ class Feature:
     script: str
     purpose: str
     required: bool = True
+    without: str = ""
+    """What becomes of the purpose without it, if it is not required."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +50,12 @@ LINKS = (
     Feature("veth", "ip link add p0 type veth peer name p1", "the link to each container"),
     Feature(
         "ipip", "ip link show tunl0 2>/dev/null || ip link add p0 type ipip local 127.0.0.1", "pools with IPIP",
-        required=False,
+        required=False, without="whose routes are withheld",
     ),
-    Feature("vxlan", "ip link add p0 type vxlan id 1 dstport 4789", "pools with VXLAN", required=False),
+    Feature(
+        "vxlan", "ip link add p0 type vxlan id 1 dstport 4789", "pools with VXLAN",
+        required=False, without="whose routes are withheld",
+    ),
 )
 _SETS = (
     Feature("ip_set", "ipset create p hash:net", "sets of addresses for selectors"),
@@ -69,6 +74,10 @@ _MATCHES = (
     Feature("xt_addrtype", _rule("-m addrtype --dst-type LOCAL -j ACCEPT", chain="INPUT"), "local addresses"),
     Feature("xt_rpfilter", _rule("-m rpfilter --invert --validmark -j DROP", "raw"), "spoof protection"),
     Feature("xt_MASQUERADE", _rule("-j MASQUERADE --random-fully", "nat", "POSTROUTING"), "NAT to the outside"),
+    Feature(
+        "xt_NFLOG", _rule("-j NFLOG --nflog-group 1 --nflog-prefix p --nflog-size 80", chain="INPUT"),
+        "flow logs (FlowLogsEnabled)", required=False, without="which must stay off",
+    ),
 )
 
 

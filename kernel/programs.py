@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kernel.errors import ToolFailed, ToolMissing, ToolTimedOut
+from kernel.errors import DataplaneError, ToolFailed, ToolMissing, ToolTimedOut
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PACKAGES = {"ipset": "ipset", "conntrack": "conntrack", "unshare": "util-linux", "ip": "iproute2"}
@@ -48,7 +48,6 @@ def run(
         ToolTimedOut: it was killed after `timeout` seconds.
     """
     name = command[0]
-    environment = {**os.environ, "LC_ALL": "C", "PATH": search_path(), **(env or {})}
     try:
         done = subprocess.run(
             list(command),
@@ -57,15 +56,36 @@ def run(
             text=True,
             errors="surrogateescape",
             timeout=timeout,
-            env=environment,
+            env={**_environment(), **(env or {})},
             check=False,
         )
-    except FileNotFoundError as exc:
-        package = _PACKAGES.get(name, "iptables" if "tables" in name else name)
-        text = f"the program {name} is not installed"
-        raise ToolMissing(text, errno=exc.errno, hint=f"apt-get install {package}") from exc
     except OSError as exc:
-        raise ToolFailed(f"cannot run {name}: {exc.strerror}", errno=exc.errno) from exc
+        raise _not_started(name, exc) from exc
     except subprocess.TimeoutExpired as exc:
         raise ToolTimedOut(f"{name} did not end within {timeout:g} s", command=" ".join(command)) from exc
     return Outcome(command=tuple(command), status=done.returncode, output=done.stdout, complaint=done.stderr)
+
+
+def started(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start a program with pipes for all it reads and writes, unbuffered, in English.
+
+    Raises:
+        ToolMissing, ToolFailed: it cannot be started.
+    """
+    pipe = subprocess.PIPE
+    try:
+        return subprocess.Popen(list(command), stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, env=_environment())
+    except OSError as exc:
+        raise _not_started(command[0], exc) from exc
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "LC_ALL": "C", "PATH": search_path()}
+
+
+def _not_started(name: str, reason: OSError) -> DataplaneError:
+    if isinstance(reason, FileNotFoundError):
+        package = _PACKAGES.get(name, "iptables" if "tables" in name else name)
+        text = f"the program {name} is not installed"
+        return ToolMissing(text, errno=reason.errno, hint=f"apt-get install {package}")
+    return ToolFailed(f"cannot run {name}: {reason.strerror}", errno=reason.errno)

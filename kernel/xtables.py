@@ -121,6 +121,9 @@ class TableKernel(Protocol):
     def changed_elsewhere(self) -> bool:
         """Return whether somebody else changed rules since the last call (or since this object was made). Cheap."""
 
+    def prepare(self) -> None:
+        """Do beforehand what the next write would have to wait for; to be called when nothing else is to be done."""
+
     def close(self) -> None:
         """Let go what is held open; the rules stay."""
 

@@ -28,6 +28,8 @@ _ENTRY_OPTIONS: Final[Mapping[str, str]] = {
     "-s": "src", "--source": "src", "-d": "dst", "--destination": "dst", "-i": "in_interface",
     "--in-interface": "in_interface", "-o": "out_interface", "--out-interface": "out_interface",
 }  # fmt: skip
+_STORED_WRONGLY: Final = frozenset({"NOTRACK"})
+"""Targets that the library makes something else of without a word: NOTRACK becomes a CT that does nothing."""
 
 
 class NotUnderstood(Exception):
@@ -128,6 +130,8 @@ def rule_of(table: Any, key: TableKey, text: str) -> Any:
         if option.name in ("-m", "--match"):
             extension = rule.create_match(value)
         elif option.name in ("-j", "--jump", "-g", "--goto"):
+            if value in _STORED_WRONGLY:
+                raise NotUnderstood(f"target {value}")
             extension = rule.create_target(value, goto=option.name in ("-g", "--goto"))
         elif option.name in ("-p", "--protocol"):
             rule.protocol = _not(option) + _protocol(value)

@@ -94,6 +94,9 @@ class LegacyTables:
             changed |= self._is_resized(key)
         return changed
 
+    def prepare(self) -> None:
+        """Nothing: a legacy write must not have read the table before it has the lock."""
+
     def _measured(self, key: TableKey, write: Callable[[], dict[str, DataplaneError]]) -> dict[str, DataplaneError]:
         """Write, and take the size of the table afterwards for ours; that of before tells whether others wrote."""
         self._changed |= self._is_resized(key)

@@ -12,6 +12,7 @@ from typing import Final
 from kernel.errors import DataplaneError
 from kernel.nfgen import Generation
 from kernel.programs import run
+from kernel.standing import Standing
 from kernel.xtables import KERNEL_CHAINS, TableChange, TableKey, TableState, compose, parse_save
 from kernel.xtables_restore import refusal, remove_chains
 
@@ -31,9 +32,16 @@ class NftTables:
         self._generation = Generation()
         self._expected = self._generation.now()
         self._saved: dict[int, tuple[int, dict[str, str]]] = {}
+        self._restores: dict[int, Standing] = {}
+
+    def prepare(self) -> None:
+        for standing in self._restores.values():
+            standing.prepare()
 
     def close(self) -> None:
         self._generation.close()
+        for standing in self._restores.values():
+            standing.close()
 
     def read(self, key: TableKey) -> TableState:
         """All tables of a family are saved at once, as that costs what one costs; each such text is used once."""
@@ -60,7 +68,11 @@ class NftTables:
 
     def _restore(self, key: TableKey, lines: Sequence[str]) -> None:
         before = self._generation.now()
-        outcome = run((_program(key, "restore"), "--noflush"), feed="\n".join(lines) + "\n", timeout=_TIMEOUT_SECONDS)
+        standing = self._restores.get(key.version)
+        if standing is None:
+            command = (_program(key, "restore"), "--noflush", "--verbose")
+            standing = self._restores[key.version] = Standing(command)
+        outcome = standing.run("\n".join(lines) + "\n", timeout=_TIMEOUT_SECONDS)
         if outcome.status:
             raise refusal(key, lines, outcome)
         if self._generation.now() != before:

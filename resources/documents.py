@@ -138,7 +138,7 @@ class _Loader:
             self.take(item, within)
 
     def _take_v3(self, kind: Kind[Any], node: Mapping) -> None:
-        reader = Reader(strict=True, dropped=(*_DROPPED, *kind.dropped))
+        reader = Reader(strict=True, dropped=(*_DROPPED, *kind.dropped), foreign=kind.foreign)
         resource = reader.read(kind.type, node)
         found: list[Problem] = []
         if resource is not None:

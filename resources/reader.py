@@ -7,6 +7,7 @@ text never becomes a number. What is stored (durations, ports, AS numbers) is br
 
 import enum
 import re
+from collections import abc
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,7 @@ from resources.kinds.fields import port_value, protocol_value
 from resources.tree import Entry, Mapping, Node, Scalar, Sequence, is_null
 
 S = TypeVar("S", bound=msgspec.Struct)
+Hints = abc.Mapping[str, str]
 
 _TRUE = frozenset(("y", "Y", "yes", "Yes", "YES", "on", "On", "ON", "true", "True", "TRUE"))
 _FALSE = frozenset(("n", "N", "no", "No", "NO", "off", "Off", "OFF", "false", "False", "FALSE"))
@@ -186,11 +188,15 @@ def shown(node: Node | None) -> str:
 class Reader:
     """Reads one document; `problems` fills as it goes.
 
-    With `strict`, fields that the type does not have are problems, unless their path is in `dropped`.
+    With `strict`, fields that the type does not have are problems, unless their path is in `dropped`; `foreign` has
+    hints for some that stand in spec.
     """
 
-    def __init__(self, *, strict: bool, dropped: Iterable[Path] = ()) -> None:
+    def __init__(
+        self, *, strict: bool, dropped: Iterable[Path] = (), foreign: Hints | None = None
+    ) -> None:
         self.problems: list[Problem] = []
+        self._foreign = foreign or {}
         self._strict = strict
         self._dropped = frozenset(dropped)
 
@@ -235,7 +241,9 @@ class Reader:
             return
         name = entry.key.text
         hint = None
-        if near := closest(name, record.fields):
+        if path[:-1] == ("spec",) and name in self._foreign:
+            hint = self._foreign[name]
+        elif near := closest(name, record.fields):
             hint = f"did you mean '{near}'?"
         elif elsewhere := _elsewhere(record, name):
             hint = f"it belongs in {elsewhere}"

@@ -58,6 +58,8 @@ def command(
             return _show_file(client, str(filename), recursive, namespace, output)
         if not wanted.kind.namespaced and namespace:
             raise click.UsageError(f"{wanted.kind.name} is not namespaced")
+        if all_namespaces and names and wanted.kind.namespaced and not wanted.v1:
+            raise click.UsageError("cannot use --all-namespace flag for getting a single resource")
         shown_namespace = bool(namespace or all_namespaces) and wanted.kind.namespaced
         if wanted.v1 and wanted.kind.v1 and wanted.kind.v1.filters:
             return _show_filtered(client, wanted, names, filters, namespace, output, shown_namespace)
@@ -74,8 +76,8 @@ def _show_list(client: ResourceClient, wanted: Asked, namespace: str | None, out
     if output in ("yaml", "json"):
         documents = [_document(wanted, resource) for resource in listing.items]
         whole: JSON = documents if wanted.v1 else {
-            "apiVersion": API_VERSION, "kind": f"{wanted.kind.name}List", "items": documents,
-            "metadata": {"resourceVersion": listing.revision},
+            "kind": f"{wanted.kind.name}List", "apiVersion": API_VERSION,
+            "metadata": {"resourceVersion": listing.revision}, "items": documents,
         }
         _print_documents(whole, output)
     else:

@@ -109,7 +109,7 @@ def way_out(finding: probe.Finding) -> str:
     module = {"xt_MARK": "xt_mark", "ip_tables": "iptable_filter"}.get(feature.name, feature.name)
     if feature.required:
         return f"{what}; load it (modprobe {module}), or take a kernel that has it"
-    return f"{what}; needed only for {feature.purpose}, whose routes are withheld without it (modprobe {module})"
+    return f"{what}; needed only for {feature.purpose}, {feature.without} without it (modprobe {module})"
 
 
 def _choose_back_end(config: str | None) -> Choice:

@@ -161,6 +161,7 @@ class Graph:
         self._surroundings_told: Surroundings | None = None
         self._parameters_told: Resolved | None = None
         self._refused: frozenset[str] = frozenset()
+        self._set_size_told = 0
         self._doubtful: frozenset[str] = frozenset()
         self._readers: dict[str, Callable[[ResourceKey, Resource | None], tuple[str, ...]]] = {
             "workloadendpoints": self._read_endpoint,
@@ -422,6 +423,7 @@ class Graph:
         for interface, (before, now) in settled.items():
             if before is not None and not self._locals.is_served(before):
                 self._picked.remove_item(before)
+                self._problems.note(before, "profiles", ())
             if now is not None:
                 self._picked.set_item(now, self._local_labels[now], self._locals.record(now).profiles)
             for key in self._locals.claimants(interface):
@@ -449,6 +451,8 @@ class Graph:
                 self._host_picked.set_item(key, self._host_labels[key], self._hosts.record(key).profiles)
             else:
                 self._host_picked.remove_item(key)
+                for topic in ("profiles", "untracked"):
+                    self._problems.note(key, topic, ())
         for key, texts in self._hosts.take_explanations(prefixes).items():
             self._problems.note(key, "interface", texts)
 
@@ -520,12 +524,12 @@ class Graph:
         by_stage = of_host_endpoint(
             (self._policies[policy] for policy in self._host_picked.selectors_of(key)), self._tiers
         )
-        untracked = by_stage[Stage.UNTRACKED]
+        untracked, ignored = by_stage[Stage.UNTRACKED], set[str]()
         if interface == ANY_INTERFACE:
-            ignored = sorted({policy.name for tier in untracked for policy in tier.ingress + tier.egress})
-            effect = "is doNotTrack and ignored: this endpoint is for all interfaces, and that needs a named one"
-            self._problems.note(key, "untracked", (f"policy {name} {effect}" for name in ignored))
+            ignored = {policy.name for tier in untracked for policy in tier.ingress + tier.egress}
             untracked = ()
+        effect = "is doNotTrack and ignored: this endpoint is for all interfaces, and that needs a named one"
+        self._problems.note(key, "untracked", (f"policy {name} {effect}" for name in sorted(ignored)))
         return LocalHostEndpoint(
             name=key.name,
             interface=interface,
@@ -555,7 +559,11 @@ class Graph:
         sets = self._set_use.in_order(self._members.flush(self.parameters.set_size_max))
         refused, self._refused = self._refused, self._members.refused
         doubtful, self._doubtful = self._doubtful, self._members.doubtful
-        for set_id in (refused ^ self._refused) | (doubtful ^ self._doubtful):
+        affected = (refused ^ self._refused) | (doubtful ^ self._doubtful)
+        if self._set_size_told != self.parameters.set_size_max:
+            self._set_size_told = self.parameters.set_size_max
+            affected |= self._refused  # for what is said about them
+        for set_id in affected:
             for key in self._set_use.owners(set_id):
                 rules.setdefault(key, self._conclude_rules(key))
         enforced = {key: self._enforced(key, concluded) for key, concluded in rules.items()}
@@ -571,6 +579,7 @@ class Graph:
         policy = policy_id(key)
         record = self._policies.get(policy)
         if record is None:
+            self._problems.note(key, "tier", ())
             return None
         known = record.tier in self._tiers
         problem = f"tier {record.tier} does not exist: until it does, what the policy selects is closed"

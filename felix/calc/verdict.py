@@ -2,119 +2,30 @@
 
 A reader of policy as data, as the renderer is another; the two must agree packet by packet. One host knows the policies
 of its own endpoints only, so an answer is about one host. `felix.calc.reach` joins those of several.
-Source: reference felix.md 3.5 to 3.9, 4.2.
+Source: reference felix.md 3.5 to 3.9, 4.2. Packets whose destination is translated on the way are not covered.
 """
 
-import enum
 import ipaddress
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
+from felix.calc.answers import Answer, Hook, HostVerdict, Outcome, Reason, Step, Way
 from felix.calc.graph import Whole
-from felix.calc.match import ICMP_NUMBER, IPIP_NUMBER, UDP_NUMBER, Members, Packet, State, matches
-from felix.calc.model import Action, Direction, LocalEndpoint, PolicyId, PolicyRule, TierPolicies
-from felix.calc.parameters import AllowAction, EndpointToHostAction, Parameters
+from felix.calc.match import ICMP_NUMBER, IPIP_NUMBER, UDP_NUMBER, Members, Packet, State, matches, protocol_number
+from felix.calc.model import (
+    ANY_INTERFACE,
+    Action,
+    Direction,
+    LocalEndpoint,
+    LocalHostEndpoint,
+    PolicyRule,
+    TierPolicies,
+)
+from felix.calc.parameters import AllowAction, EndpointToHostAction, HostPort, NatExclusions, Parameters
 from resources.names import IfName, IPAddress, NodeName, ProfileName
 
 NEIGHBOUR_DISCOVERY = frozenset({130, 131, 132, 133, 135, 136})
 """ICMPv6 types that a workload may always send to its host."""
-
-
-class Outcome(enum.Enum):
-    """What becomes of a packet. LEFT: policy has no say, so what comes next decides, at last the host's own rules."""
-
-    ALLOWED = "allowed"
-    DENIED = "denied"
-    LEFT = "left to others"
-
-
-class Reason(enum.Enum):
-    """Why."""
-
-    POLICY_RULE = "a rule of a policy"
-    PROFILE_RULE = "a rule of a profile"
-    END_OF_TIER = "the end of a tier"
-    NO_PROFILE = "no profile matched"
-    NO_POLICY = "no policy of that kind"
-    KNOWN_FLOW = "the flow is established"
-    INVALID = "no flow, by connection tracking"
-    TUNNEL = "a tunnel from inside a workload"
-    UNKNOWN_ENDPOINT = "nobody's interface"
-    SPOOFED = "a source address that is not the endpoint's"
-    NEIGHBOUR_DISCOVERY = "neighbour discovery with the own host"
-    HOST_ACTION = "DefaultEndpointToHostAction"
-    OWN_HOST = "from the workload's own host"
-    IPIP = "IPIP between hosts"
-
-
-class Hook(enum.Enum):
-    """At which point of a packet's way a question is asked."""
-
-    SOURCE_CHECK = "check of source addresses"
-    FORWARD = "forwarded"
-    TO_HOST = "to the host"
-    FROM_HOST = "from the host"
-
-
-class Way(enum.Enum):
-    """Which way a packet takes through a host."""
-
-    FORWARDED = "forwarded"
-    TO_HOST = "to the host"
-    FROM_HOST = "from the host"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """A policy or profile that was asked, or, where neither is named, the end of a tier.
-
-    `logged`: the Log rules that the packet matched. `rule` and `action`: which one decided; None if none did. At the
-    end of a tier `action` is the tier's. Rules go by their place in the record, from 1; 0 stands for what is put in
-    the place of a record that is missing or cannot be used.
-    """
-
-    tier: str | None = None
-    policy: PolicyId | None = None
-    profile: ProfileName | None = None
-    logged: tuple[int, ...] = ()
-    rule: int | None = None
-    action: Action | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What one question came to: at one end (`direction` as seen from the endpoint behind `interface`), at one hook."""
-
-    outcome: Outcome
-    reason: Reason
-    hook: Hook
-    interface: IfName | None = None
-    direction: Direction | None = None
-    walk: tuple[Step, ...] = ()
-    """All that was asked, in order; the last one decided, if the reason is a rule or the end of a tier."""
-
-    @property
-    def decided_by(self) -> Step | None:
-        """The policy, profile or end of tier that decided, if any did."""
-        return self.walk[-1] if self.reason in _BY_STEP else None
-
-
-_BY_STEP = (Reason.POLICY_RULE, Reason.PROFILE_RULE, Reason.END_OF_TIER)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostVerdict:
-    """What one host makes of a packet. `answers`: to all that was asked, in order; the last one decided."""
-
-    node: NodeName
-    way: Way
-    outcome: Outcome
-    answers: tuple[Answer, ...]
-
-    @property
-    def reason(self) -> Reason | None:
-        """Why; None if nobody was asked."""
-        return self.answers[-1].reason if self.answers else None
 
 
 class HostView:
@@ -131,14 +42,22 @@ class HostView:
     ) -> HostVerdict:
         """Answer about a packet that the host passes on. `spoofed`: as in `to_host`."""
         asked = _Asked(self.node, Way.FORWARDED)
-        if asked.has_decided(self._source_check(packet, in_interface, spoofed)):
+        entered = self._enter(asked, packet, in_interface, spoofed)
+        if entered is None:
             return asked.verdict()
+        packet, ends = entered, [(in_interface, Direction.INGRESS), (out_interface, Direction.EGRESS)]
+        incoming, outgoing = (self._host_endpoint(interface) for interface, _ in ends)
+        if incoming is not None and not asked.is_accepted:
+            answer = self._forwarded(packet, in_interface, incoming, Direction.INGRESS)
+            if asked.has_decided(answer, final=self._ends_the_way(answer)):
+                return asked.verdict()
         for interface, direction in ((in_interface, Direction.EGRESS), (out_interface, Direction.INGRESS)):
             if self.is_workload(interface):
                 answer = self._workload(packet, interface, direction, Hook.FORWARD)
-                accepts = self.parameters.filter_allow_action is AllowAction.ACCEPT
-                if asked.has_decided(answer, final=answer.reason is Reason.KNOWN_FLOW and accepts):
+                if asked.has_decided(answer, final=self._ends_the_way(answer)):
                     return asked.verdict()
+        if outgoing is not None:
+            asked.has_decided(self._forwarded(packet, out_interface, outgoing, Direction.EGRESS))
         return asked.verdict()
 
     def to_host(self, packet: Packet, in_interface: IfName, *, spoofed: bool | None = None) -> HostVerdict:
@@ -147,36 +66,40 @@ class HostView:
         `spoofed`: whether the way back to the source is another; None: judged by the endpoint's own addresses.
         """
         asked = _Asked(self.node, Way.TO_HOST)
-        if asked.has_decided(self._source_check(packet, in_interface, spoofed)):
+        entered = self._enter(asked, packet, in_interface, spoofed)
+        if entered is None:
             return asked.verdict()
+        packet = entered
         if asked.has_decided(self._ipip(packet), final=True):
             return asked.verdict()
         if self.is_workload(in_interface):
-            if _is_neighbour_discovery(packet):
-                asked.has_decided(
-                    Answer(outcome=Outcome.ALLOWED, reason=Reason.NEIGHBOUR_DISCOVERY, hook=Hook.TO_HOST)
-                )
-                return asked.verdict()
-            answer = self._workload(packet, in_interface, Direction.EGRESS, Hook.TO_HOST)
-            accepts = self.parameters.filter_allow_action is AllowAction.ACCEPT
-            if asked.has_decided(answer, final=answer.reason is Reason.KNOWN_FLOW and accepts):
-                return asked.verdict()
-            asked.has_decided(
-                Answer(outcome=self._host_action(), reason=Reason.HOST_ACTION, hook=Hook.TO_HOST), final=True
-            )
+            self._workload_to_host(asked, packet, in_interface)
+            return asked.verdict()
+        endpoint = self._host_endpoint(in_interface)
+        if endpoint is not None and not asked.is_accepted:
+            asked.has_decided(self._normal(packet, in_interface, endpoint, Direction.INGRESS, Hook.TO_HOST))
         return asked.verdict()
 
     def from_host(self, packet: Packet, out_interface: IfName) -> HostVerdict:
         """Answer about a packet of the host's own."""
         asked = _Asked(self.node, Way.FROM_HOST)
+        untracked = self._untracked(packet, out_interface, Direction.EGRESS)
+        if asked.has_decided(untracked, early=True):
+            return asked.verdict()
+        if asked.is_accepted:
+            return asked.verdict()
         if self.is_workload(out_interface):
-            asked.has_decided(
-                Answer(outcome=Outcome.LEFT, reason=Reason.OWN_HOST, hook=Hook.FROM_HOST, interface=out_interface),
-                final=True,
+            answer = Answer(
+                outcome=Outcome.LEFT, reason=Reason.OWN_HOST, hook=Hook.FROM_HOST, interface=out_interface
             )
+            asked.has_decided(answer)
             return asked.verdict()
         if self._is_host_ipip(packet, packet.destination):
-            asked.has_decided(Answer(outcome=Outcome.ALLOWED, reason=Reason.IPIP, hook=Hook.FROM_HOST), final=True)
+            asked.has_decided(Answer(outcome=Outcome.ALLOWED, reason=Reason.IPIP, hook=Hook.FROM_HOST))
+            return asked.verdict()
+        endpoint = self._host_endpoint(out_interface)
+        if endpoint is not None:
+            asked.has_decided(self._normal(packet, out_interface, endpoint, Direction.EGRESS, Hook.FROM_HOST))
         return asked.verdict()
 
     def is_workload(self, interface: IfName) -> bool:
@@ -189,11 +112,40 @@ class HostView:
         found = [endpoint for endpoint in self.whole.endpoints.values() if network in endpoint.addresses]
         return sorted(found, key=lambda endpoint: endpoint.interface)
 
-    # What is asked on the way.
+    def masquerades(self, packet: Packet) -> bool:
+        """Tell whether the host puts an address of its own in the place of the source when the packet leaves."""
+        around = self.whole.surroundings
+        if around is None:
+            return False
+
+        def inside(address: IPAddress, nets: Iterable[str]) -> bool:
+            return any(address in ipaddress.ip_network(net) for net in nets)
+
+        version = packet.version
+        excepted = around.pools[version]
+        if self.parameters.nat_exclusions is NatExclusions.POOLS_AND_HOSTS:
+            excepted |= around.hosts[version]
+        leaves = inside(packet.source, around.masqueraded_pools[version])
+        return leaves and not inside(packet.destination, excepted)
+
+    # The parts of a way, in order.
+
+    def _enter(self, asked: "_Asked", packet: Packet, interface: IfName, spoofed: bool | None) -> Packet | None:
+        """Ask what is asked of all that comes in; return the packet as it is afterwards, or None if it is denied."""
+        if self.is_workload(interface):
+            if asked.has_decided(self._source_check(packet, interface, spoofed)):
+                return None
+        else:
+            untracked = self._untracked(packet, interface, Direction.INGRESS)
+            if asked.has_decided(untracked, early=True):
+                return None
+            if asked.is_accepted:
+                packet = replace(packet, state=State.UNTRACKED)
+        if asked.is_accepted or packet.state.is_known_flow:
+            return packet
+        return None if asked.has_decided(self._before_nat(packet, interface), early=True) else packet
 
     def _source_check(self, packet: Packet, interface: IfName, spoofed: bool | None) -> Answer | None:
-        if not self.is_workload(interface):
-            return None
         endpoint = self.whole.endpoints.get(interface)
         excepted = endpoint.spoofed_sources if endpoint and self.parameters.source_spoofing else ()
         if any(net.version == packet.version and packet.source in net for net in excepted):
@@ -208,6 +160,23 @@ class HostView:
             direction=Direction.EGRESS,
         )  # fmt: skip
 
+    def _workload_to_host(self, asked: "_Asked", packet: Packet, interface: IfName) -> None:
+        if _is_neighbour_discovery(packet):
+            answer = Answer(outcome=Outcome.ALLOWED, reason=Reason.NEIGHBOUR_DISCOVERY, hook=Hook.TO_HOST)
+            asked.has_decided(answer)
+            return
+        answer = self._workload(packet, interface, Direction.EGRESS, Hook.TO_HOST)
+        if not asked.has_decided(answer, final=self._ends_the_way(answer)):
+            action = {
+                EndpointToHostAction.ACCEPT: Outcome.ALLOWED,
+                EndpointToHostAction.RETURN: Outcome.LEFT,
+            }.get(self.parameters.endpoint_to_host_action, Outcome.DENIED)
+            asked.has_decided(Answer(outcome=action, reason=Reason.HOST_ACTION, hook=Hook.TO_HOST))
+
+    def _ends_the_way(self, answer: Answer) -> bool:
+        """Tell whether nobody later is asked: a known flow is accepted at once, unless that is returned to the host."""
+        return answer.reason is Reason.KNOWN_FLOW and self.parameters.filter_allow_action is AllowAction.ACCEPT
+
     def _ipip(self, packet: Packet) -> Answer | None:
         around = self.whole.surroundings
         if packet.protocol != IPIP_NUMBER or packet.version != 4 or around is None or not around.ipip:
@@ -221,40 +190,79 @@ class HostView:
             return False
         return any(peer in ipaddress.ip_network(host) for host in around.hosts[4])
 
-    def _host_action(self) -> Outcome:
-        match self.parameters.endpoint_to_host_action:
-            case EndpointToHostAction.ACCEPT:
-                return Outcome.ALLOWED
-            case EndpointToHostAction.RETURN:
-                return Outcome.LEFT
-        return Outcome.DENIED
+    # One end each.
 
     def _workload(self, packet: Packet, interface: IfName, direction: Direction, hook: Hook) -> Answer:
         """Ask a workload's policies and profiles."""
-
-        def answer(outcome: Outcome, reason: Reason, walk: Iterable[Step] = ()) -> Answer:
-            return Answer(
-                outcome=outcome, reason=reason, hook=hook, interface=interface, direction=direction, walk=tuple(walk)
-            )
-
         endpoint = self.whole.endpoints.get(interface)
+        answer = Answer(
+            outcome=Outcome.DENIED, reason=Reason.UNKNOWN_ENDPOINT, hook=hook, interface=interface, direction=direction
+        )
         if endpoint is None:
-            return answer(Outcome.DENIED, Reason.UNKNOWN_ENDPOINT)
-        if packet.state.is_known_flow:
-            return answer(Outcome.ALLOWED, Reason.KNOWN_FLOW)
-        if packet.state is State.INVALID and not self.parameters.skip_invalid_check:
-            return answer(Outcome.DENIED, Reason.INVALID)
+            return answer
+        if known := self._by_flow(packet, answer):
+            return known
         if direction is Direction.EGRESS and self._is_tunnel(packet):
-            return answer(Outcome.DENIED, Reason.TUNNEL)
-        walk: list[Step] = []
-        outcome = self._tiers(endpoint.tiers, direction, packet, walk)
-        if outcome is not Outcome.LEFT:
-            by_rule = walk[-1].policy is not None
-            return answer(outcome, Reason.POLICY_RULE if by_rule else Reason.END_OF_TIER, walk)
-        outcome = self._profiles(endpoint.profiles, direction, packet, walk)
-        if outcome is not Outcome.LEFT:
-            return answer(outcome, Reason.PROFILE_RULE, walk)
-        return answer(Outcome.DENIED, Reason.NO_PROFILE, walk)
+            return replace(answer, reason=Reason.TUNNEL)
+        return self._by_policy(packet, endpoint.tiers, endpoint.profiles, answer)
+
+    def _host_endpoint(self, interface: IfName) -> LocalHostEndpoint | None:
+        """Return the endpoint of an interface, or else that of all interfaces."""
+        found = self.whole.host_endpoints.get(interface)
+        return found or self.whole.host_endpoints.get(ANY_INTERFACE)
+
+    def _normal(
+        self, packet: Packet, interface: IfName, endpoint: LocalHostEndpoint, direction: Direction, hook: Hook
+    ) -> Answer:
+        """Ask a host endpoint about what the host's own processes get and send."""
+        answer = _about(endpoint, interface, direction, hook)
+        if known := self._by_flow(packet, answer):
+            return known
+        if self._is_failsafe(packet, direction):
+            return replace(answer, outcome=Outcome.ALLOWED, reason=Reason.FAILSAFE)
+        return self._by_policy(packet, endpoint.normal, endpoint.profiles, answer)
+
+    def _forwarded(
+        self, packet: Packet, interface: IfName, endpoint: LocalHostEndpoint, direction: Direction
+    ) -> Answer:
+        """Ask a host endpoint about what is forwarded. Without a policy about it: allowed."""
+        answer = _about(endpoint, interface, direction, Hook.FORWARD)
+        if known := self._by_flow(packet, answer):
+            return known
+        if not any(tier.of(direction) for tier in endpoint.forward):
+            return replace(answer, outcome=Outcome.ALLOWED)
+        return self._by_tiers(packet, endpoint.forward, answer)
+
+    def _before_nat(self, packet: Packet, interface: IfName) -> Answer | None:
+        """Ask the policy before NAT of a host endpoint about a packet that comes in."""
+        endpoint = self._host_endpoint(interface)
+        wild = self.whole.host_endpoints.get(ANY_INTERFACE)
+        if endpoint is None or not (endpoint.pre_dnat or (wild is not None and wild.pre_dnat)):
+            return None
+        answer = _about(endpoint, interface, Direction.INGRESS, Hook.PRE_DNAT)
+        if known := self._by_flow(packet, answer):
+            return known
+        if self._is_failsafe(packet, Direction.INGRESS):
+            return replace(answer, reason=Reason.FAILSAFE)
+        return self._by_tiers(packet, endpoint.pre_dnat, answer)
+
+    def _untracked(self, packet: Packet, interface: IfName, direction: Direction) -> Answer | None:
+        """Ask the policy before connection tracking, which is that of an interface's own endpoint only."""
+        endpoint = self.whole.host_endpoints.get(interface)
+        if endpoint is None or not endpoint.untracked:
+            return None
+        answer = _about(endpoint, interface, direction, Hook.UNTRACKED)
+        if self._is_failsafe(packet, direction) or self._is_failsafe_answer(packet, direction):
+            return replace(answer, reason=Reason.FAILSAFE)
+        return self._by_tiers(packet, endpoint.untracked, answer)
+
+    def _by_flow(self, packet: Packet, answer: Answer) -> Answer | None:
+        """Answer by what connection tracking knows, if that is enough."""
+        if packet.state.is_known_flow:
+            return replace(answer, outcome=Outcome.ALLOWED, reason=Reason.KNOWN_FLOW)
+        if packet.state is State.INVALID and not self.parameters.skip_invalid_check:
+            return replace(answer, outcome=Outcome.DENIED, reason=Reason.INVALID)
+        return None
 
     def _is_tunnel(self, packet: Packet) -> bool:
         if packet.protocol == IPIP_NUMBER:
@@ -262,18 +270,46 @@ class HostView:
         is_vxlan = packet.protocol == UDP_NUMBER and packet.destination_port == self.parameters.vxlan_port
         return is_vxlan and not self.parameters.vxlan_from_workloads
 
-    def _tiers(
-        self, tiers: Iterable[TierPolicies], direction: Direction, packet: Packet, walk: list[Step]
-    ) -> Outcome:
+    def _is_failsafe(self, packet: Packet, direction: Direction) -> bool:
+        if direction is Direction.INGRESS:
+            return _is_one_of(self.parameters.failsafe_inbound, packet, packet.destination_port, packet.source)
+        return _is_one_of(self.parameters.failsafe_outbound, packet, packet.destination_port, packet.destination)
+
+    def _is_failsafe_answer(self, packet: Packet, direction: Direction) -> bool:
+        """Tell whether it could be the answer to a failsafe packet of the other direction."""
+        if direction is Direction.INGRESS:
+            return _is_one_of(self.parameters.failsafe_outbound, packet, packet.source_port, packet.source)
+        return _is_one_of(self.parameters.failsafe_inbound, packet, packet.source_port, packet.destination)
+
+    # Policies and profiles.
+
+    def _by_policy(
+        self, packet: Packet, tiers: Iterable[TierPolicies], profiles: Iterable[ProfileName], answer: Answer
+    ) -> Answer:
+        """Ask tiers, then profiles; what nobody allows is denied."""
+        answer = self._by_tiers(packet, tiers, answer)
+        if answer.outcome is not Outcome.LEFT:
+            return answer
+        walk = list(answer.walk)
+        for profile in profiles:
+            logged, rule, action = self._first(self.whole.profiles[profile].of(_direction(answer)) or (), packet)
+            walk.append(Step(profile=profile, logged=logged, rule=rule, action=action))
+            if action is not None:
+                outcome = Outcome.ALLOWED if action is Action.ALLOW else Outcome.DENIED
+                return replace(answer, outcome=outcome, reason=Reason.PROFILE_RULE, walk=tuple(walk))
+        return replace(answer, outcome=Outcome.DENIED, reason=Reason.NO_PROFILE, walk=tuple(walk))
+
+    def _by_tiers(self, packet: Packet, tiers: Iterable[TierPolicies], answer: Answer) -> Answer:
         """Ask the tiers in order; LEFT if each that counts passed the packet on."""
+        walk: list[Step] = []
+        direction = _direction(answer)
         for tier in tiers:
             policies = tier.of(direction)
             if not policies:
                 continue
             action: Action | None = None
             for policy in policies:
-                rules = self.whole.policies[policy].of(direction) or ()
-                logged, rule, action = self._first(rules, packet)
+                logged, rule, action = self._first(self.whole.policies[policy].of(direction) or (), packet)
                 walk.append(Step(tier=tier.name, policy=policy, logged=logged, rule=rule, action=action))
                 if action is not None:
                     break
@@ -281,23 +317,14 @@ class HostView:
                 action = tier.default_action
                 walk.append(Step(tier=tier.name, action=action))
             if action is not Action.PASS:
-                return Outcome.ALLOWED if action is Action.ALLOW else Outcome.DENIED
-        return Outcome.LEFT
-
-    def _profiles(
-        self, profiles: Iterable[ProfileName], direction: Direction, packet: Packet, walk: list[Step]
-    ) -> Outcome:
-        """Ask the profiles in order; LEFT if none had a rule that matched."""
-        for profile in profiles:
-            rules = self.whole.profiles[profile].of(direction) or ()
-            logged, rule, action = self._first(rules, packet)
-            walk.append(Step(profile=profile, logged=logged, rule=rule, action=action))
-            if action is not None:
-                return Outcome.ALLOWED if action is Action.ALLOW else Outcome.DENIED
-        return Outcome.LEFT
+                reason = Reason.POLICY_RULE if walk[-1].policy is not None else Reason.END_OF_TIER
+                outcome = Outcome.ALLOWED if action is Action.ALLOW else Outcome.DENIED
+                return replace(answer, outcome=outcome, reason=reason, walk=tuple(walk))
+        reason = Reason.PASSED if walk else Reason.NO_POLICY
+        return replace(answer, outcome=Outcome.LEFT, reason=reason, walk=tuple(walk))
 
     def _first(
-        self, rules: Iterable[PolicyRule], packet: Packet
+        self, rules: Sequence[PolicyRule], packet: Packet
     ) -> tuple[tuple[int, ...], int | None, Action | None]:
         """Return the Log rules that match before one decides, and that one, by number, and its action."""
         logged: list[int] = []
@@ -318,19 +345,49 @@ class _Asked:
         self._answers: list[Answer] = []
         self._outcome = Outcome.LEFT
 
-    def has_decided(self, answer: Answer | None, *, final: bool = False) -> bool:
-        """Note an answer; tell whether nobody is to be asked any more. `final`: it is the last word if it is any."""
+    @property
+    def is_accepted(self) -> bool:
+        """Whether policy has allowed the packet and nobody has been asked about it since."""
+        return self._outcome is Outcome.ALLOWED
+
+    def has_decided(self, answer: Answer | None, *, final: bool = False, early: bool = False) -> bool:
+        """Note an answer; tell whether nobody is to be asked any more.
+
+        `final`: it is the last word, if it is any. `early`: if it leaves the packet to others, it changes nothing.
+        """
         if answer is None:
             return False
         self._answers.append(answer)
-        self._outcome = answer.outcome
+        if not (early and answer.outcome is Outcome.LEFT):
+            self._outcome = answer.outcome
         return final or answer.outcome is Outcome.DENIED
 
     def verdict(self) -> HostVerdict:
         return HostVerdict(node=self._node, way=self._way, outcome=self._outcome, answers=tuple(self._answers))
 
 
+def _about(endpoint: LocalHostEndpoint, interface: IfName, direction: Direction, hook: Hook) -> Answer:
+    """Return an answer of a host endpoint that has not decided anything yet."""
+    return Answer(
+        outcome=Outcome.LEFT, reason=Reason.NO_POLICY, hook=hook, interface=interface, direction=direction,
+        host_endpoint=endpoint.name,
+    )  # fmt: skip
+
+
+def _direction(answer: Answer) -> Direction:
+    assert answer.direction is not None
+    return answer.direction
+
+
+def _is_one_of(ports: Iterable[HostPort], packet: Packet, port: int, peer: IPAddress) -> bool:
+    return any(
+        protocol_number(one.protocol) == packet.protocol
+        and one.port == port
+        and (one.net is None or (one.net.version == packet.version and peer in one.net))
+        for one in ports
+    )
+
+
 def _is_neighbour_discovery(packet: Packet) -> bool:
     is_icmp = packet.version == 6 and packet.protocol == ICMP_NUMBER[6] and packet.icmp is not None
     return is_icmp and packet.icmp is not None and packet.icmp.type in NEIGHBOUR_DISCOVERY
-

@@ -166,6 +166,8 @@ class Dataplane:
             # what the rules name may not be there: look at everything before the next try
             self.resync_sets()
             self.resync_tables()
+        if any(table.written for table in self._tables.values()):
+            self._table_kernel.prepare()
         return Report(
             failed=failed,
             unswept=self._sets.unswept,

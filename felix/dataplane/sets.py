@@ -4,11 +4,12 @@ Of a set that is there already only what closes is written before the rules, wha
 `felix.calc.model.members_order`.
 """
 
+import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from felix.desired import IPSet, SetChange
-from kernel.errors import DataplaneError
+from kernel.errors import Busy, DataplaneError
 from kernel.sets import TEMPORARY_PREFIXES, KernelSet, SetDelta, SetKernel, SetSpec
 
 PREFIXES = ("cali40", "cali60", *TEMPORARY_PREFIXES)
@@ -16,6 +17,9 @@ PREFIXES = ("cali40", "cali60", *TEMPORARY_PREFIXES)
 
 DESTROYED_PER_ROUND = 50
 """One ``ipset restore`` of fifty destroys takes 3 ms (felix.md 4.5); the rest waits for the next apply."""
+
+BUSY_ROUNDS = 20
+"""A set that is still in use after so many rounds is named by somebody else's rule, most likely."""
 
 
 @dataclass(slots=True)
@@ -35,6 +39,7 @@ class SetEffector:
         self._desired: dict[str, _Set] = {}
         self._actual: dict[str, _Set] = {}
         self._touched: dict[str, set[str] | None] = {}  # None: compare the whole set
+        self._unwanted: dict[str, int] = {}  # and how often each was found in use
         self._resync_due = True
         self.written = 0
         """How many sets were made, changed and destroyed so far."""
@@ -49,10 +54,13 @@ class SetEffector:
                 case None:
                     self._desired.pop(name, None)
                     self._touched[name] = None
+                    if name in self._actual:
+                        self._unwanted[name] = 0
                 case IPSet():
                     spec = SetSpec(name=name, type=change.type, version=change.version, maxelem=self._maxelem)
                     members = {_canonical(member) for member in change.members}
                     self._desired[name] = _Set(spec, members, change.adds_late, change.removes_late)
+                    self._unwanted.pop(name, None)
                     self._touched[name] = None
                 case SetChange():
                     self._change(name, change)
@@ -125,30 +133,40 @@ class SetEffector:
         return failed
 
     def sweep(self) -> dict[str, DataplaneError]:
-        """Destroy sets of ours that are not wanted; to be called when no rule names them any more."""
-        names = [name for name in self._actual if name not in self._desired]
+        """Destroy sets of ours that are not wanted; to be called when no rule names them any more.
+
+        A set may be in use for a moment after the last rule that named it: the kernel lets go of rules later. Only one
+        that stays so has failed.
+        """
+        # temporary sets first: they hold nothing that a rule may name; then those that were not in use the last time
+        names = heapq.nsmallest(
+            DESTROYED_PER_ROUND,
+            self._unwanted,
+            key=lambda name: (not name.startswith(TEMPORARY_PREFIXES), self._unwanted[name], name),
+        )
         if not names:
             return {}
-        # temporary sets first: they hold nothing that a rule may name
-        names.sort(key=lambda name: (not name.startswith(TEMPORARY_PREFIXES), name))
-        names = names[:DESTROYED_PER_ROUND]
         failed = self._kernel.destroy(names)
         for name in names:
             if name not in failed:
-                del self._actual[name]
+                del self._actual[name], self._unwanted[name]
                 self._touched.pop(name, None)
                 self.written += 1
+            elif isinstance(failed[name], Busy) and self._unwanted[name] < BUSY_ROUNDS:
+                self._unwanted[name] += 1
+                del failed[name]
         return failed
 
     @property
     def unswept(self) -> int:
         """How many sets of ours are there and not wanted."""
-        return sum(1 for name in self._actual if name not in self._desired)
+        return len(self._unwanted)
 
     def _read(self) -> None:
         found = self._kernel.read(PREFIXES)
         self._actual = {name: _Set(held.spec, {_canonical(m) for m in held.members}) for name, held in found.items()}
         self._touched = dict.fromkeys([*self._desired, *self._actual])
+        self._unwanted = {name: self._unwanted.get(name, 0) for name in self._actual if name not in self._desired}
         self._resync_due = False
 
     def _difference(

@@ -16,11 +16,12 @@ know what it stands for asks felix for ``/flowlog-prefixes``.
 import base64
 import hashlib
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from felix.calc.model import Action, Direction, PolicyId
+from felix.calc.model import Action, Direction, PolicyId, Rules
 from felix.render.chains import PacketLog
-from felix.render.names import policy_path
+from felix.render.names import policy_chain, policy_path, profile_chain
 from resources.names import ProfileName
 
 GROUP = {Direction.INGRESS: 1, Direction.EGRESS: 2}
@@ -44,6 +45,19 @@ class Owner:
     def path(self) -> str:
         """What the prefix says after its first bar."""
         return f"{self.tier}|{policy_path(self.who)}" if isinstance(self.who, PolicyId) else self.who
+
+
+def chain_owners(
+    policies: Mapping[PolicyId, Rules | None], profiles: Iterable[ProfileName]
+) -> dict[str, Owner]:
+    """Return whose rules each chain of a policy or profile has, by the chain's name."""
+    found = {}
+    for direction in Direction:
+        for policy, rules in policies.items():
+            found[policy_chain(policy, direction)] = Owner(direction, policy, rules.tier if rules else "")
+        for profile in profiles:
+            found[profile_chain(profile, direction)] = Owner(direction, profile)
+    return found
 
 
 def rule_log(owner: Owner, action: Action, number: int) -> PacketLog:

@@ -26,6 +26,7 @@ from felix.render.chains import (
     InPorts,
     Jump,
     OutInterface,
+    Part,
     Rule,
     Verdict,
     mark,
@@ -97,7 +98,8 @@ def _forward(endpoint: LocalHostEndpoint, direction: Direction, parameters: Para
     rules += tier_rules(endpoint.forward, direction, denied(parameters), parameters)
     if not any(tier.of(direction) for tier in endpoint.forward):
         rules.append(rule(to=mark(parameters.marks.accept), comment="Allow forwarded traffic by default"))
-        rules.append(rule(to=Verdict.RETURN, comment="Return for accepted forward traffic"))
+        accepted = "Return for accepted forward traffic"
+        rules.append(rule(to=Verdict.RETURN, comment=accepted, stands_for=Part.ALLOWED))
     return rules
 
 
@@ -229,6 +231,10 @@ class HostChains:
         """Give every dispatch chain again at the next turn."""
         for dispatch in (self._filter, self._nat_sent, self._before_nat, self._raw):
             dispatch.touch_all()
+
+    @property
+    def endpoints(self) -> Mapping[IfName, LocalHostEndpoint]:
+        return self._endpoints
 
     @property
     def names(self) -> Iterable[IfName]:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from felix.calc.graph import Conclusions
 from felix.calc.model import Direction, LocalEndpoint, MembersChange, PolicyId, Rules, SetSpec, Stage, Surroundings
-from felix.calc.parameters import DenyAction, Parameters
+from felix.calc.parameters import DenyAction, Parameters, Resolved
 from felix.desired import Chain, ChainKey, IPSet, KernelChain, LocalInterface, SetChange, Update
 from felix.render import dispatch
 from felix.render.chains import Rule
@@ -73,6 +73,17 @@ class Renderer:
     @property
     def interfaces(self) -> Mapping[IfName, LocalInterface]:
         return self._interfaces
+
+    def conclusions(self) -> Conclusions:
+        """Return all that was taken in so far, whole; callable from any thread, so it copies."""
+        return Conclusions(
+            policies=dict(self._policies),
+            profiles=dict(self._profiles),
+            endpoints=dict(self._endpoints),
+            host_endpoints=dict(self._hosts.endpoints),
+            surroundings=self._surroundings,
+            parameters=Resolved(parameters=self._parameters, origins={}, refused=()),
+        )
 
     def render(self, conclusions: Conclusions) -> Update:
         """Take the conclusions in and return what they change."""

@@ -344,7 +344,8 @@ class ResourceClient:
         for _ in self._tries():
             key, stored = self._read(kind, name, namespace, label)
             if version and version != str(stored.revision):
-                raise UpdateConflict(f"update conflict: {label}")
+                hint = "it changed since it was read: get it again and edit that, or leave resourceVersion out"
+                raise UpdateConflict(f"update conflict: {label}", hint=hint)
             before = rules.of(kind).shown(stored.resource)
             new = change(before)
             marks = {"uid": before.metadata.uid or str(uuid.uuid4()), "creation_timestamp": self._created(before)}

@@ -262,6 +262,13 @@ class PolicyRules(Rules[P]):
         annotations = {key: text for key, text in metadata.annotations.items() if key != NAME_ANNOTATION}
         return with_metadata(stored, name=name, annotations=annotations)
 
+    def identified(self, records: Records, kind: Kind[P], resource: P) -> str:
+        """Return the name that became the resource's name on its way from v1, if a policy has it."""
+        name = resource.metadata.name
+        stored = {policy.metadata.name for policy in records.readable(kind)} if kind.v1 else set()
+        same = sorted(other for other in stored - {name} if kind.v1 and kind.v1.name_of(other) == name)
+        return same[0] if same and name not in stored else name
+
     def name_of_v1(self, records: Records, kind: Kind[P], identifier: str) -> str:
         """Return the name as given where a policy has it: v3 allows dots, which v1 would have replaced."""
         if is_key_part(identifier) and records.store.get(resource_key(ResourceKey(kind.plural, identifier))):

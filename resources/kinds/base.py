@@ -168,6 +168,8 @@ class Kind(msgspec.Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     """Fields that are written even when zero."""
     dropped: tuple[Path, ...] = ()
     """Fields that a document may have and that are ignored."""
+    foreign: Mapping[str, str] = {}
+    """Fields of spec that only another kind has, and what to say of them."""
     columns: tuple[Column[R], ...] = ()
     wide: tuple[Column[R], ...] = ()
     custom: tuple[Column[R], ...] = ()

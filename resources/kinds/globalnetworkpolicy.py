@@ -10,6 +10,7 @@ from resources.kinds.base import V1, Column, Kind, Metadata, Problem, name_cell,
 from resources.kinds.naming import policy_name
 from resources.kinds.policy import (
     COLUMNS,
+    STAGED_ONLY,
     WIDE,
     closed,
     complete,
@@ -173,6 +174,7 @@ KIND: Kind[GlobalNetworkPolicy] = Kind(
     needs=_needs,
     closed=_closed,
     name_fault=name_fault,
+    foreign=STAGED_ONLY,
     columns=COLUMNS,
     wide=WIDE,
     v1=_V1,

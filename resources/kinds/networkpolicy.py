@@ -8,6 +8,8 @@ from resources.gotext import JSON
 from resources.kinds.base import Kind, Metadata, Problem
 from resources.kinds.policy import (
     COLUMNS,
+    GLOBAL_ONLY,
+    STAGED_ONLY,
     WIDE,
     closed,
     complete,
@@ -61,6 +63,7 @@ KIND: Kind[NetworkPolicy] = Kind(
     needs=_needs,
     closed=_closed,
     name_fault=namespaced_name_fault,
+    foreign=STAGED_ONLY | GLOBAL_ONLY,
     columns=COLUMNS,
     wide=WIDE,
 )

@@ -36,6 +36,13 @@ STAGED_ACTIONS = ("Set", "Delete", "Learn", "Ignore")
 KUBERNETES_PREFIX = "knp.default."
 """Names of NetworkPolicies that Kubernetes owns."""
 
+STAGED_ONLY = {"stagedAction": "only StagedGlobalNetworkPolicy and StagedNetworkPolicy have it"}
+GLOBAL_ONLY = dict.fromkeys(
+    ("doNotTrack", "preDNAT", "applyOnForward", "namespaceSelector"),
+    "a policy of a namespace has none: take the global kind",
+)
+"""Fields that are written into the wrong kind of policy."""
+
 _NAME = rf"({DNS_LABEL_PATTERN}\.)?{DNS_LABEL_PATTERN}"
 _NAMESPACED_NAME = rf"{_NAME}|(knp|ossg)\.default\.{NAME_PATTERN}"
 _SELECTORS = ("selector", "namespace_selector", "service_account_selector")

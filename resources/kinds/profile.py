@@ -36,6 +36,10 @@ def _check(profile: Profile) -> Iterable[Problem]:
     for direction, rules in (("ingress", profile.spec.ingress), ("egress", profile.spec.egress)):
         yield from rules_problems(("spec", direction), rules)
         yield from written_rule_problems(("spec", direction), rules)
+        for index, rule in enumerate(rules):
+            if rule.action == "Pass":
+                reason = "denies: nothing comes after the profiles to which it could pass"
+                yield Problem(("spec", direction, index, "action"), "Pass", reason, "write Deny or Allow", warning=True)
     yield from fields.labels(("spec", "labelsToApply"), profile.spec.labels_to_apply)
 
 

@@ -7,6 +7,7 @@ import msgspec
 from resources.kinds.base import Kind, Metadata, Problem
 from resources.kinds.policy import (
     COLUMNS,
+    GLOBAL_ONLY,
     WIDE,
     complete_staged,
     namespaced_name_fault,
@@ -50,6 +51,7 @@ KIND: Kind[StagedNetworkPolicy] = Kind(
     complete=complete_staged,
     check=_check,
     name_fault=namespaced_name_fault,
+    foreign=GLOBAL_ONLY,
     columns=COLUMNS,
     wide=WIDE,
 )

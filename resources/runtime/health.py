@@ -1,7 +1,8 @@
 """Liveness and readiness of a daemon, over HTTP on a unix socket of its own (0600).
 
 ``/liveness`` is 204 while the owner's loop turns, whatever etcd does. ``/readiness`` is 204 when nothing is waited for,
-else 503 with one line per thing. ``/state`` is the daemon's state as JSON, for people and for `calicoctl`.
+else 503 with one line per thing. ``/state`` is the daemon's state as JSON, for people and for `calicoctl`; a daemon may
+have further pages.
 """
 
 import json
@@ -15,6 +16,8 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 from waitress.server import create_server
 
+from resources.errors import CalicoError
+
 
 class Health:
     """What a daemon says about itself; thread-safe."""
@@ -25,6 +28,8 @@ class Health:
         self._alive: Callable[[], float] | None = None
         self._patience = 90.0
         self.state: Callable[[], object] = dict
+        self.pages: dict[str, Callable[[], object]] = {}
+        """Further pages as JSON, by path, made by a thread of the server's. One that raises CalicoError answers 503."""
 
     def watch_loop(self, turned_at: Callable[[], float], *, patience_seconds: float = 90.0) -> None:
         """Call the daemon alive while `turned_at()` (monotonic) is younger than the patience."""
@@ -54,8 +59,12 @@ class Health:
         if path == "/readiness":
             waiting = self.waiting_for()
             return _answer(start_response, "".join(f"waiting for {thing}\n" for thing in waiting) or None)
-        if path == "/state":
-            body = json.dumps(self.state(), default=str, indent=2).encode() + b"\n"
+        page = self.state if path == "/state" else self.pages.get(path)
+        if page is not None:
+            try:
+                body = json.dumps(page(), default=str, indent=2).encode() + b"\n"
+            except CalicoError as error:
+                return _answer(start_response, f"{error}\n" + (f"{error.hint}\n" if error.hint else ""))
             start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
             return [body]
         start_response("404 Not Found", [("Content-Length", "0")])
@@ -81,7 +90,7 @@ def bind_unix(path: Path, mode: int) -> socket.socket:
 
 
 def ask(path: Path, question: str, *, timeout: float = 2.0) -> tuple[int, str]:
-    """Ask a daemon's health socket for ``/liveness``, ``/readiness`` or ``/state``.
+    """Ask a daemon's health socket for ``/liveness``, ``/readiness``, ``/state`` or another page.
 
     Returns:
         The HTTP status and the body. Status 0 means that nobody answers; the body then says why.

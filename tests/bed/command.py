@@ -165,6 +165,11 @@ class Process:
     def text(self) -> str:
         return self.log.read_text(errors="replace")
 
+    @property
+    def pid(self) -> int:
+        """Of the command itself, once it has begun (nsenter, which only waits for it, has another one)."""
+        return children(self._process.pid)[0] if self._entered else self._process.pid
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the command itself (nsenter, which only waits for it, is spared)."""
         if self._entered:  # just started, nsenter may not have come to it yet

@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 from bed.cluster import Cluster, HostPlan
 from bed.command import Process, Timeout, wait_until
@@ -40,6 +40,8 @@ NETWORKS = {"net-a": "10.65.0.0/24", "net-b": "10.66.0.0/24"}
 """By profile. The first host has the first /26 of each, the second host the second one, and so on."""
 RESOURCES = "/calico/resources/v3/projectcalico.org/"
 SOCKET = "/run/calico/felix.sock"
+BATCH = 60
+"""Puts, and deletions, in one transaction; etcd takes 128 operations."""
 _COUNTERS = re.compile(r" ?\[\d+:\d+\]")
 Record = tuple[ResourceKey, Resource]
 Pairs = set[str]
@@ -196,13 +198,22 @@ class FelixLab:
     def write(self, *records: Record, remove: Iterable[ResourceKey] = ()) -> int:
         """Change the store and return its revision, without waiting for anybody: one transaction for each kind.
 
-        (What one transaction does to several kinds is heard kind by kind, so nobody could tell when all is heard.)
+        (What one transaction does to several kinds is heard kind by kind, so nobody could tell when all is heard.
+        More records than etcd takes at once make several transactions.)
         """
         doomed = list(remove)
         revision = 0
         for plural in dict.fromkeys([key.plural for key, _ in records] + [key.plural for key in doomed]):
-            puts = {resource_key(k): encode(by_plural()[plural], value) for k, value in records if k.plural == plural}
-            revision = self._commit(puts, [resource_key(key) for key in doomed if key.plural == plural])
+            revision = self._commit_all(
+                [(resource_key(k), encode(by_plural()[plural], value)) for k, value in records if k.plural == plural],
+                [resource_key(key) for key in doomed if key.plural == plural],
+            )
+        return revision
+
+    def _commit_all(self, puts: list[tuple[str, bytes]], deletes: list[str]) -> int:
+        revision = 0
+        for at in range(0, max(len(puts), len(deletes)), BATCH):
+            revision = self._commit(dict(puts[at : at + BATCH]), deletes[at : at + BATCH])
         return revision
 
     def write_raw(self, key: ResourceKey, value: bytes) -> int:
@@ -215,10 +226,10 @@ class FelixLab:
         assert isinstance(outcome, Committed)
         return outcome.revision
 
-    def put(self, *records: Record, remove: Iterable[ResourceKey] = ()) -> float:
+    def put(self, *records: Record, remove: Iterable[ResourceKey] = (), timeout: float = 10.0) -> float:
         """Change the store, wait until it is done on every host, and return the seconds that took."""
         began = time.monotonic()
-        self.settle(self.write(*records, remove=remove))
+        self.settle(self.write(*records, remove=remove), timeout=timeout)
         return time.monotonic() - began
 
     def remove(self, *keys: ResourceKey) -> float:
@@ -250,9 +261,13 @@ class FelixLab:
         puts = {key: value for key, value in before.items() if now.get(key) != value}
         doomed = [key for key in now if key not in before]
         if puts or doomed:
-            revisions = [self._commit({key: value}, []) for key, value in puts.items()]
-            revisions += [self._commit({}, [key]) for key in doomed]
-            self.settle(max(revisions))
+            revision = 0
+            for plural in {_plural(key) for key in [*puts, *doomed]}:
+                revision = max(revision, self._commit_all(
+                    [item for item in puts.items() if _plural(item[0]) == plural],
+                    [key for key in doomed if _plural(key) == plural],
+                ))  # fmt: skip
+            self.settle(revision, timeout=60.0)
 
     # -- endpoints
 
@@ -260,7 +275,7 @@ class FelixLab:
         self,
         host: Host,
         name: str,
-        address: str,
+        address: str | Sequence[str],
         *,
         profiles: Sequence[str] | None = None,
         labels: Mapping[str, str] | None = None,
@@ -317,6 +332,13 @@ class FelixLab:
             self.remove(key)
         self.workloads.pop(name).close()
 
+    def forget_flows(self) -> None:
+        """Make every host forget the connections of workloads, so that what a test let in is not answered later."""
+        addresses = [str(address) for made in self.workloads.values() for address in made.addresses]
+        lines = [f"conntrack -D {way} {address}" for address in addresses for way in ("-s", "-d")]
+        for host in self.hosts:
+            host.run("; ".join(lines), check=False)
+
     # -- who reaches whom
 
     def open_pairs(
@@ -344,9 +366,13 @@ class FelixLab:
             assert reply.ok, f"{pair} should be open: {reply.error}"
 
 
+def _plural(key: str) -> str:
+    return key.removeprefix(RESOURCES).partition("/")[0]
+
+
 def tcp_passes(address: Address, port: int, *, timeout: float = 0.4) -> TalkResult:
     """Return whether a connection gets through to the other end, be there a listener or a refusal."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as talker:
+    with socket.socket(_family(address), socket.SOCK_STREAM) as talker:
         talker.settimeout(timeout)
         try:
             talker.connect((str(address), port))
@@ -359,7 +385,7 @@ def tcp_passes(address: Address, port: int, *, timeout: float = 0.4) -> TalkResu
 
 def udp_passes(address: Address, port: int, *, timeout: float = 0.4) -> TalkResult:
     """Return whether a datagram gets through to a port where nobody listens: a refusal comes back."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as talker:
+    with socket.socket(_family(address), socket.SOCK_DGRAM) as talker:
         talker.settimeout(timeout)
         try:
             talker.connect((str(address), port))
@@ -372,19 +398,26 @@ def udp_passes(address: Address, port: int, *, timeout: float = 0.4) -> TalkResu
     return TalkResult(ok=True)
 
 
-def raw_passes(source: Workload, target: Workload, protocol: int, *, payload: bytes = b"?" * 32) -> bool:
+def raw_passes(
+    source: Workload, target: Workload, protocol: int, *, payload: bytes = b"?" * 32, version: int = 4
+) -> bool:
     """Return whether a bare IP packet of a protocol gets through, as seen at the other end."""
+    here, there = source.address_of(version), target.address_of(version)
     with target.entered():
-        receiver = socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol)
+        receiver = socket.socket(_family(there), socket.SOCK_RAW, protocol)
     with receiver:
-        with source.entered(), socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol) as sender:
-            sender.sendto(payload, (str(target.address), 0))
+        with source.entered(), socket.socket(_family(here), socket.SOCK_RAW, protocol) as sender:
+            sender.sendto(payload, (str(there), 0))
         until = time.monotonic() + 0.4
         while (left := until - time.monotonic()) > 0 and select.select([receiver], [], [], left)[0]:
             packet, peer = receiver.recvfrom(65535)
-            if peer[0] == str(source.address) and packet.endswith(payload):
+            if peer[0] == str(here) and packet.endswith(payload):
                 return True
     return False
+
+
+def _family(address: Address) -> socket.AddressFamily:
+    return socket.AF_INET6 if ip_address(str(address)).version == 6 else socket.AF_INET
 
 
 def ports_that_pass(source: Prober, address: Address, ports: Iterable[int], *, protocol: str = "tcp") -> set[int]:

@@ -61,6 +61,10 @@ class Workload(Prober):
         """The first address."""
         return self.addresses[0]
 
+    def address_of(self, version: int) -> IPAddress:
+        """The first address of a family."""
+        return self._of(version)[0]
+
     def _attach(self) -> None:
         self.host.ip(
             batch=f"link add {self.interface} type veth peer name cali0 netns {self.net.netns}\n"

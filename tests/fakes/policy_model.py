@@ -93,13 +93,13 @@ class World:
             return False
         if direction == "egress" and (packet.protocol == 4 or (packet.protocol, packet.destination_port) == (17, 4789)):
             return False
-        verdict = self.tiers_say(endpoint, direction, packet, lambda spec: not (spec.pre_dnat or spec.do_not_track))
+        verdict = self.tiers_say(endpoint, direction, packet, _is_of_workloads)
         return self.profiles_say(endpoint, direction, packet) if verdict is None else verdict
 
     def tiers_say(self, endpoint: Any, direction: str, packet: Packet, counts: Any, end: str | None = None) -> Any:
         """Return what the tiers decide; None: nothing. `counts`: which policies; `end`: the end of every tier."""
         labels = self.labels(endpoint)
-        for name in self._tier_order():
+        for name in self.tier_order():
             policies = self.policies_of(name, labels, direction, counts)
             if not policies:
                 continue
@@ -124,7 +124,7 @@ class World:
                 return verdict == "Allow"
         return False
 
-    def _tier_order(self) -> list[str]:
+    def tier_order(self) -> list[str]:
         def order(name: str) -> tuple[float, str]:
             if name not in self.tiers:
                 return 1_000_000.0 if name == "default" else -INFINITY, name
@@ -225,6 +225,10 @@ class World:
         if side.ports and not any(_port(one, port, packet, selected) for one in side.ports):
             return False
         return not any(_port(refused, port, packet, selected) for refused in side.not_ports)
+
+
+def _is_of_workloads(spec: Any) -> bool:
+    return not (getattr(spec, "pre_dnat", False) or getattr(spec, "do_not_track", False))
 
 
 def _networks(texts: Iterable[str]) -> tuple[IPNetwork, ...]:

@@ -10,9 +10,21 @@ from dataclasses import dataclass
 from random import Random
 from typing import TypeVar
 
-from fakes.felix_records import ELSEWHERE, HERE, policy, profile, tier, workload
+from fakes.felix_records import (
+    ELSEWHERE,
+    HERE,
+    host_endpoint,
+    network_policy,
+    network_set,
+    policy,
+    profile,
+    settings,
+    tier,
+    workload,
+)
 from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Resource
+from resources.kinds.felixconfiguration import FelixConfigurationSpec
 from resources.kinds.rule import ICMP, EntityRule, Port, Protocol, Rule
 from resources.kinds.workloadendpoint import WorkloadEndpoint
 
@@ -23,6 +35,8 @@ ADDRESSES = {
     HERE: [("10.0.0.1", "fd00::1"), ("10.0.0.2", "fd00::2"), ("10.0.0.3", "fd00::3")],
     ELSEWHERE: [("10.1.0.4", "fd01::4"), ("10.1.0.5", "fd01::5")],
 }
+HOSTS = {HERE: ("172.16.0.1", "fd99::1"), ELSEWHERE: ("172.16.0.2", "fd99::2")}
+"""The addresses of each host on its uplink, eth0."""
 OUTSIDE = {4: ["192.0.2.9", "192.0.2.130"], 6: ["2001:db8::9", "2001:db8::ff"]}
 NETS = {
     4: ["10.0.0.0/24", "10.0.0.2/32", "10.1.0.0/16", "192.0.2.0/24", "192.0.2.128/25", "0.0.0.0/0", "10.0.0.0/8"],
@@ -33,7 +47,7 @@ SELECTORS = [
     "all()", "team == 'a'", "role != 'web'", "team starts with 'a' || old contains 'e'", "team not in {'a', 'b'}",
 ]  # fmt: skip
 MANY: list[Port] = [*range(1000, 1016), "2000:2005", 80, "3000:3001", 443]
-NUMBERS = [80, 81, 443, 8080, 8081, 1000, 1014, 1015, 1016, 2003, 2006, 3001, 4789]
+NUMBERS = [80, 81, 443, 8080, 8081, 1000, 1014, 1015, 1016, 2003, 2006, 3001, 4789, 22, 53, 179]
 NAMED = ["http", "dns", "sig"]
 DECLARED = [
     ("http", "TCP", 80), ("http", "TCP", 8080), ("dns", "UDP", 81), ("dns", "TCP", 81), ("sig", "SCTP", 443),
@@ -54,6 +68,8 @@ class Shape:
     policies: int = 5
     rules: int = 4
     profiles: int = 3
+    host_endpoints: int = 3
+    """In one world of two."""
 
 
 class Dice:
@@ -169,8 +185,51 @@ class Dice:
             types=self.one([[], ["Ingress"], ["Egress"], ["Ingress", "Egress"]]),
             order=self.order(),
             tier=self.one(["default", "default", "default", "first", "first", "last", "gone"]),
-            pre_dnat=self.chance(16),
             namespace_selector=self.one(["all()", "team == 'a'"]) if self.chance(16) else "",
+            apply_on_forward=self.chance(3),
+        )
+
+    def early_policy(self, name: str) -> tuple[ResourceKey, Resource]:
+        """Draw a policy of host endpoints before NAT or before connection tracking."""
+        pre_dnat = self.chance(2)
+        return policy(
+            name,
+            self.one(SELECTORS),
+            self.rules(),
+            [] if pre_dnat else self.rules(),
+            types=["Ingress"] if pre_dnat else self.one([["Ingress"], ["Egress"], ["Ingress", "Egress"]]),
+            order=self.order(),
+            tier=self.one(["default", "default", "first", "last", "gone"]),
+            pre_dnat=pre_dnat,
+            do_not_track=not pre_dnat,
+        )
+
+    def network_policy(self, name: str) -> tuple[ResourceKey, Resource]:
+        return network_policy(
+            name,
+            self.one(SELECTORS),
+            self.rules(),
+            self.rules(),
+            namespace=self.one(["libnetwork", "libnetwork", "libnetwork", "other"]),
+            types=self.one([[], ["Ingress"], ["Egress"], ["Ingress", "Egress"]]),
+            order=self.order(),
+            tier=self.one(["default", "default", "first", "last"]),
+        )
+
+    def network_set(self, name: str) -> tuple[ResourceKey, Resource]:
+        nets = self.some([*NETS[4], *NETS[6], *OUTSIDE[4], *OUTSIDE[6]], 3)
+        return network_set(name, *nets, labels=self.labels(), namespace=self.one(["", "", "libnetwork", "other"]))
+
+    def host_endpoint(self, name: str) -> tuple[ResourceKey, Resource]:
+        node = self.one([HERE, HERE, ELSEWHERE])
+        return host_endpoint(
+            name,
+            self.one(["eth0", "eth0", "*", "", "eth1"]),
+            *self.some(HOSTS[node], 2, 1),
+            node=node,
+            profiles=self.some(PROFILES, 2),
+            labels=self.labels(),
+            ports=self.some(DECLARED, 2),
         )
 
     def world(self) -> Records:
@@ -179,7 +238,16 @@ class Dice:
         drawn: Records = {key: value for key, value in records if not self.chance(8)}
         drawn |= dict(self.profile(name) for name in self.some(PROFILES, self.shape.profiles, 1))
         drawn |= dict(self.tier(name) for name in ("default", *self.some(TIERS[1:3], 2)))
-        drawn |= dict(self.policy(f"gnp{number}") for number in range(self.random.randint(0, self.shape.policies)))
+        drawn |= dict(self.policy(f"p{number}") for number in range(self.random.randint(0, self.shape.policies)))
+        drawn |= dict(self.network_policy(f"p{number}") for number in range(self.random.randint(0, 2)))
+        drawn |= dict(self.network_set(f"set{number}") for number in range(self.random.randint(0, 3)))
+        if not self.chance(4):
+            action = self.one(["Drop", "Return", "Accept"])
+            drawn |= dict([settings(FelixConfigurationSpec(default_endpoint_to_host_action=action))])
+        if self.shape.host_endpoints and self.chance(2):
+            count = self.random.randint(1, self.shape.host_endpoints)
+            drawn |= dict(self.host_endpoint(f"hep{number}") for number in range(count))
+            drawn |= dict(self.early_policy(f"early{number}") for number in range(self.random.randint(0, 2)))
         return drawn
 
     # Packets.

@@ -24,6 +24,9 @@ class Operator(Protocol):
     def make(self, spec: SetSpec, *members: str) -> None:
         """Make a set behind the back of the port."""
 
+    def lose(self, name: str) -> None:
+        """Destroy a set behind the back of the port."""
+
 
 def nets(name: str, *, version: int = 4, maxelem: int = 1000) -> SetSpec:
     return SetSpec(name=name, type="hash:net", version=version, maxelem=maxelem)
@@ -103,6 +106,33 @@ class SetContract:
         assert found[A.name].members == members("10.0.0.1")
         assert found[B.name].members == members("10.0.0.2")
         assert found[C.name].members == members("10.0.0.4")
+
+    def test_a_bad_change_of_a_set_that_is_there_does_not_stop_the_others(self, sets: SetKernel) -> None:
+        full, port = nets("cali40full", maxelem=2), SetSpec(name="cali40n:port", type="hash:ip,port", version=4)
+        six = nets("cali60six", version=6)
+        assert sets.apply([SetDelta(spec=spec) for spec in (A, B, full, port, six)]) == {}
+        bad = SetDelta(spec=A, add=frozenset({"0.0.0.0/0"}))
+        over = SetDelta(spec=full, add=members("10.0.0.1", "10.0.0.2", "10.0.0.3"))
+        more = [
+            SetDelta(spec=B, add=members("10.0.0.5", "10.2.0.0/16")),
+            SetDelta(spec=port, add=frozenset({"10.0.0.1,sctp:80"}), remove=frozenset({"10.0.0.1,tcp:80"})),
+            SetDelta(spec=six, add=members("fd00::1", "fd01::/64")),
+        ]
+        failed = sets.apply([bad, over, *more])
+        assert {name: type(error) for name, error in failed.items()} == {A.name: InvalidArgument, full.name: NoRoom}
+        assert full.name in str(failed[full.name])
+        found = sets.read(PREFIXES)
+        assert [found[delta.spec.name].members for delta in more] == [delta.add for delta in more]
+
+    def test_a_set_that_others_destroyed_is_made_again(self, operator: Operator) -> None:
+        operator.sets.apply([SetDelta(spec=A, add=members("10.0.0.1")), SetDelta(spec=B)])
+        operator.lose(A.name)
+        changes = [SetDelta(spec=A, add=members("10.0.0.2")), SetDelta(spec=B, add=members("10.0.0.3"))]
+        assert operator.sets.apply(changes) == {}
+        found = operator.sets.read(PREFIXES)
+        assert {name: held.members for name, held in found.items()} == {
+            A.name: members("10.0.0.2"), B.name: members("10.0.0.3"),
+        }  # fmt: skip
 
     def test_a_set_of_another_size_is_left_for_a_rewrite(self, sets: SetKernel) -> None:
         sets.apply([SetDelta(spec=A, add=members("10.0.0.1"))])

@@ -30,6 +30,10 @@ class FakeSets:
         self._specs[spec.name] = spec
         self._members[spec.name] = set(members)
 
+    def lose(self, name: str) -> None:
+        """Destroy a set as another program would."""
+        del self._specs[name], self._members[name]
+
     def read(self, prefixes: tuple[str, ...]) -> dict[str, KernelSet]:
         if self.unreadable is not None:
             raise self.unreadable

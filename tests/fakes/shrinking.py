@@ -1,13 +1,15 @@
 """Making a world that shows something wrong as small as it can be while it still shows it."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
 from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Resource
+
+T = TypeVar("T")
 
 
 def shrunk(
@@ -65,6 +67,23 @@ def _simpler(value: Any) -> Iterator[Any]:
                 yield msgspec.structs.replace(value, **{name: default})
             for simpler in _simpler(held):
                 yield msgspec.structs.replace(value, **{name: simpler})
+
+
+def shortest(steps: Sequence[T], is_wrong: Callable[[list[T]], bool]) -> list[T]:
+    """Return as few of the steps as are still wrong, in their order: halves are left out first, single ones last."""
+    left = list(steps)
+    size = max(1, len(left) // 2)
+    while True:
+        at = 0
+        while at < len(left):
+            candidate = left[:at] + left[at + size :]
+            if is_wrong(candidate):
+                left = candidate
+            else:
+                at += size
+        if size == 1:
+            return left
+        size //= 2
 
 
 def told(records: Mapping[ResourceKey, Resource]) -> str:

@@ -78,6 +78,9 @@ class FakeTables:
         changed, self._changed_elsewhere = self._changed_elsewhere, False
         return changed
 
+    def prepare(self) -> None:
+        """Nothing to prepare here."""
+
     def close(self) -> None:
         """Nothing is open."""
 

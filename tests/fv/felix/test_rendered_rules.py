@@ -1,6 +1,7 @@
 """What felix renders, loaded into a real kernel by both variants of iptables: taken, and saved as it should be."""
 
 from collections.abc import Iterable
+from random import Random
 
 import pytest
 
@@ -21,7 +22,8 @@ from fakes.felix_records import (
     tier,
     workload,
 )
-from felix.desired import TABLES, Desired
+from fakes.random_rules import accepted_rule
+from felix.desired import TABLES, ChainKey, Desired
 from felix.pipeline import Pipeline
 from kernel.sets import parse_save
 from resources.datastore.keys import ResourceKey
@@ -181,3 +183,26 @@ def test_members_of_sets_are_read_as_they_were_written(netns: Namespace) -> None
         name: made.members for name, made in desired.sets.items()
     }
     assert any("::ffff:1.2.3.4/127" in made.members for made in found.values())
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_kernel_takes_every_rule_that_calicoctl_takes(netns: Namespace, variant: str) -> None:
+    random = Random(5)
+    rules = [accepted_rule(random) for _ in range(400)]
+    pipeline = Pipeline(NodeName(HERE))
+    for key, value in (
+        tier("default", 1),
+        policy("p", "has(net)", rules[:300], rules[300:]),
+        network_profile("net"),
+        workload("1", "10.0.0.1", "fd00::1", profiles=["net"], ports=[("http", "TCP", 80), ("http-alt", "SCTP", 81)]),
+    ):
+        pipeline.update(key, value)
+    pipeline.flush()
+    desired = pipeline.desired()
+    load(netns, desired, variant)
+    for version in PROGRAMS:
+        kept = saved(netns, variant, version)
+        for chain in ("cali-pi-gnp/p", "cali-po-gnp/p"):
+            made = desired.chains[ChainKey(version, "filter", chain)]
+            assert len(made.rules) > 100
+            assert len(kept["filter", chain]) == len(made.rules)

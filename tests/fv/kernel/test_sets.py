@@ -7,13 +7,14 @@ import pytest
 
 from bed import Namespace
 from fakes.set_contract import PREFIXES, A, B, Operator, SetContract, members, nets
-from kernel.sets import TEMPORARY_PREFIXES, IpsetSets, KernelSet, SetDelta, SetSpec
+from kernel.sets import TEMPORARY_PREFIXES, IpsetSets, KernelSet, SetDelta, SetKernel, SetSpec
+from kernel.sets_netlink import NetlinkSets
 
 
 @dataclass
 class RealOperator:
     netns: Namespace
-    sets: IpsetSets
+    sets: SetKernel
 
     def use(self, name: str) -> None:
         self.netns.run(["iptables-nft", "-A", "INPUT", "-m", "set", "--match-set", name, "src", "-j", "DROP"])
@@ -24,13 +25,22 @@ class RealOperator:
             self.netns.run(["ipset", "add", spec.name, member])
 
 
-@pytest.fixture
-def real(netns: Namespace) -> Iterator[RealOperator]:
+    def lose(self, name: str) -> None:
+        self.netns.run(["ipset", "destroy", name])
+
+
+@pytest.fixture(params=["program", "netlink"])
+def real(netns: Namespace, request: pytest.FixtureRequest) -> Iterator[RealOperator]:
     with netns.entered():
-        yield RealOperator(netns, IpsetSets())
+        if request.param == "program":
+            yield RealOperator(netns, IpsetSets())
+        else:
+            quick = NetlinkSets(IpsetSets())
+            yield RealOperator(netns, quick)
+            quick.close()
 
 
-class TestIpsetSets(SetContract):
+class TestRealSets(SetContract):
     @pytest.fixture
     def operator(self, real: RealOperator) -> Operator:
         return real

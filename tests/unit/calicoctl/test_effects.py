@@ -29,7 +29,7 @@ def workload(name: str, profiles: tuple[str, ...] = (), **labels: str) -> str:
 
 
 def host(name: str, **labels: str) -> str:
-    spec = {"node": "node1", "interfaceName": "eth0", "profiles": ["projectcalico-default-allow"]}
+    spec = {"node": "node1", "interfaceName": name, "profiles": ["projectcalico-default-allow"]}
     return document("HostEndpoint", name, spec, labels=labels)
 
 
@@ -107,7 +107,6 @@ def test_replacing_warns_too(world: Calicoctl) -> None:
         gnp(tier="open"),
         gnp(tier="open", ingress=[{**DENY, "protocol": "TCP"}]),
         gnp(doNotTrack=True, applyOnForward=True, ingress=[{**DENY, "source": {"nets": ["10.0.0.0/8"]}}]),
-        gnp(selector="role == 'web'", preDNAT=True, applyOnForward=True, ingress=[DENY]),
         np("libnetwork", selector="role == 'gate'"),
         document("StagedGlobalNetworkPolicy", "p", {"selector": "all()"}),
         document("StagedNetworkPolicy", "p", {}, "libnetwork"),
@@ -116,6 +115,40 @@ def test_replacing_warns_too(world: Calicoctl) -> None:
 def test_who_cuts_nobody_off_is_not_warned(world: Calicoctl, text: str) -> None:
     ran = world("create", "-f", "-", stdin=text)
     assert (ran.exit, ran.err) == (0, "")
+
+
+UNTRACKED = {"doNotTrack": True, "applyOnForward": True, "ingress": [ALLOW], "egress": [ALLOW]}
+
+
+def test_a_policy_for_hosts_that_selects_workloads_only_is_told_so(world: Calicoctl) -> None:
+    ran = world("create", "-f", "-", stdin=gnp(selector="role == 'web'", **UNTRACKED))
+    assert ran.err == (
+        "Warning: policy p has doNotTrack, which only host endpoints take, and it selects none of them: "
+        "the 3 workload endpoint(s) that it selects stay as they are\n"
+    )
+    assert world("apply", "-f", "-", stdin=gnp(selector="role == 'db'", **UNTRACKED)).err == ""
+
+
+def test_an_untracked_policy_of_all_interfaces_is_told_to_be_of_none(world: Calicoctl) -> None:
+    spec = {"node": "node1", "interfaceName": "*", "profiles": ["projectcalico-default-allow"]}
+    world("create", "-f", "-", stdin=document("HostEndpoint", "wild", spec, labels={"role": "wild"}))
+    ran = world("create", "-f", "-", stdin=gnp(selector="has(role)", **UNTRACKED))
+    assert "it is not applied to wild; name the interfaces one by one" in ran.err
+    deny = {"doNotTrack": True, "applyOnForward": True, "ingress": [DENY], "selector": "role == 'wild'"}
+    assert "allows nothing" not in world("apply", "-f", "-", stdin=gnp(**deny)).err
+
+
+def test_host_endpoints_that_are_not_served_are_told(world: Calicoctl) -> None:
+    allow = {"node": "node1", "profiles": ["projectcalico-default-allow"]}
+    again = world("create", "-f", "-", stdin=document("HostEndpoint", "a", {**allow, "interfaceName": "h1"}))
+    assert again.err == (
+        "Warning: host endpoints a, h1 are for the same interface h1 of node node1: only a is served, not h1\n"
+    )
+    inner = world("create", "-f", "-", stdin=document("HostEndpoint", "b", {**allow, "interfaceName": "cali12"}))
+    assert inner.err == "Warning: host endpoint b is for cali12, a container's interface: it is not served\n"
+    by_address = {**allow, "expectedIPs": ["10.0.0.1"]}
+    both = document("HostEndpoint", "c", by_address) + document("HostEndpoint", "d", by_address)
+    assert world("create", "-f", "-", stdin=both).err == ""
 
 
 def test_endpoints_of_the_same_file_count(calicoctl: Calicoctl) -> None:

@@ -53,7 +53,8 @@ def test_every_verb_and_form(calicoctl: Calicoctl, store: MemoryStore, alias: st
     found = json.loads(calicoctl("get", alias, "x", *where, "-o", "json").out)["spec"]
     assert found.get(field, []) == value
     conflict = calicoctl("replace", "-f", "-", stdin=yaml)
-    assert "update conflict" in conflict.err
+    assert f"update conflict: {kind}(" in conflict.err
+    assert "get it again and edit that, or leave resourceVersion out" in conflict.err
 
     for form in ("ps", "wide"):
         assert " x " in " " + calicoctl("get", alias, "x", *where, "-o", form).out.splitlines()[1]
@@ -86,6 +87,12 @@ def test_policies_elsewhere_are_pointed_at(calicoctl: Calicoctl) -> None:
         "There are 1 of kind GlobalNetworkPolicy, which belong to no namespace: get globalnetworkpolicy\n"
     )
     assert calicoctl("get", "policy", "-A").out == "NAMESPACE    NAME   TIER      \nlibnetwork   a      default   \n\n"
+
+
+def test_one_of_all_namespaces_cannot_be_asked_for_by_name(calicoctl: Calicoctl) -> None:
+    ran = calicoctl("get", "np", "a", "-A")
+    assert ran.exit == 1
+    assert "cannot use --all-namespace flag for getting a single resource" in ran.err
 
 
 @pytest.mark.parametrize("verb", ["get", "delete"])
@@ -218,7 +225,7 @@ def test_workload_endpoints_in_the_tables_of_v1(calicoctl: Calicoctl, store: Mem
     assert gone.out == "Successfully deleted 1 'workloadEndpoint' resource(s)\n"
 
 
-def test_policies_in_the_tables_of_v1(calicoctl: Calicoctl) -> None:
+def test_policies_in_the_tables_of_v1(calicoctl: Calicoctl, store: MemoryStore) -> None:
     allow = {"ingress": [{"action": "Allow"}], "selector": "a == 'b'", "order": 10}
     both = document("Tier", "t1", {}) + "\n---\n" + document("GlobalNetworkPolicy", "t1.x", {**allow, "tier": "t1"})
     calicoctl("create", "-f", "-", stdin=both)
@@ -227,4 +234,11 @@ def test_policies_in_the_tables_of_v1(calicoctl: Calicoctl) -> None:
     assert calicoctl(*v1, "-o", "wide").out == "NAME   ORDER   SELECTOR   \nt1.x   10      a == 'b'   \n\n"
     assert calicoctl(*v1, "t1.x").out == "NAME   \nt1.x   \n\n"
     assert calicoctl(*v1, "nosuch").out == "NAME   \n\n"
-    assert json.loads(calicoctl(*v1, "-o", "json").out)[0]["spec"]["order"] == 10
+    shown = calicoctl(*v1, "-o", "json").out
+    assert json.loads(shown)[0]["spec"]["order"] == 10
+    before = store.list("/calico/").items
+    assert calicoctl("apply", "-f", "-", stdin=shown).exit == 0
+    assert store.list("/calico/").items == before
+    assert "resource already exists" in calicoctl("create", "-f", "-", stdin=shown).err
+    assert calicoctl("delete", "-f", "-", stdin=shown).exit == 0
+    assert calicoctl(*v1).out == "NAME   \n\n"

@@ -3,6 +3,7 @@
 import errno
 import ipaddress
 import json
+import re
 
 import pytest
 
@@ -456,6 +457,15 @@ class TestCost:
         assert (event["sets"], event["chains"], event["failed"]) == (1, 2, 0)
         assert "routes" not in event
 
+    def test_a_thousand_sets_that_nobody_wants_any_more_go_in_seconds(self, running: FelixAgent) -> None:
+        deny = [rule("Deny", source=EntityRule(selector=f"role == 'r{n}'")) for n in range(1000)]
+        key, many = policy("p", "has(net)", deny)
+        running.put((key, many))
+        assert len(running.host.kernel.sets.members) > 1000
+        running.remove(key)
+        running.later(5.0)
+        assert not any("cali40s:" in name for name in running.host.kernel.sets.members.keys() - kept(running))
+
 
 class TestHostEndpoints:
     EXPECTING = host_endpoint("uplink", "", "192.0.2.10")
@@ -502,3 +512,8 @@ class TestHostEndpoints:
         felix.links_failure = None
         felix.later(10)
         assert "cali-fh-eth0" in chains(felix)
+
+
+def kept(felix: FelixAgent) -> set[str]:
+    """The sets that rules name."""
+    return {name for rules in chains(felix).values() for text in rules for name in re.findall(r"cali40\S+", text)}

@@ -15,6 +15,9 @@ class FakeOperator:
     def use(self, name: str) -> None:
         self.sets.users.append(lambda: {name})
 
+    def lose(self, name: str) -> None:
+        self.sets.lose(name)
+
     def make(self, spec: SetSpec, *inside: str) -> None:
         self.sets.put(spec, *inside)
 

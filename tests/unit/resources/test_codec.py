@@ -57,6 +57,19 @@ def test_what_the_original_stored_passes_the_checks(record: dict[str, str]) -> N
     assert ["http" in p.path for p in found] == [True] * ("/tiered" in record["key"])  # nothing here can enforce that
 
 
+@pytest.mark.parametrize("plural", ["stagedglobalnetworkpolicies", "stagednetworkpolicies"])
+@pytest.mark.parametrize("action", ["", "Set", "Delete", "Learn", "Ignore"])
+def test_a_staged_policy_says_what_is_to_be_done(plural: str, action: str) -> None:
+    kind = by_plural()[plural]
+    stored = msgspec.json.encode({"metadata": {"name": "p"}, "spec": {"stagedAction": action, "types": ["Egress"]}})
+    resource = decode(kind, stored, 7).resource
+    assert kind.complete(resource) == resource
+    assert list(kind.check(resource)) == []
+    spec = msgspec.json.decode(encode(kind, resource))["spec"]
+    types = {} if action == "Delete" else {"types": ["Egress"]}
+    assert spec == {"stagedAction": action or "Set", "tier": "default", **types}
+
+
 @pytest.mark.parametrize("kind", all_kinds(), ids=lambda kind: kind.name)
 def test_complete_changes_nothing_the_second_time(kind: Kind[IPPool]) -> None:
     for record in STORED:

@@ -5,10 +5,11 @@ import ipaddress
 import pytest
 
 from fakes.felix_records import HERE, network_profile, policy, profile, rule, settings, tier, workload
+from felix.calc.answers import Answer, HostVerdict, Outcome, Reason, Step
 from felix.calc.graph import Graph
 from felix.calc.match import Packet, State
 from felix.calc.model import Action, Direction, IcmpType, PolicyId
-from felix.calc.verdict import Answer, HostVerdict, HostView, Outcome, Reason, Step
+from felix.calc.verdict import HostView
 from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Resource
 from resources.kinds.felixconfiguration import FelixConfigurationSpec

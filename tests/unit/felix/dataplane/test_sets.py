@@ -1,7 +1,7 @@
 import pytest
 
 from fakes.sets import FakeSets
-from felix.dataplane.sets import SetEffector
+from felix.dataplane.sets import BUSY_ROUNDS, SetEffector
 from felix.desired import IPSet, SetChange
 from kernel.errors import NoRoom
 from kernel.sets import KernelSet, SetSpec
@@ -82,6 +82,23 @@ def test_an_unwanted_set_goes_only_at_the_sweep(kernel: FakeSets, sets: SetEffec
     assert sets.unswept == 1
     sets.sweep()
     assert WEB not in kernel.members
+    assert sets.unswept == 0
+
+
+def test_a_set_that_is_in_use_for_a_moment_is_no_trouble_and_one_that_stays_so_is(
+    kernel: FakeSets, sets: SetEffector
+) -> None:
+    in_use = {WEB}
+    kernel.users.append(lambda: in_use)
+    sets.want({WEB: ip_set("10.0.0.1"), DB: ip_set("10.0.0.2")})
+    sets.apply()
+    sets.want({WEB: None, DB: None})
+    assert sets.sweep() == {}
+    assert kernel.members.keys() == {WEB}
+    assert sets.unswept == 1
+    assert any(sets.sweep() for _ in range(2 * BUSY_ROUNDS))
+    in_use.clear()
+    assert sets.sweep() == {}
     assert sets.unswept == 0
 
 

@@ -460,6 +460,7 @@ def test_what_must_stay_allowed(text: str) -> None:
         (rule(protocol="ICMPv6", source={"nets": ["10.0.0.0/8"]}), "never matches: ICMPv6 with IPv4 nets"),
         (rule(protocol="TCP", notProtocol="TCP"), "never matches: protocol and notProtocol are the same"),
         (rule(source={"namespaceSelector": "has(team)"}), "source.namespaceSelector = 'has(team)': selects nothing"),
+        (profile(egress=[{"action": "Allow"}, {"action": "Pass"}]), "spec.egress[1].action = 'Pass': denies: nothing"),
         (policy(namespaceSelector="team == 'a'"), "selects nothing: namespaces have labels only in Kubernetes"),
         (policy(types=["Ingress"], egress=[{"action": "Allow"}]), "spec.egress: these rules are never used: types has"),
         (policy(doNotTrack=True, applyOnForward=True, ingress=[{"action": "Allow"}]), "by rules of type Egress"),
@@ -510,6 +511,24 @@ def test_an_unknown_protocol_is_told_with_all_names(written: str, way_out: str) 
     with pytest.raises(InvalidFile, match=r"names are TCP, UDP, .*, UDPLite, .*GRE, ESP, AH") as caught:
         read(rule(protocol=written))
     assert str(caught.value).endswith(way_out)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        *((namespaced(kind, {field: "x"}), "a policy of a namespace has none: take the global kind")
+          for kind in ("NetworkPolicy", "StagedNetworkPolicy")
+          for field in ("doNotTrack", "preDNAT", "applyOnForward", "namespaceSelector")),
+        (policy(stagedAction="Set"), "only StagedGlobalNetworkPolicy and StagedNetworkPolicy have it"),
+        (namespaced("NetworkPolicy", {"stagedAction": "Set"}), "only StagedGlobalNetworkPolicy and Staged"),
+        (policy(ingress=[{"action": "Allow", "doNotTrack": True}]), "known are action"),
+    ],
+)  # fmt: skip
+def test_a_field_of_another_kind_of_policy_is_told_whose_it_is(text: str, hint: str) -> None:
+    with pytest.raises(InvalidFile) as caught:
+        read(text)
+    (finding,) = caught.value.findings
+    assert hint in (finding.problem.hint or "")
 
 
 @pytest.mark.parametrize("kind", ["globalnetworkpolicies", "networkpolicies"])

@@ -1,0 +1,46 @@
+"""A long run by hand."""
+
+import argparse
+import sys
+import time
+
+from agreement.field import BACK_ENDS, Field
+from agreement.trial import Range, Tally, run
+
+
+def main() -> int:
+    """Run worlds until one disagrees, time is up, or all agreed."""
+    parser = argparse.ArgumentParser(prog="agreement", description=__doc__)
+    parser.add_argument("--worlds", type=int, default=20)
+    parser.add_argument("--packets", type=int, default=400, help="in each world")
+    parser.add_argument("--seed", type=int, default=0, help="of the first world; the next has the next number")
+    parser.add_argument("--seconds", type=float, default=0.0, help="stop after so many; 0: never")
+    parser.add_argument("--back-end", choices=sorted(BACK_ENDS), default="nft")
+    parser.add_argument("--two-hosts", action="store_true")
+    given = parser.parse_args()
+    tally = Tally()
+    began = time.monotonic()
+    with Field(back_end=given.back_end, two_hosts=given.two_hosts) as ground:
+        up = time.monotonic()
+        ranged = Range(ground)
+        try:
+            for seed in range(given.seed, given.seed + given.worlds):
+                run(ranged, seed, packets=given.packets, tally=tally)
+                if given.seconds and time.monotonic() - began > given.seconds:
+                    break
+        except AssertionError as error:
+            print(error)
+            return 1
+        finally:
+            took = time.monotonic() - up
+            print(
+                f"{tally.worlds} worlds, {tally.packets} packets, {tally.allowed} of them passed, in {took:.1f} s: "
+                f"{tally.packets / took:.0f} packets a second"
+            )
+            print("protocols:", dict(sorted(tally.by_protocol.items())))
+            print("decided by:", dict(sorted(tally.by_reason.items(), key=lambda one: -one[1])))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

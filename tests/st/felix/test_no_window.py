@@ -1,0 +1,158 @@
+"""Whoever is denied before and after a change is denied while it is made: a flood of new flows tells.
+
+After each there is a control: the denial goes, and the same flood gets through.
+"""
+
+import random
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from bed import wait_until
+from bed.felix import FelixLab, Record
+from bed.flood import Flood
+from fakes.felix_records import network_set, policy, rule, tier
+from resources.datastore.keys import ResourceKey
+from resources.kinds.rule import EntityRule, Rule
+
+A0 = "name == 'a0'"
+ALLOW, DENY, PASS = (Rule(action=action) for action in ("Allow", "Deny", "Pass"))
+POLICIES = "globalnetworkpolicies"
+
+
+def from_(selector: str) -> EntityRule:
+    return EntityRule(selector=selector)
+
+
+def guard(name: str = "guard", *rules: Rule, order: float = 1, tier: str = "default") -> Record:
+    """A policy that keeps a1 from a0."""
+    denied = rule("Deny", source=from_("name == 'a1'"))
+    return policy(name, A0, [*rules, denied], types=["Ingress"], order=order, tier=tier)
+
+
+OPEN = policy("open", A0, [ALLOW], types=["Ingress"], order=1000)
+"""Waits behind the guard: a moment without that is a moment with this."""
+
+
+@pytest.fixture
+def flood(lab: FelixLab) -> Iterator[Flood]:
+    """From a1 to a0, which only `guard` keeps out: closed all the time, and open when it has gone."""
+    lab.put(guard(), OPEN)
+    lab.forget_flows()
+    with Flood(lab.workloads["a1"], lab.workloads["a0"]) as flood:
+        yield flood
+        flood.expect_closed()
+        lab.put(remove=[key for key in ours(lab) if key.name.startswith("guard")])
+        wait_until("the flood to get through, as a control", lambda: all(flood.heard.values()), timeout=5.0)
+
+
+def ours(lab: FelixLab) -> list[ResourceKey]:
+    names = (key.rpartition("/")[2] for key in lab.snapshot() if f"/{POLICIES}/" in key)
+    return [ResourceKey(POLICIES, name) for name in names]
+
+
+@pytest.mark.scenario(112)
+def test_a_policy_is_replaced_changed_and_moved(lab: FelixLab, flood: Flood) -> None:
+    lab.put(guard("guard-0"), remove=[ResourceKey(POLICIES, "guard")])
+    for turn in range(6):
+        lab.put(guard(f"guard-{turn + 1}", order=turn), remove=[ResourceKey(POLICIES, f"guard-{turn}")])
+    for number in range(6):
+        extra = [rule("Deny", "TCP", source=from_(f"role == 'r{n}'")) for n in range(number)]
+        lab.put(guard("guard-6", *extra, order=number))
+
+
+def test_tiers_come_change_places_and_go(lab: FelixLab, flood: Flood) -> None:
+    lab.tolerate("tier first does not exist")
+    first, second = tier("first", 1, "Pass"), tier("second", 2, "Pass")
+    lab.put(first, second)
+    for name in ("first", "second", "default", "first"):
+        lab.put(guard(tier=name))
+    lab.put(tier("first", 3, "Pass"), tier("second", 1))  # the other way round, and what is in the one passes no more
+    lab.put(policy("pass", A0, [PASS], types=["Ingress"], tier="second"))
+    lab.put(tier("first", 3))
+    lab.put(remove=[first[0]])  # a policy whose tier is not there is closed
+    lab.put(first)
+    lab.put(remove=[ResourceKey(POLICIES, "pass"), second[0]])
+    lab.put(guard())
+
+
+def test_the_denied_one_changes_its_labels_and_the_policy_its_word_for_it(lab: FelixLab, flood: Flood) -> None:
+    """Both in one flush, as felix sees it, and another policy keeps the sets alive (felix.calc.model.members_order)."""
+    a1 = lab.workloads["a1"]
+
+    def deny(word: str) -> Record:
+        return policy("guard", A0, [rule("Deny", source=from_(f"role == '{word}'"))], types=["Ingress"], order=1)
+
+    both = [rule("Deny", source=from_(f"role == '{word}'")) for word in ("bad", "evil")]
+    transition = policy("guard", A0, both, types=["Ingress"], order=1)
+    lab.put(policy("else", "name == 'b1'", both, types=["Ingress"]))
+    lab.record(a1, labels={"role": "bad"})
+    lab.put(deny("bad"))
+    for word in ("evil", "bad") * 4:
+        lab.felix["node1"].signal(signal.SIGSTOP)  # so that it hears all three at once
+        lab.write(transition)
+        revision = lab.record(a1, labels={"role": word}, wait=False)
+        revision = lab.write(deny(word))
+        time.sleep(0.03)
+        lab.felix["node1"].signal(signal.SIGCONT)
+        lab.settle(revision)
+
+
+def test_it_goes_from_one_denied_set_to_another_and_back(lab: FelixLab, flood: Flood) -> None:
+    a1 = lab.workloads["a1"]
+    both = [rule("Deny", source=from_(f"role == '{word}'")) for word in ("bad", "evil")]
+    lab.put(policy("guard-2", A0, both, types=["Ingress"], order=1))
+    lab.record(a1, labels={"role": "bad"})
+    lab.put(remove=[ResourceKey(POLICIES, "guard")])
+    for word in ("evil", "bad") * 10:
+        lab.record(a1, labels={"role": word})
+    members = network_set("them", f"{a1.address}/32", labels={"role": "bad"})
+    lab.put(members)
+    lab.record(a1)
+    lab.put(network_set("them", "10.65.0.0/29", labels={"role": "bad"}))
+    lab.put(network_set("them", "10.65.0.0/29", labels={"role": "evil"}))
+
+
+def test_felix_is_killed_and_started_again_and_again(lab: FelixLab, flood: Flood) -> None:
+    for turn in range(4):
+        lab.write(guard("guard", *[rule("Deny", "TCP", source=from_("has(x)"))] * turn))
+        lab.write(policy(f"more-{turn}", A0, [ALLOW], types=["Ingress"], order=100 + turn))
+        time.sleep(random.uniform(0, 0.05))
+        lab.felix["node1"].kill()
+        lab.write(guard("guard", *[rule("Deny", "UDP", source=from_("has(y)"))] * turn))
+        lab.start(lab.node1, wait=turn % 2 == 0)
+        time.sleep(random.uniform(0, 0.2))
+    lab.felix["node1"].kill()
+    lab.start(lab.node1)
+
+
+def test_a_thousand_policies_come_and_go(lab: FelixLab, flood: Flood) -> None:
+    thousand = [policy(f"p{n}", A0, [ALLOW], types=["Ingress"], order=10 + n) for n in range(1000)]
+    lab.put(*thousand, timeout=60.0)
+    lab.put(guard("guard-last", order=2), remove=[ResourceKey(POLICIES, "guard")])
+    lab.put(remove=[key for key, _ in thousand], timeout=60.0)
+
+
+@pytest.mark.scenario(111)
+@pytest.mark.parametrize("policies", [1, 1000])
+def test_a_new_container_sends_and_is_sent_nothing(lab: FelixLab, policies: int) -> None:
+    """Both floods begin before felix knows of it; of a thousand policies the first denies, and the others allow."""
+    both = ["Ingress", "Egress"]
+    others = [policy(f"p{n}", "has(mute)", [ALLOW], [ALLOW], types=both, order=n) for n in range(1, policies)]
+    mute = policy("mute", "has(mute)", [DENY], [DENY], types=both, order=0)
+    lab.put(mute, policy("open", A0, [ALLOW], [ALLOW], types=both), *others, timeout=60.0)
+    a0 = lab.workloads["a0"]
+    new = lab.attach(lab.node1, "new", "10.65.0.20", record=False)
+    with Flood(a0, new) as into, Flood(new, a0) as out:
+        time.sleep(0.1)
+        revision = lab.record(new, labels={"mute": ""}, wait=False)
+        lab.settle(revision, timeout=30.0)
+        into.expect_closed()
+        out.expect_closed()
+        lab.put(remove=[mute[0], *(key for key, _ in others)], timeout=60.0)
+        wait_until("the control: in", lambda: all(into.heard.values()), timeout=5.0)
+        wait_until("the control: out", lambda: all(out.heard.values()), timeout=5.0)
+
+

@@ -1,0 +1,345 @@
+"""Counters by rule and by endpoint: what the tally says against what was sent through the rendered rules."""
+
+import datetime
+import json
+import random
+from collections import Counter
+from typing import Any
+
+import msgspec
+import pytest
+
+from fakes.counted import PACKET_BYTES, counters_of
+from fakes.felix_records import host_endpoint, policy, profile, rule, settings, tier
+from fakes.felix_records import workload as workload_record
+from fakes.scenario import ADDRESSES, HOST, OUTSIDE, Scenario
+from felix.accounts import Accounts, NoRulesYet
+from felix.calc.endpoints import CONTAINER
+from felix.calc.model import Direction, PolicyId
+from felix.counters import NOTHING, REFUSED, Count, Place, Tally, Where, tally
+from felix.render.explained import explain
+from kernel.xtables_counters import Counted, RuleCount
+from resources.datastore.keys import ResourceKey
+from resources.kinds.base import Resource
+from resources.kinds.felixconfiguration import FelixConfigurationSpec
+from resources.kinds.rule import EntityRule, Rule
+from resources.names import NodeName, ProfileName
+
+ALLOW, DENY, PASS, LOG = (Rule(action=action) for action in ("Allow", "Deny", "Pass", "Log"))
+A0 = "name == 'a0'"
+INGRESS, EGRESS = Direction
+CONDEMNED = "condemned0000000"
+NOTHING_DROPPED: dict[Where, int] = {}
+
+
+def to(*ports: int | str) -> EntityRule:
+    return EntityRule(ports=list(ports))
+
+
+def named(name: str) -> PolicyId:
+    return PolicyId("GlobalNetworkPolicy", name)
+
+
+class World(Scenario):
+    """The scenario, with counters. Change first, then send."""
+
+    def send(self, source: str, destination: str, times: int = 1, **fields: object) -> None:
+        for _ in range(times):
+            self.reaches(source, destination, **fields)
+
+    def counted(self) -> dict[int, Counted]:
+        return counters_of(self.machine.desired, {4: self.machine})
+
+    def tally(self, counted: dict[int, Counted] | None = None) -> Tally:
+        conclusions = self.pipeline.conclusions()
+        chains = {key: chain for key, chain in explain(conclusions).items() if key.version == 4}
+        return tally(conclusions, chains, self.counted() if counted is None else counted, CONDEMNED)
+
+    def rules(self, name: str, direction: Direction = INGRESS) -> dict[int, int]:
+        """Packets by the numbers of a policy's rules, where there were any."""
+        found = self.tally().rules.items()
+        return {
+            number: count.packets
+            for (who, at, number), count in found
+            if who == named(name) and at is direction and count != NOTHING
+        }
+
+    def drops(self, name: str, direction: Direction = INGRESS) -> dict[Where, int]:
+        passage = self.tally().places[workload(name, direction)]
+        return {where: count.packets for where, count in passage.drops.items() if count != NOTHING}
+
+
+def workload(name: str, direction: Direction = INGRESS) -> Place:
+    return Place("workload", direction, f"cali{name}")
+
+
+def by_rule(number: int, name: str, tier: str = "default") -> Where:
+    return Where("rule", tier, (named(name),), (number,))
+
+
+def test_each_rule_counts_what_it_matched_and_what_none_matched_falls_at_the_end_of_the_tier() -> None:
+    world = World().put(
+        policy("p", A0, [rule("Allow", "TCP", destination=to(80)), rule("Deny", "TCP", destination=to(81)), LOG,
+                         rule("Pass", "UDP")]),
+    )  # fmt: skip
+    world.send("a1", "a0", 3, destination_port=80)
+    world.send("a1", "a0", 2, destination_port=81)
+    world.send("a1", "a0", 5, destination_port=82)
+    world.send("a1", "a0", 1, protocol=17)
+    assert world.rules("p") == {1: 3, 2: 2, 3: 6, 4: 1}
+    assert world.drops("a0") == {by_rule(2, "p"): 2, Where("END_OF_TIER", "default"): 5}
+    passage = world.tally().places[workload("a0")]
+    assert passage.allowed == Count(4, 4 * PACKET_BYTES)
+    assert passage.dropped == Count(7, 7 * PACKET_BYTES)
+
+
+def test_a_rule_that_takes_many_rules_of_the_kernel_counts_a_packet_once() -> None:
+    ports = list(range(1000, 1040, 2))
+    nets = EntityRule(nets=["10.1.0.0/24", "10.3.0.0/24"], not_nets=["10.1.0.3/32", "10.9.0.0/16"])
+    world = World().put(policy("p", A0, [rule("Deny", "TCP", source=nets, destination=to(*ports)), ALLOW]))
+    world.send("a1", "a0", 4, destination_port=1038)
+    world.send("a1", "a0", 1, destination_port=1039)
+    world.send("a2", "a0", 1, destination_port=1038)
+    assert world.rules("p") == {1: 4, 2: 2}
+    assert world.drops("a0") == {by_rule(1, "p"): 4}
+
+
+def test_a_shared_rule_counts_for_all_and_the_drops_are_each_ones_own() -> None:
+    world = World().put(policy("p", "has(net-a)", [rule("Deny", "TCP", destination=to(81)), ALLOW]))
+    world.send("a1", "a0", 3, destination_port=81)
+    world.send("a0", "a1", 2, destination_port=81)
+    assert world.rules("p") == {1: 5}
+    assert world.drops("a0") == {by_rule(1, "p"): 3}
+    assert world.drops("a1") == {by_rule(1, "p"): 2}
+    assert world.drops("b1") == NOTHING_DROPPED
+
+
+def test_which_of_two_denies_it_was_is_said_where_it_can_be_told() -> None:
+    two = [rule("Deny", "TCP", destination=to(81)), rule("Deny", "TCP", destination=to(82)), ALLOW]
+    world = World().put(policy("own", A0, two), policy("shared", "name in {'a1','b1'}", two))
+    for port in (81, 82):
+        world.send("a1", "a0", port - 80, destination_port=port)
+        world.send("a0", "a1", port - 80, destination_port=port)
+    assert world.drops("a0") == {by_rule(1, "own"): 1, by_rule(2, "own"): 2}
+    assert world.drops("a1") == {Where("rule", "default", (named("shared"),), (1, 2)): 3}
+
+
+def test_a_policy_that_denies_and_passes_is_told_from_others_of_the_tier() -> None:
+    world = World().put(
+        tier("t", 1),
+        policy("one", A0, [rule("Deny", "TCP", destination=to(81)), rule("Pass", "TCP", destination=to(80))],
+               tier="t", order=1),
+        policy("two", A0, [rule("Deny", "TCP", destination=to(82)), rule("Allow", "TCP", destination=to(83))],
+               tier="t", order=2),
+    )  # fmt: skip
+    for port, times in {80: 1, 81: 2, 82: 4, 83: 8, 84: 16}.items():
+        world.send("a1", "a0", times, destination_port=port)
+    assert world.drops("a0") == {
+        by_rule(1, "one", "t"): 2, by_rule(1, "two", "t"): 4, Where("END_OF_TIER", "t"): 16
+    }  # fmt: skip
+
+
+def test_of_two_that_deny_and_pass_both_are_named() -> None:
+    both = [rule("Deny", "TCP", destination=to(81)), rule("Pass", "TCP", destination=to(80))]
+    world = World().put(policy("one", A0, both), policy("two", A0, [rule("Deny", "UDP"), PASS]))
+    for fields in ({"destination_port": 80}, {"destination_port": 81}, {"protocol": 17}):
+        world.send("a1", "a0", 1, **fields)
+    assert world.drops("a0") == {Where("rule", "default", (named("one"), named("two"))): 2}
+
+
+def test_profiles_and_what_no_profile_allows() -> None:
+    strict = profile("strict", [rule("Deny", "TCP", destination=to(81)), rule("Allow", "TCP", destination=to(80))])
+    world = World().put(strict)
+    world.endpoint("a0", profiles=["strict"])
+    for port, times in {80: 1, 81: 2, 82: 4}.items():
+        world.send("b1", "a0", times, destination_port=port)
+    world.send("a0", "b1", 8)
+    assert world.drops("a0") == {Where("rule", "", (ProfileName("strict"),), (1,)): 2, Where("NO_PROFILE"): 4}
+    assert world.drops("a0", EGRESS) == {Where("NO_PROFILE"): 8}
+
+
+def test_what_policy_never_saw_is_named() -> None:
+    world = World()
+    world.send("a1", "a0", 2, state="INVALID")
+    world.send("a0", "b2", 3, protocol=4)
+    world.send("a0", "b2", 1, protocol=17, destination_port=4789)
+    world.send("a1", "a0", 5, state="ESTABLISHED")
+    world.send("a1", "a0", 7, spoofed=True)
+    world.send("a1", "a0", 6, in_interface="calistranger")
+    found = world.tally().places
+    assert world.drops("a1", EGRESS) == {Where("INVALID"): 2}
+    assert world.drops("a0", EGRESS) == {Where("TUNNEL"): 4}
+    assert found[workload("a1", EGRESS)].established.packets == 5  # accepted there, before the receiver is asked
+    assert found[Place("host", None)].drops[Where("SPOOFED")].packets == 7
+    assert found[Place("host", EGRESS)].drops[Where("UNKNOWN_INTERFACE")].packets == 6
+
+
+def test_a_packet_to_the_host_counts_as_dropped_only_if_it_is() -> None:
+    for action, dropped in (("Drop", 2), ("Return", 0), ("Accept", 0)):
+        world = World().put(settings(FelixConfigurationSpec(default_endpoint_to_host_action=action)))
+        for _ in range(2):
+            world.machine.to_host(world.packet("a0", "172.16.60.215", out_interface=""))
+        host = world.tally().places[Place("host", None)]
+        assert host.drops.get(Where("TO_HOST"), NOTHING).packets == dropped
+
+
+def test_rules_keep_the_numbers_of_the_record_when_one_of_them_cannot_be_used() -> None:
+    broken = Rule(action="Allow", http={})  # type: ignore[arg-type]  # what no layer-3 policy can do
+    world = World().put(policy("p", A0, [broken, ALLOW, Rule(action="Deny", http={})]))  # type: ignore[arg-type]
+    world.send("a1", "a0", 3)
+    assert world.rules("p") == {2: 3}
+
+
+def test_a_chain_that_is_not_as_rendered_is_not_counted_but_named() -> None:
+    world = World().put(policy("p", A0, [ALLOW]))
+    world.send("a1", "a0", 3)
+    counted = world.counted()
+    chains = dict(counted[4]["filter"])
+    chains["cali-pi-gnp/p"] = (RuleCount("somethingelse000", 9, 9),)
+    found = world.tally({4: {**counted[4], "filter": chains}})
+    assert [key.chain for key in found.missing] == ["cali-pi-gnp/p"]
+    assert (named("p"), INGRESS, 1) not in found.rules
+    assert found.places[workload("a0")].allowed.packets == 3
+
+
+def test_a_refused_chain_says_so() -> None:
+    world = World()
+    world.flush()
+    counted = world.counted()
+    chains = {**counted[4]["filter"], "cali-tw-calia0": (RuleCount(CONDEMNED, 5, 300),)}
+    found = world.tally({4: {**counted[4], "filter": chains}})
+    assert found.places[workload("a0")].drops == {Where(REFUSED): Count(5, 300)}
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_policies_and_packets_agree_with_what_was_logged(seed: int) -> None:
+    """The flow log names what dropped each packet; the tally must come to the same numbers from counters alone."""
+    chance = random.Random(seed)
+    world = World().put(settings(FelixConfigurationSpec(flow_logs_enabled=True)), tier("t1", 1), tier("t2", 2, "Pass"))
+    for number in range(6):
+        rules = [
+            rule(chance.choice(["Allow", "Deny", "Pass", "Log"]), "TCP", destination=to(chance.randrange(80, 86)))
+            for _ in range(chance.randrange(4))
+        ]
+        selector = chance.choice([A0, "has(net-a)", "all()"])
+        chosen = chance.choice(["t1", "t2", "default"])
+        world.put(policy(f"p{number}", selector, rules, types=["Ingress"], tier=chosen, order=chance.randrange(4)))
+    dropped: Counter[tuple[str, str]] = Counter()
+    for _ in range(300):
+        source, target = chance.sample(["a0", "a1", "b1"], 2)
+        if not world.reaches(source, target, destination_port=chance.randrange(80, 86)):
+            dropped[target, world.machine.flow_log[-1][1].split("|", 1)[-1]] += 1
+    for name in ("a0", "a1", "b1"):
+        logged = {what: packets for (at, what), packets in dropped.items() if at == name}
+        told = world.drops(name)
+        assert sum(told.values()) == sum(logged.values())
+        for where, packets in told.items():
+            match where:
+                case Where("END_OF_TIER"):
+                    assert logged[where.tier] == packets
+                case Where("rule"):
+                    assert sum(logged.get(f"{where.tier}|gnp/{who.name}", 0) for who in where.owners
+                               if isinstance(who, PolicyId)) == packets  # fmt: skip
+
+
+def accounts(world: World) -> Accounts:
+    return Accounts(
+        NodeName("node1"), world.pipeline.conclusions, lambda version: world.counted().get(version, {}),
+        lambda: datetime.datetime(2026, 1, 1, 3, tzinfo=datetime.UTC),
+    )  # fmt: skip
+
+
+def told(world: World) -> dict[str, Any]:
+    """The answer as it goes over the socket, for the rules of IPv4 (no packet of IPv6 is sent here)."""
+    found = json.loads(json.dumps(accounts(world).counters()))
+    assert isinstance(found, dict)
+    return found
+
+
+def test_what_is_told_has_names_and_the_order_in_which_packets_meet_the_policies() -> None:
+    world = World().put(
+        tier("early", 1),
+        policy("z-first", A0, [PASS], tier="early", order=1),
+        policy("a-second", A0, [rule("Deny", "TCP", destination=to(81))], tier="early", order=2),
+        policy("last", A0, [ALLOW]),
+    )
+    key, value = workload_record("a1", f"{ADDRESSES['a1']}/32", profiles=["net-a"], labels={"name": "a1"})
+    annotated = msgspec.structs.replace(value.metadata, annotations={CONTAINER: "web-1"})
+    world.put((key, msgspec.structs.replace(value, metadata=annotated)))
+    world.send("a0", "a1", 2, destination_port=80)
+    world.send("b1", "a1", 3)
+    found = told(world)
+    assert [(one["tier"], one["name"]) for one in found["policies"]] == [
+        ("early", "z-first"), ("early", "a-second"), ("default", "last")
+    ]  # fmt: skip
+    assert found["policies"][1]["rules"] == [
+        {"direction": "ingress", "rule": 1, "action": "Deny", "matches": "tcp to port 81", "packets": 0, "bytes": 0}
+    ]
+    (drop,) = (one for one in found["drops"] if one["kind"] == "workload")
+    assert (drop["name"], drop["interface"], drop["where"], drop["packets"]) == (
+        "web-1", "calia1", "no profile matched", 3
+    )  # fmt: skip
+    (line,) = (one for one in found["endpoints"] if one["name"] == "web-1" and one["direction"] == "ingress")
+    assert (line["addresses"], line["allowed"]["packets"], line["dropped"]["packets"]) == ([ADDRESSES["a1"]], 2, 3)
+
+
+def test_before_the_store_is_read_there_is_no_answer() -> None:
+    silent = Accounts(NodeName("n"), lambda: None, lambda _: {}, lambda: datetime.datetime.now(datetime.UTC))
+    for question in (silent.counters, silent.prefixes):
+        with pytest.raises(NoRulesYet):
+            question()
+
+
+def test_every_prefix_that_is_logged_is_told() -> None:
+    world = World().put(
+        settings(FelixConfigurationSpec(flow_logs_enabled=True)), tier("t", 1, "Pass"),
+        policy("x" * 80, A0, [rule("Deny", "TCP", destination=to(81)), rule("Log")], tier="t"),
+    )  # fmt: skip
+    for port in (80, 81):
+        world.send("a1", "a0", destination_port=port)
+        world.send("b1", "a0", destination_port=port)
+    prefixes = accounts(world).prefixes()["prefixes"]
+    assert isinstance(prefixes, dict)
+    logged = {prefix for _, prefix in world.machine.flow_log}
+    assert len(logged) == 6
+    assert logged <= prefixes.keys()
+    (hashed,) = (prefix for prefix in logged if prefix.startswith("DPI0"))
+    assert prefixes[hashed] == {
+        "group": 1, "tier": "t", "kind": "GlobalNetworkPolicy", "namespace": "", "name": "x" * 80, "rule": 1,
+        "action": "Deny", "direction": "ingress",
+    }  # fmt: skip
+    assert prefixes["PPI|t"] == {"group": 1, "tier": "t", "end_of_tier": True, "action": "Pass", "direction": "ingress"}
+    assert prefixes["DRI"] == {"group": 1, "no_profile": True, "action": "Deny", "direction": "ingress"}
+
+
+def host_world(*records: tuple[ResourceKey, Resource]) -> World:
+    """The host has an endpoint of its own on eth0, with the label ``up``."""
+    return World().put(host_endpoint("up", "eth0", labels={"up": ""}), *records)
+
+
+def host_drops(world: World, direction: Direction, note: str = "") -> dict[Where, int]:
+    passage = world.tally().places[Place("host endpoint", direction, "eth0", note)]
+    return {where: count.packets for where, count in passage.drops.items() if count != NOTHING}
+
+
+def test_a_host_endpoint_has_its_own_lines() -> None:
+    world = host_world(policy("hosts", "has(up)", [rule("Deny", "TCP", destination=to(81)), ALLOW], order=1))
+    for port, times in {80: 1, 81: 2}.items():
+        for _ in range(times):
+            world.machine.to_host(world.packet(OUTSIDE, HOST, destination_port=port, out_interface=""))
+    assert world.rules("hosts") == {1: 2, 2: 1}
+    assert host_drops(world, INGRESS) == {by_rule(1, "hosts"): 2}
+    (line,) = (one for one in told(world)["endpoints"] if one["kind"] == "host endpoint" and not one["note"]
+               and one["direction"] == "ingress")  # fmt: skip
+    assert (line["name"], line["interface"], line["allowed"]["packets"]) == ("up", "eth0", 1)
+    assert [one["name"] for one in line["policies"]] == ["hosts"]
+
+
+def test_policy_before_nat_is_told_apart_although_nothing_is_counted_behind_it() -> None:
+    rules = [rule("Deny", "TCP", destination=to(81)), rule("Deny", "TCP", destination=to(82)), PASS]
+    world = host_world(policy("early", "has(up)", rules, pre_dnat=True, apply_on_forward=True))
+    for port, times in {80: 1, 81: 2, 82: 3}.items():
+        for _ in range(times):
+            world.machine.to_host(world.packet(OUTSIDE, HOST, destination_port=port, out_interface=""))
+    assert host_drops(world, INGRESS, "before DNAT") == {by_rule(1, "early"): 2, by_rule(2, "early"): 3}
+    assert host_drops(world, INGRESS) == {Where("NO_PROFILE"): 1}
