@@ -132,7 +132,7 @@ def every_field() -> Desired:
         iptables_filter_deny_action="Reject", nat_port_range="1000:2000", nat_outgoing_exclusions="IPPoolsAndHostIPs",
         iptables_nat_outgoing_interface_filter="eth+", workload_source_spoofing="Any", nat_outgoing_address="192.0.2.1",
         interface_prefix="cali,tap", default_endpoint_to_host_action="Return", log_prefix="x" * 40,
-        external_nodes_list=["0.0.0.0/0"],
+        external_nodes_list=["0.0.0.0/0"], flow_logs_enabled=True,
         failsafe_inbound_host_ports=[
             ProtoPort(protocol="TCP", port=22), ProtoPort(protocol="UDP", port=68, net="192.0.2.0/24"),
             ProtoPort(protocol="SCTP", port=9, net="2001:db8::/32"),
@@ -166,6 +166,8 @@ def every_field() -> Desired:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_kernel_takes_every_rule_that_we_can_render(netns: Namespace, variant: str) -> None:
     desired = every_field()
+    logged = {key.table for key, made in desired.chains.items() for text in made.rules if "NFLOG" in text}
+    assert logged == {"raw", "mangle", "filter"}
     load(netns, desired, variant)
     for version in PROGRAMS:
         kept = saved(netns, variant, version)
