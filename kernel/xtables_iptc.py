@@ -26,6 +26,8 @@ _PROTOCOLS: Final[Mapping[str, int]] = {
     "icmp": 1, "igmp": 2, "ipip": 4, "ipencap": 4, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "icmpv6": 58,
     "ipv6-icmp": 58, "sctp": 132, "udplite": 136,
 }  # fmt: skip
+_IP6T_F_PROTO: Final = 1
+"""The rule asks for a protocol. Source: linux, ip6_tables.h."""
 _ENTRY_OPTIONS: Final[Mapping[str, str]] = {
     "-s": "src", "--source": "src", "-d": "dst", "--destination": "dst", "-i": "in_interface",
     "--in-interface": "in_interface", "-o": "out_interface", "--out-interface": "out_interface",
@@ -144,6 +146,9 @@ def rule_of(table: Any, key: TableKey, text: str) -> Any:
             extension = _target(rule, value, goto=option.name in ("-g", "--goto"))
         elif option.name in ("-p", "--protocol"):
             rule.protocol = _not(option) + _protocol(value)
+            if key.version == 6:
+                # the library takes this off where the protocol is negated, and such a rule matches every packet
+                rule.entry.ipv6.flags |= _IP6T_F_PROTO
         elif option.name in _ENTRY_OPTIONS:
             setattr(rule, _ENTRY_OPTIONS[option.name], _not(option) + value)
         elif option.name.startswith("--") and extension is not None:

@@ -45,6 +45,7 @@ class Hook(enum.Enum):
     FORWARD = "forwarded"
     TO_HOST = "to the host"
     FROM_HOST = "from the host"
+    AFTER_NAT = "after destinations were translated"
 
 
 class Way(enum.Enum):

@@ -72,7 +72,7 @@ class Cluster:
 
     def ask(self, packet: Packet, source: Place | None = None) -> Verdict:
         """Answer about a packet; `source`: where it really comes from, if that is not where its address belongs."""
-        start, end = source or self.place_of(packet.source), self.place_of(packet.destination)
+        start, end = source or self.place_of(packet.source), self.place_of(packet.translated.destination)
         verdicts: list[HostVerdict] = []
         for node in dict.fromkeys(node for node in (start.node, end.node) if node is not None):
             site = self._sites[node]
@@ -104,6 +104,7 @@ def _on_host(view: HostView, packet: Packet, came: IfName | None, goes: IfName |
 
 def _translated(site: Site, packet: Packet, goes: IfName | None) -> Packet:
     """Return the packet as it leaves the host."""
+    packet = packet.translated
     if goes != site.uplink or not site.view.masquerades(packet):
         return packet
     own = sorted(address for address in site.addresses if address.version == packet.version)

@@ -6,8 +6,9 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from agreement.field import HOST_ADDRESSES, UPLINK, Arrival, Field, on_one_processor, settled
+from agreement.field import HOST_ADDRESSES, PUBLISHED, UPLINK, Arrival, Field, on_one_processor, settled
 from agreement.frames import built, expected, state_of, tag
+from fakes.felix_records import HERE
 from fakes.random_world import ADDRESSES, OUTSIDE, Dice, Records, Shape
 from fakes.shrinking import shrunk, told
 from felix.calc.answers import Outcome, Way
@@ -155,6 +156,7 @@ class Range:
 
 def _flow(packet: Packet) -> object:
     """Return what connection tracking goes by, whichever end begins."""
+    packet = packet.translated
     ends = [(packet.source, packet.source_port), (packet.destination, packet.destination_port)]
     if packet.protocol in WITH_PORTS:
         return packet.protocol, frozenset(ends)
@@ -202,7 +204,24 @@ class Gunner:
             icmp=IcmpType(*icmp) if icmp else None,
             state=State.INVALID if protocol == 6 and dice.chance(12) else State.NEW,
         )
-        return Shot(replace(packet, state=state_of(packet)), origin)
+        packet = replace(packet, state=state_of(packet))
+        if destination in HOST_ADDRESSES[HERE] and origin.node in (None, HERE) and dice.chance(2):
+            packet = self._to_published(cluster, packet, origin)
+        return Shot(packet, origin)
+
+    def _to_published(self, cluster: Cluster, packet: Packet, origin: Place) -> Packet:
+        """Draw a port that the host sends on to a workload, if there is one for the packet's protocol."""
+        ports = [
+            (port, sent_to)
+            for (version, protocol, port), sent_to in PUBLISHED.items()
+            if (version, protocol) == (packet.version, packet.protocol)
+            and cluster.place_of(sent_to[0]).where is Where.WORKLOAD
+            and cluster.place_of(sent_to[0]) != origin
+        ]
+        if not ports:
+            return packet
+        port, sent_to = self.dice.one(ports)
+        return replace(packet, destination_port=port, sent_to=sent_to)
 
     def _origin(self, cluster: Cluster, source: IPAddress, inside: Mapping[IPAddress, str]) -> Place | None:
         """Draw where a packet is sent from: mostly where its source is; None where that cannot be."""
@@ -230,7 +249,15 @@ def _is_wrong(ground: Range, shot: Shot, records: Mapping[ResourceKey, Resource]
     return disagreement_of(ground, records, shot) is not None
 
 
-def run(ground: Range, seed: int, *, packets: int, tally: Tally, shape: Shape = USUAL) -> None:
+def run(
+    ground: Range,
+    seed: int,
+    *,
+    packets: int,
+    tally: Tally,
+    shape: Shape = USUAL,
+    shrinking_tries: int = SHRINKING_TRIES,
+) -> None:
     """Draw a world, send packets and compare.
 
     Raises:
@@ -256,7 +283,7 @@ def run(ground: Range, seed: int, *, packets: int, tally: Tally, shape: Shape = 
         if again is None:
             raise AssertionError(f"seed {seed}: only once, in company: {one}")
         ground.patience_seconds = 0.2  # most packets that do not come now never will
-        small = shrunk(records, functools.partial(_is_wrong, ground, one.shot), tries=SHRINKING_TRIES)
+        small = shrunk(records, functools.partial(_is_wrong, ground, one.shot), tries=shrinking_tries)
         ground.patience_seconds = 3.0
         raise AssertionError(f"seed {seed}: {disagreement_of(ground, small, one.shot) or again}\n{told(small)}")
 

@@ -30,6 +30,7 @@ class HostModel:
         decided, packet = self._enter(packet)
         if decided is False:
             return False
+        packet = _sent_elsewhere(packet)
         incoming, outgoing = self.host_endpoint(packet.in_interface), self.host_endpoint(packet.out_interface)
         asked: list[tuple[Any, str]] = []
         if incoming is not None and not decided:
@@ -59,6 +60,7 @@ class HostModel:
         decided, packet = self._enter(packet)
         if decided is False:
             return False
+        packet = _sent_elsewhere(packet)
         if packet.in_interface.startswith("cali"):
             if packet.version == 6 and packet.protocol == 58 and packet.icmp[0] in NEIGHBOUR_DISCOVERY:
                 return True
@@ -80,10 +82,20 @@ class HostModel:
         decided = self._untracked(packet, packet.out_interface, "egress")
         if decided is not None:
             return decided
+        packet = _sent_elsewhere(packet)
+        if packet.translated:
+            return self._after_nat(packet)
         if packet.out_interface.startswith("cali"):
             return None
         found = self.host_endpoint(packet.out_interface)
         return None if found is None else self._normal(found, "egress", packet, FAILSAFE_OUT)
+
+    def _after_nat(self, packet: Packet) -> Decision:
+        """Return whether what NAT sent elsewhere is denied by the normal policy of where it leaves."""
+        if packet.out_interface.startswith("cali"):
+            return None
+        found = self.host_endpoint(packet.out_interface)
+        return None if found is None or self._normal(found, "egress", packet, FAILSAFE_OUT) else False
 
     def _settings(self) -> list[Any]:
         return list(self.world.of_kind("felixconfigurations").values())
@@ -174,6 +186,13 @@ class HostModel:
     def _has_policy(self, endpoint: Any, counts: Any, direction: str = "ingress") -> bool:
         labels = self.world.labels(endpoint)
         return any(self.world.policies_of(tier, labels, direction, counts) for tier in self.world.tier_order())
+
+
+def _sent_elsewhere(packet: Packet) -> Packet:
+    if packet.sent_to is None or packet.state in ("INVALID", "UNTRACKED"):
+        return packet
+    address, port = packet.sent_to
+    return replace(packet, destination=address, destination_port=port, translated=True)
 
 
 def _is_normal(spec: Any) -> bool:

@@ -10,6 +10,7 @@ from fakes import felix_case
 from fakes.felix_records import (
     HERE,
     host,
+    host_endpoint,
     network_profile,
     policy,
     pool,
@@ -126,7 +127,7 @@ def every_field() -> Desired:
         iptables_filter_deny_action="Reject", nat_port_range="1000:2000", nat_outgoing_exclusions="IPPoolsAndHostIPs",
         iptables_nat_outgoing_interface_filter="eth+", workload_source_spoofing="Any", nat_outgoing_address="192.0.2.1",
         interface_prefix="cali,tap", default_endpoint_to_host_action="Return", log_prefix="x" * 40,
-        external_nodes_list=["0.0.0.0/0"],
+        external_nodes_list=["0.0.0.0/0"], flow_logs_enabled=True,
     )  # fmt: skip
     pipeline = Pipeline(NodeName(HERE))
     for key, value in (
@@ -139,6 +140,9 @@ def every_field() -> Desired:
                  ports=[("http", "TCP", 80), ("http", "SCTP", 81)], spoofed=["192.0.2.0/24", "2001:db8::/32"]),
         workload("2", "10.0.0.2/32", profiles=["missing"]), workload("22", "10.0.0.3/32"),
         workload("3", "10.0.0.4/32", interface="tap_-.3"),
+        host_endpoint("h", "eth0", profiles=["net"], labels={"h": ""}),
+        policy("early", "has(h)", rules[:3], pre_dnat=True, apply_on_forward=True),
+        policy("untracked", "has(h)", rules[:3], rules[:3], do_not_track=True, apply_on_forward=True),
     ):  # fmt: skip
         pipeline.update(key, value)
     pipeline.flush()
@@ -148,6 +152,8 @@ def every_field() -> Desired:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_kernel_takes_every_rule_that_we_can_render(netns: Namespace, variant: str) -> None:
     desired = every_field()
+    logged = {key.table for key, made in desired.chains.items() for text in made.rules if "NFLOG" in text}
+    assert logged == {"raw", "mangle", "filter"}
     load(netns, desired, variant)
     for version in PROGRAMS:
         kept = saved(netns, variant, version)

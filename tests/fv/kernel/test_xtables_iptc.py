@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from bed import Namespace
 from bed.claim import Claim
+from bed.probes import Listener, ping, udp_exchange
 from felix.render.chains import (
     ClearMark,
     Condition,
@@ -212,3 +213,18 @@ def test_a_long_life_takes_no_more_memory(sides: tuple[Side, Side]) -> None:
                 assert writer.write(key, change)
             peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     assert peaks[2] - peaks[1] < 2048  # kilobytes
+
+
+@pytest.mark.parametrize(("version", "address"), [(4, "127.0.0.1"), (6, "::1")])
+def test_a_rule_for_all_but_one_protocol_spares_that_one(
+    sides: tuple[Side, Side], version: int, address: str
+) -> None:
+    """The saved text is right even where the kernel's own flag is not, so packets have to tell."""
+    side, key = sides[0], TableKey(version, "filter")
+    side.empty(key)
+    with side.netns.entered():
+        assert IptcWriter().write(key, TableChange(insert={"OUTPUT": ["! -p udp --jump DROP"]}))
+        with Listener(7005, protocol="udp", address=address):
+            assert udp_exchange(address, 7005, timeout=1.0).ok
+        assert not ping(address, timeout=0.2).ok
+    side.empty(key)

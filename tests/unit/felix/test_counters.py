@@ -12,6 +12,7 @@ import pytest
 from fakes.counted import PACKET_BYTES, counters_of
 from fakes.felix_records import host_endpoint, policy, profile, rule, settings, tier
 from fakes.felix_records import workload as workload_record
+from fakes.packets import Machine
 from fakes.scenario import ADDRESSES, HOST, OUTSIDE, Scenario
 from felix.accounts import Accounts, NoRulesYet
 from felix.calc.endpoints import CONTAINER
@@ -343,3 +344,21 @@ def test_policy_before_nat_is_told_apart_although_nothing_is_counted_behind_it()
             world.machine.to_host(world.packet(OUTSIDE, HOST, destination_port=port, out_interface=""))
     assert host_drops(world, INGRESS, "before DNAT") == {by_rule(1, "early"): 2, by_rule(2, "early"): 3}
     assert host_drops(world, INGRESS) == {Where("NO_PROFILE"): 1}
+
+
+def test_both_address_families_are_added_up() -> None:
+    world = World().put(policy("p", A0, [rule("Deny", "TCP", destination=to(81)), Rule(action="Deny", ip_version=6)]))
+    world.send("a1", "a0", 3, destination_port=81)
+    counted = world.counted()[4]
+    of_6 = counters_of(world.machine.desired, {6: Machine(world.machine.desired, 6)})[6]
+    chains = dict(of_6["filter"])
+    chains["cali-pi-gnp/p"] = tuple(
+        RuleCount(one.tag, 10 * (place + 1), 0) for place, one in enumerate(of_6["filter"]["cali-pi-gnp/p"])
+    )
+    both = {4: counted, 6: {**of_6, "filter": chains}}
+    conclusions = world.pipeline.conclusions()
+    found = tally(conclusions, explain(conclusions), both, CONDEMNED)
+    # marks come before drops: the third rule of the chain of IPv6 is what the second of the policy matched
+    assert found.rules[named("p"), INGRESS, 1].packets == 3 + 10
+    assert found.rules[named("p"), INGRESS, 2].packets == 30
+    assert found.missing == []
