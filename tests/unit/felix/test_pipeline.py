@@ -138,6 +138,8 @@ HISTORIES: dict[str, Sequence[State]] = {
     ],
     "settings": [
         state(LOCAL, network_profile("net")),
+        state(settings(FelixConfigurationSpec(ipv6_support=False))),
+        state(LOCAL, network_profile("net")),
         state(LOCAL, network_profile("net"), settings(FelixConfigurationSpec(ipv6_support=False))),
         state(LOCAL, network_profile("net"), settings(FelixConfigurationSpec(interface_prefix="tap"))),
         state(LOCAL, network_profile("net"), settings(FelixConfigurationSpec(iptables_mark_mask=0xFF))),
