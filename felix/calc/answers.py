@@ -111,6 +111,11 @@ class HostVerdict:
     answers: tuple[Answer, ...]
 
     @property
+    def is_untracked(self) -> bool:
+        """Whether policy keeps the packet from connection tracking on this host, and so from NAT."""
+        return any(answer.hook is Hook.UNTRACKED and answer.outcome is Outcome.ALLOWED for answer in self.answers)
+
+    @property
     def reason(self) -> Reason | None:
         """Why; None if nobody was asked."""
         return self.answers[-1].reason if self.answers else None

@@ -119,7 +119,7 @@ class HostView:
     def masquerades(self, packet: Packet) -> bool:
         """Tell whether the host puts an address of its own in the place of the source when the packet leaves."""
         around = self.whole.surroundings
-        if around is None:
+        if around is None or not packet.is_translatable:
             return False
 
         def inside(address: IPAddress, nets: Iterable[str]) -> bool:
