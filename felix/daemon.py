@@ -1,5 +1,7 @@
 """Entry point calico-felix: builds the parts, joins them, runs until told to end. Everything in the kernel stays."""
 
+import contextlib
+import ctypes
 import datetime
 import gc
 import os
@@ -116,6 +118,7 @@ class Felix:
             gc.collect()
             gc.freeze()  # what a full store makes stays: a collection that walks all of it takes 0.1 s, in any change
             gc.set_threshold(10_000, 10, 10)
+            give_back_memory()
         return wait
 
     def _crashed(self, error: Exception) -> None:
@@ -160,6 +163,12 @@ class Felix:
             forward_v4=parameters.ip_forwarding,
             forward_v6=parameters.ip_forwarding and 6 in versions and parameters.ipv6,
         )
+
+
+def give_back_memory() -> None:
+    """Give back what reading the store took for a while; only the GNU C library keeps it, and can be asked."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def has_ipv6() -> bool:
