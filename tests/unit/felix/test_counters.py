@@ -212,6 +212,23 @@ def test_a_refused_chain_says_so() -> None:
     assert found.places[workload("a0")].drops == {Where(REFUSED): Count(5, 300)}
 
 
+def test_the_refused_chain_of_a_policy_is_blamed_for_what_falls_there() -> None:
+    world = World().put(policy("p", A0, [ALLOW]))
+    world.send("a1", "a0", 4)
+    counted = world.counted()
+    chains = dict(counted[4]["filter"])
+    places = [one for one in chains["cali-tw-calia0"] if one.packets]
+    assert len(places) == 4  # clean start, start of the tier, the jump, what was allowed
+    chains["cali-tw-calia0"] = tuple(
+        RuleCount(one.tag, 0, 0) if one == places[-1] else one for one in chains["cali-tw-calia0"]
+    )
+    chains["cali-pi-gnp/p"] = (RuleCount(CONDEMNED, 4, 240),)
+    found = world.tally({4: {**counted[4], "filter": chains}})
+    assert {where: count.packets for where, count in found.places[workload("a0")].drops.items() if count.packets} == {
+        Where(REFUSED, "default", (named("p"),)): 4
+    }
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_random_policies_and_packets_agree_with_what_was_logged(seed: int) -> None:
     """The flow log names what dropped each packet; the tally must come to the same numbers from counters alone."""

@@ -271,6 +271,7 @@ STEPS: st.SearchStrategy[tuple[ResourceKey | IfName, Resource | Addresses]] = st
         max_ipset_size=st.sampled_from([None, 1]),
         iptables_filter_deny_action=st.sampled_from(["Drop", "Reject"]),
         workload_source_spoofing=st.sampled_from(["Any", "Disabled"]),
+        flow_logs_enabled=st.sampled_from([None, True]),
     ),
 )
 
