@@ -8,7 +8,10 @@ from resources.names import IfName, NodeName, ProfileName
 
 
 class Outcome(enum.Enum):
-    """What becomes of a packet. LEFT: policy has no say, so what comes next decides, at last the host's own rules."""
+    """What becomes of a packet. LEFT: policy has no say, so what comes next decides, at last the host's own rules.
+
+    (Where IptablesFilterAllowAction is Return, they come after ALLOWED too.)
+    """
 
     ALLOWED = "allowed"
     DENIED = "denied"
@@ -109,6 +112,11 @@ class HostVerdict:
     way: Way
     outcome: Outcome
     answers: tuple[Answer, ...]
+
+    @property
+    def is_untracked(self) -> bool:
+        """Whether policy keeps the packet from connection tracking on this host, and so from NAT."""
+        return any(answer.hook is Hook.UNTRACKED and answer.outcome is Outcome.ALLOWED for answer in self.answers)
 
     @property
     def reason(self) -> Reason | None:

@@ -55,7 +55,7 @@ class Packet:
 
     @property
     def translated(self) -> "Packet":
-        """The packet after that."""
+        """The packet after `sent_to`."""
         if self.sent_to is None or self.state in (State.INVALID, State.UNTRACKED):
             return self
         address, port = self.sent_to

@@ -36,13 +36,16 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
+    """`is_answer`: it is about the answer to the shot, and so is the verdict."""
+
     shot: Shot
     verdict: Verdict
     passed: bool
     where: tuple[Arrival, ...]
+    is_answer: bool = False
 
     def __str__(self) -> str:
-        lines = [f"{self.shot.packet} from {self.shot.origin}"]
+        lines = [f"{'the answer to ' if self.is_answer else ''}{self.shot.packet} from {self.shot.origin}"]
         lines.append(f"the kernel: {'passed' if self.passed else 'dropped'} {self.where or ''}")
         lines.append(f"the verdict: {self.verdict.outcome.value}")
         for host in self.verdict.hosts:
@@ -67,9 +70,12 @@ class Range:
     def __init__(self, ground: Field) -> None:
         self.ground = ground
         self.records: Records = {}
+        self.before: Records = {}
         self.policies: dict[str, str] = {}
         self.patience_seconds = 3.0
         """So long a packet that should pass is waited for."""
+        self.answers = 0
+        """How many packets were sent back so far."""
         self._next_tag = 0
 
     def put(self, records: Mapping[ResourceKey, Resource]) -> None:
@@ -80,7 +86,7 @@ class Range:
         changes += [(key, value) for key, value in records.items() if self.records.get(key) != value]
         random.Random(len(changes)).shuffle(changes)
         self.ground.take(changes)
-        self.records = dict(records)
+        self.before, self.records = self.records, dict(records)
 
     def set_policies(self, policies: Mapping[str, str]) -> None:
         """Set the policies of the kernel's chains on every host."""
@@ -99,26 +105,49 @@ class Range:
             for node, machine in self.ground.machines.items()
         )
 
-    def fire(self, shots: Sequence[Shot]) -> tuple[list[Disagreement], list[Verdict]]:
-        """Send all; return where kernel and verdict differ. In one volley no packet can be of another's flow."""
+    def fire(self, given: Sequence[Shot]) -> tuple[list[Disagreement], list[tuple[Shot, Verdict]]]:
+        """Send all; return where kernel and verdict differ, and all verdicts.
+
+        In one volley no packet can be of another's flow.
+        """
         cluster = self.cluster()
-        verdicts = [cluster.ask(shot.packet, shot.origin) for shot in shots]
+        asked = [(shot, cluster.ask(shot.packet, shot.origin)) for shot in given]
+        asked = [(shot, verdict) for shot, verdict in asked if _is_answerable(verdict, shot)]
         found: list[Disagreement] = []
-        left = list(range(len(shots)))
+        left = asked
         while left:
             flows: set[object] = set()
-            volley: list[int] = []
-            later: list[int] = []
-            for index in left:
-                flow = _flow(shots[index].packet)
-                (later if flow in flows else volley).append(index)
-                flows.add(flow)
-            found += self._volley([(shots[index], verdicts[index]) for index in volley])
+            volley: list[tuple[Shot, Verdict]] = []
+            later: list[tuple[Shot, Verdict]] = []
+            for shot, verdict in left:
+                mine = {_flow(shot.packet), _flow(verdict.packet)}
+                (later if mine & flows else volley).append((shot, verdict))
+                flows |= mine
+            found += self._volley(volley)
+            found += self._answers(cluster, volley)
             left = later
-        return found, verdicts
+        return found, asked
 
-    def _volley(self, shots: Sequence[tuple[Shot, Verdict]]) -> list[Disagreement]:
-        self.ground.forget_flows()
+    def _answers(self, cluster: Cluster, shots: Sequence[tuple[Shot, Verdict]]) -> list[Disagreement]:
+        """Answer what arrived in workloads and outside (the hosts answer by themselves)."""
+        answers, answered = [], []
+        for shot, verdict in shots:
+            is_simple = shot.packet == verdict.packet and shot.packet.protocol in (6, 17)
+            is_tracked = not any(host.is_untracked for host in verdict.hosts) and shot.packet.state is State.NEW
+            if is_simple and is_tracked and self.passes(verdict) and verdict.destination.where is not Where.HOST:
+                back = cluster.place_of(shot.packet.source)
+                if back == shot.origin:
+                    answer = Shot(_answer(shot.packet), verdict.destination)
+                    answers.append((answer, cluster.ask(answer.packet, answer.origin)))
+                    answered.append(shot)
+        self.answers += len(answers)
+        found = self._volley(answers, fresh=False) if answers else []
+        shot_of = {id(answer): shot for (answer, _), shot in zip(answers, answered, strict=True)}
+        return [replace(one, shot=shot_of[id(one.shot)], is_answer=True) for one in found]
+
+    def _volley(self, shots: Sequence[tuple[Shot, Verdict]], *, fresh: bool = True) -> list[Disagreement]:
+        if fresh:
+            self.ground.forget_flows()
         tags = []
         wanted = set()
         with on_one_processor():
@@ -133,7 +162,7 @@ class Range:
             arrived = settled(self.ground, wanted, patience_seconds=self.patience_seconds)
         found = []
         for mark, (shot, verdict) in zip(tags, shots, strict=True):
-            head = expected(shot.packet)
+            head = expected(verdict.packet)
             there = tuple(arrival for arrival in arrived.get(mark, ()) if arrival.seen == head)
             if [self._is_at(arrival, verdict.destination) for arrival in there] != [True] * self.passes(verdict):
                 found.append(Disagreement(shot, verdict, bool(there), there))
@@ -152,6 +181,18 @@ class Range:
         if place.where is Where.OUTSIDE:
             return arrival.node == ""
         return (arrival.node, arrival.interface) == (place.node, place.interface or "")
+
+
+def _answer(packet: Packet) -> Packet:
+    return replace(
+        packet, source=packet.destination, destination=packet.source, source_port=packet.destination_port,
+        destination_port=packet.source_port, state=State.ESTABLISHED,
+    )  # fmt: skip
+
+
+def _is_answerable(verdict: Verdict, shot: Shot) -> bool:
+    """Tell whether the packet goes where NAT would send it: not if policy keeps it from being tracked."""
+    return shot.packet.sent_to is None or not any(host.is_untracked for host in verdict.hosts)
 
 
 def _flow(packet: Packet) -> object:
@@ -187,10 +228,10 @@ class Gunner:
             address: node for node in self.nodes for address in HOST_ADDRESSES[node] if address.version == version
         }
         outside = [ipaddress.ip_address(address) for address in OUTSIDE[version]]
-        source, destination = dice.some([*inside, *inside, *hosts, *outside], 2, 2)
+        source, destination = dice.some([*inside, *inside, *hosts, *hosts, *outside], 2, 2)
         if source == destination or (source in hosts and destination in hosts):
             return self.shot(cluster)
-        origin, target = self._origin(cluster, source, inside), cluster.place_of(destination)
+        origin, target = self._origin(cluster, source, inside, hosts), cluster.place_of(destination)
         is_nowhere = target.where is Where.OUTSIDE and inside.get(destination) in self.nodes
         if origin is None or origin == target or is_nowhere:
             return self.shot(cluster)
@@ -223,9 +264,11 @@ class Gunner:
         port, sent_to = self.dice.one(ports)
         return replace(packet, destination_port=port, sent_to=sent_to)
 
-    def _origin(self, cluster: Cluster, source: IPAddress, inside: Mapping[IPAddress, str]) -> Place | None:
+    def _origin(
+        self, cluster: Cluster, source: IPAddress, inside: Mapping[IPAddress, str], hosts: Mapping[IPAddress, str]
+    ) -> Place | None:
         """Draw where a packet is sent from: mostly where its source is; None where that cannot be."""
-        if source in inside and inside[source] in self.nodes and self.dice.chance(10):
+        if inside.get(source, self.nodes[0]) in self.nodes and source not in hosts and self.dice.chance(10):
             node = self.dice.one(self.nodes)
             interface = self.dice.one([f"cali{'h' if node == self.nodes[0] else 'e'}{n}" for n in range(2)])
             return Place(where=Where.WORKLOAD, node=NodeName(node), interface=IfName(interface))
@@ -236,8 +279,17 @@ class Gunner:
 
 
 def disagreement_of(ground: Range, records: Mapping[ResourceKey, Resource], shot: Shot) -> Disagreement | None:
-    """Try one packet in a world; None if kernel and verdict agree, twice if they seem not to."""
+    """Try one packet in a world; None if kernel and verdict agree, twice if they seem not to.
+
+    None too where an end of it is not there any more: it would not be the same question.
+    """
+    before = ground.cluster()
     ground.put(records)
+    now = ground.cluster()
+    for address in (shot.packet.source, shot.packet.translated.destination):
+        if before.place_of(address) != now.place_of(address):
+            ground.put(ground.before)
+            return None
     for _ in range(2):
         found, _ = ground.fire([shot])
         if not found:
@@ -269,14 +321,14 @@ def run(
     ground.set_policies(gunner.policies())
     cluster = ground.cluster()
     shots = [gunner.shot(cluster) for _ in range(packets)]
-    found, verdicts = ground.fire(shots)
+    found, asked = ground.fire(shots)
     tally.worlds += 1
-    for shot, verdict in zip(shots, verdicts, strict=True):
+    for shot, verdict in asked:
         tally.packets += 1
         tally.allowed += ground.passes(verdict)
         tally.by_protocol[shot.packet.protocol] = tally.by_protocol.get(shot.packet.protocol, 0) + 1
-        for host in verdict.hosts[-1:]:
-            reason = host.reason.value if host.reason else "nobody asked"
+        for answer in (answer for host in verdict.hosts for answer in host.answers):
+            reason = f"{answer.hook.value}: {answer.reason.value}"
             tally.by_reason[reason] = tally.by_reason.get(reason, 0) + 1
     for one in found:
         again = disagreement_of(ground, records, one.shot)

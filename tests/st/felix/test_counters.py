@@ -183,6 +183,20 @@ def test_the_command_shows_names_and_says_what_there_is(lab: FelixLab) -> None:
     assert (done.exit, "these are: web, guard" in done.stderr) == (1, True)
 
 
+def test_only_what_is_counted_from_now_on(lab: FelixLab) -> None:
+    lab.put(WEB)
+    a0, a1 = lab.workloads["a0"], lab.workloads["a1"]
+    datagrams(a1, a0, 7081, 3)
+    flood = a1.popen(["python3", "-c", FLOOD, str(a0.address)])
+    try:
+        shown = counters(lab.node1, "--during", "0.5", "--endpoint", str(a0.address))
+    finally:
+        flood.signal(signal.SIGTERM)
+        flood.wait(5.0)
+    assert [one["where"] for one in shown["drops"]] == ["end of tier default: no policy matched"]
+    assert shown["policies"] == []
+
+
 def test_what_ends_a_way_is_logged_while_the_settings_say_so(lab: FelixLab) -> None:
     a0, a1 = lab.workloads["a0"], lab.workloads["a1"]
     lab.put(WEB)

@@ -20,6 +20,7 @@ from felix.calc.model import Direction, PolicyId
 from felix.counters import NOTHING, REFUSED, Count, Place, Tally, Where, tally
 from felix.render.explained import explain
 from kernel.xtables_counters import Counted, RuleCount
+from libnetwork import records
 from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Resource
 from resources.kinds.felixconfiguration import FelixConfigurationSpec
@@ -212,6 +213,23 @@ def test_a_refused_chain_says_so() -> None:
     assert found.places[workload("a0")].drops == {Where(REFUSED): Count(5, 300)}
 
 
+def test_the_refused_chain_of_a_policy_is_blamed_for_what_falls_there() -> None:
+    world = World().put(policy("p", A0, [ALLOW]))
+    world.send("a1", "a0", 4)
+    counted = world.counted()
+    chains = dict(counted[4]["filter"])
+    places = [one for one in chains["cali-tw-calia0"] if one.packets]
+    assert len(places) == 4  # clean start, start of the tier, the jump, what was allowed
+    chains["cali-tw-calia0"] = tuple(
+        RuleCount(one.tag, 0, 0) if one == places[-1] else one for one in chains["cali-tw-calia0"]
+    )
+    chains["cali-pi-gnp/p"] = (RuleCount(CONDEMNED, 4, 240),)
+    found = world.tally({4: {**counted[4], "filter": chains}})
+    assert {where: count.packets for where, count in found.places[workload("a0")].drops.items() if count.packets} == {
+        Where(REFUSED, "default", (named("p"),)): 4
+    }
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_random_policies_and_packets_agree_with_what_was_logged(seed: int) -> None:
     """The flow log names what dropped each packet; the tally must come to the same numbers from counters alone."""
@@ -282,6 +300,10 @@ def test_what_is_told_has_names_and_the_order_in_which_packets_meet_the_policies
     )  # fmt: skip
     (line,) = (one for one in found["endpoints"] if one["name"] == "web-1" and one["direction"] == "ingress")
     assert (line["addresses"], line["allowed"]["packets"], line["dropped"]["packets"]) == ([ADDRESSES["a1"]], 2, 3)
+
+
+def test_the_name_of_a_container_is_where_the_driver_puts_it() -> None:
+    assert records.CONTAINER == CONTAINER
 
 
 def test_before_the_store_is_read_there_is_no_answer() -> None:
