@@ -42,7 +42,7 @@ T = TypeVar("T", bound=Hashable)
 Data = dict[str, object]
 
 _REASONS = {
-    REFUSED: "the kernel refused the endpoint's chain: all is closed",
+    REFUSED: "the kernel refused its chain: all is closed",
     Part.INVALID.name: "invalid: of no connection that is known",
     Part.TUNNEL.name: "a tunnel (VXLAN or IPIP) from within",
     Part.NO_PROFILE.name: "no profile matched",
@@ -251,10 +251,10 @@ def _where(where: Where) -> Data:
 def _where_text(where: Where) -> str:
     if where.reason == Part.END_OF_TIER.name:
         return f"end of tier {where.tier}: no policy matched"
-    if where.reason != "rule":
-        return _REASONS.get(where.reason, where.reason)
     names = " or ".join(_named(owner) for owner in where.owners)
     tier = f" (tier {where.tier})" if where.tier else ""
+    if where.reason != "rule":
+        return (f"{names}{tier}: " if names else "") + _REASONS.get(where.reason, where.reason)
     if where.rules == (0,):
         return f"{names}{tier}: closed, as it or its tier cannot be used"
     numbers = f"rule {' or '.join(map(str, where.rules))}" if where.rules else "a rule"

@@ -12,6 +12,7 @@ import structlog
 
 from felix.calc.parameters import Parameters, Resolved
 from felix.dataplane.driver import Dataplane, Report
+from felix.dataplane.tables import Drift
 from felix.desired import LocalInterface
 from felix.host_interfaces import HostInterfaces
 from felix.pipeline import Pipeline
@@ -44,6 +45,8 @@ REPAIR_SECONDS = 0.5
 SWEEP_SECONDS = 0.1
 """Sets that nobody wants any more go in rounds, this far apart (reference felix.md 1.5)."""
 POLICIES = ("globalnetworkpolicies", "networkpolicies")
+REPEAT_SECONDS = 60.0
+"""What is repaired again and again in the same way is told of no more often than this."""
 RESTART_STATUS = 129
 """Exit status that means: start me again with the new settings (reference felix.md 5)."""
 READY_FLAG = ResourceKey(CLUSTER_INFORMATION.plural, CLUSTER_INFORMATION_NAME)
@@ -110,6 +113,7 @@ class Agent:
         self._retry_at: float | None = None
         self._repair_at = 0.0
         self._repairing = False
+        self._repairs: dict[str, tuple[str, float]] = {}
         self._due: dict[str, float] = {}
         self._failing: frozenset[str] = frozenset()
         self._settings: dict[str, tuple[str, str]] = {}
@@ -383,10 +387,22 @@ class Agent:
         for thing in self._failing - report.failed.keys():
             self._log.info("dataplane.recovered", what=thing)
         self._failing = frozenset(report.failed)
+        for table, drift in report.repaired.items():
+            self._tell_repair(table, drift)
         tell = self._log.info if report.written else self._log.debug
         cause = {"cause": "rules changed by others"} if self._repairing else {}
         self._repairing = False
         tell("dataplane.applied", **cause, **report.written, failed=len(report.failed), took_ms=took_ms)
+
+    def _tell_repair(self, table: str, drift: Drift) -> None:
+        """Say what others had done; somebody who does the same again and again is told of once a minute."""
+        now = self._monotonic()
+        if self._repairs.get(table, ("", 0.0))[0] == drift.found and now < self._repairs[table][1]:
+            self._log.debug("rules.repaired", table=table, found=drift.found)
+            return
+        self._repairs[table] = drift.found, now + REPEAT_SECONDS
+        tell = self._log.warning if drift.lost else self._log.info
+        tell("rules.repaired", table=table, found=drift.found, effect="they are as they should be; foreign rules stay")
 
     def _wait(self) -> float | None:
         """Return the seconds until something is due by the clock."""

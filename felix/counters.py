@@ -50,8 +50,8 @@ NOTHING = Count()
 class Where:
     """Where a packet was dropped.
 
-    `reason`: a `Part` by name, or "rule". `rules`: numbers of rules, one of which it was; 0 stands for the whole
-    policy. `owners`: policies or profiles, in one of which it was.
+    `reason`: a `Part` by name, "rule", or REFUSED. `rules`: numbers of rules, one of which it was; 0 stands for the
+    whole policy. `owners`: policies or profiles, in one of which it was.
     """
 
     reason: str
@@ -183,13 +183,16 @@ class _Tallying:
             passage = self.result.places.setdefault(self._place(key), Passage())
         if counts is None:
             self.result.missing.append(key)
-            seen = self._seen(key)
-            if passage is not None and [one.tag for one in seen] == [self._condemned]:
-                passage.drop(Where(REFUSED), Count(seen[0].packets, seen[0].bytes))
+            if passage is not None and self._is_refused(key):
+                (stand_in,) = self._seen(key)
+                passage.drop(Where(REFUSED), Count(stand_in.packets, stand_in.bytes))
         elif passage is not None:
             self._take_passage(key, explained.rules, counts, passage)
         elif owner is not None:
             self._take_rules(owner, explained.rules, counts)
+
+    def _is_refused(self, key: ChainKey) -> bool:
+        return [one.tag for one in self._seen(key)] == [self._condemned]
 
     def _seen(self, key: ChainKey) -> Sequence[RuleCount]:
         return self._counted.get(key.version, {}).get(key.table, {}).get(key.chain, ())
@@ -289,7 +292,11 @@ class _Tallying:
 
     def _blame(self, key: ChainKey, asked: _Asked, count: Count, passage: Passage) -> None:
         """Name the rules of a policy or profile that denied; the one rule, if that can be told."""
-        owner, of_rule = self._owners[asked.chain], self._denies(key, asked.chain)
+        owner = self._owners[asked.chain]
+        if self._is_refused(ChainKey(key.version, key.table, asked.chain)):
+            passage.drop(Where(REFUSED, owner.tier, (owner.who,)), count)
+            return
+        of_rule = self._denies(key, asked.chain)
         is_own = self._is_own(key, asked.chain)
         if len(of_rule) > 1 and is_own and sum(of_rule.values(), NOTHING) == count:
             for number, one in of_rule.items():
@@ -318,9 +325,12 @@ class _Tallying:
         return self._users.get(ChainKey(key.version, key.table, chain)) == 1
 
     def _actions(self, key: ChainKey, chain: str) -> set[Action]:
-        explained = self._chains.get(ChainKey(key.version, key.table, chain))
+        asked = ChainKey(key.version, key.table, chain)
+        explained = self._chains.get(asked)
         if explained is None or chain not in self._owners:
             return set()
+        if self._is_refused(asked):
+            return {Action.DENY}
         return {rule.stands_for.action for rule in explained.rules if isinstance(rule.stands_for, PolicyRule)}
 
 

@@ -67,7 +67,8 @@ class Pipeline:
         removed: dict[str, None] = {}
         if self._versions is not None and versions != self._versions:
             gone = set(self._versions).difference(versions)
-            removed = {set_name(version, set_id): None for set_id in self._graph.whole().sets for version in gone}
+            sets = {*self._graph.whole().sets, *conclusions.sets}  # those too that go at this very moment
+            removed = {set_name(version, set_id): None for set_id in sets for version in gone}
             conclusions = self._with_whole_sets(conclusions)
         self._versions = versions
         update = self._renderer.render(conclusions)

@@ -82,8 +82,8 @@ class Standing:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
-        texts = {process.stdout.fileno(): b"", process.stderr.fileno(): b""}
-        output = process.stdout.fileno()
+        output, complaint = process.stdout.fileno(), process.stderr.fileno()
+        texts = {output: b"", complaint: b""}
         open_ends = set(texts)
         poller = select.poll()
         for descriptor in open_ends:
@@ -107,12 +107,13 @@ class Standing:
                     poller.unregister(descriptor)
                     open_ends.discard(descriptor)
             if _MARK in texts[output]:
+                outcome = self._outcome(0, texts[output], texts[complaint])
                 self._finish(process)
-                return self._outcome(0, texts[output], texts[process.stderr.fileno()])
+                return outcome
         process.stdin.close()
         status = process.wait()
         self._echoes = status != 0  # it did everything without a word: not the kind that repeats comments
-        outcome = self._outcome(status, texts[output], texts[process.stderr.fileno()])
+        outcome = self._outcome(status, texts[output], texts[complaint])
         self._finish(process)
         return outcome
 

@@ -1,12 +1,14 @@
 """Small changes of legacy tables in process, by python-iptables; nothing else imports it (reference felix.md 7.6).
 
-What the library does badly is not used: autocommit (quadratic, and shows half-written chains), its final check (it
-redirects the process's standard output), its search for a chain in all tables (it makes them all). A rule whose words
-are not understood here, and whatever else goes wrong, is left to the restore program, whose words the log then has.
+What the library does badly is not used: autocommit (quadratic, and shows half-written chains), its check of a whole
+rule (it redirects the process's standard output), its search for a chain in all tables (it makes them all), its memory
+for the C code of extensions (it is freed before it is used). A rule whose words are not understood here, and whatever
+else goes wrong, is left to the restore program, whose words the log then has.
 
 The caller holds the xtables lock.
 """
 
+import ctypes
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,10 +26,17 @@ _PROTOCOLS: Final[Mapping[str, int]] = {
     "icmp": 1, "igmp": 2, "ipip": 4, "ipencap": 4, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "icmpv6": 58,
     "ipv6-icmp": 58, "sctp": 132, "udplite": 136,
 }  # fmt: skip
+_IP6T_F_PROTO: Final = 1
+"""The rule asks for a protocol. Source: linux, ip6_tables.h."""
 _ENTRY_OPTIONS: Final[Mapping[str, str]] = {
     "-s": "src", "--source": "src", "-d": "dst", "--destination": "dst", "-i": "in_interface",
     "--in-interface": "in_interface", "-o": "out_interface", "--out-interface": "out_interface",
 }  # fmt: skip
+
+
+_NEED_A_VALUE: Final = {"-m", "--match", "-j", "--jump", "-g", "--goto", "-p", "--protocol", *_ENTRY_OPTIONS}
+_LENT: Final[dict[tuple[int, bytes], Any]] = {}
+"""Memory for the C code of extensions, by address family and name."""
 
 
 class NotUnderstood(Exception):
@@ -67,6 +76,8 @@ class IptcWriter:
         return self._commit(key, remove)
 
     def _commit(self, key: TableKey, change: Callable[[Any], None]) -> bool:
+        if key.table == "nat":
+            return False  # the C code for SNAT and MASQUERADE serves, in one process, only the family that came first
         pause = _FIRST_PAUSE_SECONDS
         for _ in range(_TRIES):
             table = None
@@ -125,18 +136,26 @@ def rule_of(table: Any, key: TableKey, text: str) -> Any:
     extension = None
     for option in options(text):
         value = " ".join(option.values)
+        if not value and option.name in _NEED_A_VALUE:
+            raise NotUnderstood(f"{option.name} without a value in {text!r}")
         if option.name in ("-m", "--match"):
-            extension = rule.create_match(value)
+            _finish(extension)
+            extension = _lend_memory(rule.create_match(value))
         elif option.name in ("-j", "--jump", "-g", "--goto"):
-            extension = rule.create_target(value, goto=option.name in ("-g", "--goto"))
+            _finish(extension)
+            extension = _target(rule, value, goto=option.name in ("-g", "--goto"))
         elif option.name in ("-p", "--protocol"):
             rule.protocol = _not(option) + _protocol(value)
+            if key.version == 6:
+                # the library takes this off where the protocol is negated, and such a rule matches every packet
+                rule.entry.ipv6.flags |= _IP6T_F_PROTO
         elif option.name in _ENTRY_OPTIONS:
             setattr(rule, _ENTRY_OPTIONS[option.name], _not(option) + value)
         elif option.name.startswith("--") and extension is not None:
             _set(extension, option)
         else:
             raise NotUnderstood(f"{option.name} in {text!r}")
+    _finish(extension)
     if rule.target is None:
         raise NotUnderstood(f"no target in {text!r}")
     return rule
@@ -160,6 +179,33 @@ class _Rule6(iptc.Rule6):  # type: ignore[misc]
         return [self.home]
 
 
+def _target(rule: Any, name: str, *, goto: bool) -> Any:
+    if name == "NOTRACK":  # the library would store it without its only effect
+        target = _lend_memory(rule.create_target("CT"))
+        target.set_parameter("notrack")
+        return target
+    return _lend_memory(rule.create_target(name, goto=goto))
+
+
+def _lend_memory(extension: Any) -> Any:
+    """Give the C code of an extension scratch memory that stays; what the library gives it is freed at once."""
+    module = extension._module
+    if size := getattr(module, "udata_size", 0):
+        memory = _LENT.setdefault((module.family, module.name), (ctypes.c_ubyte * size)())
+        ctypes.memset(memory, 0, size)
+        module.udata = ctypes.cast(memory, ctypes.c_void_p)
+    return extension
+
+
+def _finish(extension: Any) -> None:
+    """Let the C code of an extension look over its options, which may complete what it stores.
+
+    It is about the extension that was made last: there is one state for each kind of them.
+    """
+    if extension is not None:
+        extension._final_check()
+
+
 def _not(option: Option) -> str:
     return "!" if option.negated else ""
 
@@ -173,8 +219,8 @@ def _protocol(name: str) -> str:
 
 
 def _set(extension: Any, option: Option) -> None:
-    if any(value.startswith("!") for value in option.values):
-        raise NotUnderstood(f"{option.name} with {option.values}")  # the library would take it for a negation
+    if any(not value or value.startswith("!") for value in option.values):
+        raise NotUnderstood(f"{option.name} with {option.values}")  # taken for no value, for a negation
     name = option.name.removeprefix("--")
     if len(option.values) > 1:
         extension.set_parameter(name, ["!"] * option.negated + list(option.values))

@@ -121,8 +121,9 @@ class LockEvents:
         """
         self._path = path or lock_path()
         self._libc = ctypes.CDLL(None, use_errno=True)
-        self._fd = self._check(self._libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
+        self._fd = -1
         try:
+            self._fd = self._check(self._libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
             self._watch(self._path.parent, _IN_NEW)
             self._follow()
             self.happened()  # that was us, if the file was not there
@@ -134,7 +135,8 @@ class LockEvents:
         return self._fd
 
     def close(self) -> None:
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
 
     def happened(self) -> bool:
         """Return whether the lock was let go by somebody since the last call. Cheap."""

@@ -2,10 +2,8 @@
 
 from collections.abc import Sequence
 
-from kernel.errors import NotSupported
-from kernel.programs import is_installed
 from kernel.xtables import KERNEL_CHAINS, BackEnd, TableKernel, TableKey
-from kernel.xtables_detect import legacy_tables
+from kernel.xtables_detect import legacy_tables, trouble_with
 from kernel.xtables_legacy import LegacyTables
 from kernel.xtables_nft import NftTables
 
@@ -21,9 +19,6 @@ def open_present(back_end: BackEnd) -> tuple[TableKernel, Sequence[TableKey]] | 
     if back_end is BackEnd.LEGACY:
         there = legacy_tables()
         return (LegacyTables(), there) if there else None
-    if not is_installed("iptables-nft-save"):
+    if trouble_with(BackEnd.NFT):  # where no rule can be made there is none; some kernels have nftables, but not for IP
         return None
-    try:
-        return NftTables(), [TableKey(version, table) for version in (4, 6) for table in KERNEL_CHAINS]
-    except NotSupported:
-        return None
+    return NftTables(), [TableKey(version, table) for version in (4, 6) for table in KERNEL_CHAINS]

@@ -45,6 +45,7 @@ class Hook(enum.Enum):
     FORWARD = "forwarded"
     TO_HOST = "to the host"
     FROM_HOST = "from the host"
+    AFTER_NAT = "after destinations were translated"
 
 
 class Way(enum.Enum):
@@ -108,6 +109,11 @@ class HostVerdict:
     way: Way
     outcome: Outcome
     answers: tuple[Answer, ...]
+
+    @property
+    def is_untracked(self) -> bool:
+        """Whether policy keeps the packet from connection tracking on this host, and so from NAT."""
+        return any(answer.hook is Hook.UNTRACKED and answer.outcome is Outcome.ALLOWED for answer in self.answers)
 
     @property
     def reason(self) -> Reason | None:

@@ -7,7 +7,7 @@ a named port is one protocol's, an ICMP type is that of the packet's own family.
 import enum
 import ipaddress
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from felix.calc.model import IcmpType, PolicyRule, SetSpec, Side
 from resources.names import IPAddress, IPNetwork
@@ -46,10 +46,25 @@ class Packet:
     icmp: IcmpType | None = None
     """Type and code, both given."""
     state: State = State.NEW
+    sent_to: tuple[IPAddress, int] | None = None
+    """Address and port that NAT on the first host puts in the place of the destination, if the packet is tracked."""
 
     @property
     def version(self) -> int:
         return self.source.version
+
+    @property
+    def is_translatable(self) -> bool:
+        """Whether NAT is done: only with what connection tracking follows."""
+        return self.state not in (State.INVALID, State.UNTRACKED)
+
+    @property
+    def translated(self) -> "Packet":
+        """The packet after `sent_to`."""
+        if self.sent_to is None or not self.is_translatable:
+            return self
+        address, port = self.sent_to
+        return replace(self, destination=address, destination_port=port, sent_to=None)
 
 
 class Members:

@@ -46,13 +46,14 @@ class Verdict:
     """What becomes of a packet from one end to the other.
 
     DENIED as soon as one host denies, ALLOWED where each allows, else LEFT to the own rules of those hosts that leave
-    it. `hosts`: as asked, in order; nobody where policy has nothing to say.
+    it. `hosts`: as asked, in order; nobody where policy has nothing to say. `packet`: as it is after the last of them.
     """
 
     outcome: Outcome
     source: Place
     destination: Place
     hosts: tuple[HostVerdict, ...]
+    packet: Packet
 
 
 class Cluster:
@@ -72,7 +73,7 @@ class Cluster:
 
     def ask(self, packet: Packet, source: Place | None = None) -> Verdict:
         """Answer about a packet; `source`: where it really comes from, if that is not where its address belongs."""
-        start, end = source or self.place_of(packet.source), self.place_of(packet.destination)
+        start, end = source or self.place_of(packet.source), self.place_of(packet.translated.destination)
         verdicts: list[HostVerdict] = []
         for node in dict.fromkeys(node for node in (start.node, end.node) if node is not None):
             site = self._sites[node]
@@ -83,13 +84,14 @@ class Cluster:
             verdicts.append(_on_host(site.view, packet, came, goes))
             if verdicts[-1].outcome is Outcome.DENIED:
                 break
-            packet = _translated(site, packet, goes)
+            if goes is not None and not verdicts[-1].is_untracked:
+                packet = _as_it_leaves(site, packet)
         outcome = Outcome.LEFT
         if any(verdict.outcome is Outcome.DENIED for verdict in verdicts):
             outcome = Outcome.DENIED
         elif verdicts and all(verdict.outcome is Outcome.ALLOWED for verdict in verdicts):
             outcome = Outcome.ALLOWED
-        return Verdict(outcome=outcome, source=start, destination=end, hosts=tuple(verdicts))
+        return Verdict(outcome=outcome, source=start, destination=end, hosts=tuple(verdicts), packet=packet)
 
 
 def _on_host(view: HostView, packet: Packet, came: IfName | None, goes: IfName | None) -> HostVerdict:
@@ -102,9 +104,10 @@ def _on_host(view: HostView, packet: Packet, came: IfName | None, goes: IfName |
     return view.from_host(packet, goes)
 
 
-def _translated(site: Site, packet: Packet, goes: IfName | None) -> Packet:
-    """Return the packet as it leaves the host."""
-    if goes != site.uplink or not site.view.masquerades(packet):
+def _as_it_leaves(site: Site, packet: Packet) -> Packet:
+    """Return the packet after the host's NAT."""
+    packet = packet.translated
+    if not site.view.masquerades(packet):
         return packet
     own = sorted(address for address in site.addresses if address.version == packet.version)
     return replace(packet, source=own[0]) if own else packet

@@ -2,7 +2,7 @@
 
 A reader of policy as data, as the renderer is another; the two must agree packet by packet. One host knows the policies
 of its own endpoints only, so an answer is about one host. `felix.calc.reach` joins those of several.
-Source: reference felix.md 3.5 to 3.9, 4.2. Packets whose destination is translated on the way are not covered.
+Source: reference felix.md 3.5 to 3.9, 4.2.
 """
 
 import ipaddress
@@ -45,8 +45,8 @@ class HostView:
         entered = self._enter(asked, packet, in_interface, spoofed)
         if entered is None:
             return asked.verdict()
-        packet, ends = entered, [(in_interface, Direction.INGRESS), (out_interface, Direction.EGRESS)]
-        incoming, outgoing = (self._host_endpoint(interface) for interface, _ in ends)
+        packet = entered.translated
+        incoming, outgoing = self._host_endpoint(in_interface), self._host_endpoint(out_interface)
         if incoming is not None and not asked.is_accepted:
             answer = self._forwarded(packet, in_interface, incoming, Direction.INGRESS)
             if asked.has_decided(answer, final=self._ends_the_way(answer)):
@@ -69,7 +69,7 @@ class HostView:
         entered = self._enter(asked, packet, in_interface, spoofed)
         if entered is None:
             return asked.verdict()
-        packet = entered
+        packet = entered.translated
         if asked.has_decided(self._ipip(packet), final=True):
             return asked.verdict()
         if self.is_workload(in_interface):
@@ -81,13 +81,14 @@ class HostView:
         return asked.verdict()
 
     def from_host(self, packet: Packet, out_interface: IfName) -> HostVerdict:
-        """Answer about a packet of the host's own."""
+        """Answer about a packet of the host's own; it leaves by `out_interface` after NAT, if there is any."""
         asked = _Asked(self.node, Way.FROM_HOST)
         untracked = self._untracked(packet, out_interface, Direction.EGRESS)
         if asked.has_decided(untracked, early=True):
             return asked.verdict()
         if asked.is_accepted:
             return asked.verdict()
+        sent, packet = packet, packet.translated
         if self.is_workload(out_interface):
             answer = Answer(
                 outcome=Outcome.LEFT, reason=Reason.OWN_HOST, hook=Hook.FROM_HOST, interface=out_interface
@@ -96,6 +97,9 @@ class HostView:
             return asked.verdict()
         if self._is_host_ipip(packet, packet.destination):
             asked.has_decided(Answer(outcome=Outcome.ALLOWED, reason=Reason.IPIP, hook=Hook.FROM_HOST))
+            return asked.verdict()
+        if packet is not sent:
+            self._after_nat(asked, packet, out_interface)
             return asked.verdict()
         endpoint = self._host_endpoint(out_interface)
         if endpoint is not None:
@@ -115,7 +119,7 @@ class HostView:
     def masquerades(self, packet: Packet) -> bool:
         """Tell whether the host puts an address of its own in the place of the source when the packet leaves."""
         around = self.whole.surroundings
-        if around is None:
+        if around is None or not packet.is_translatable:
             return False
 
         def inside(address: IPAddress, nets: Iterable[str]) -> bool:
@@ -144,6 +148,19 @@ class HostView:
         if asked.is_accepted or packet.state.is_known_flow:
             return packet
         return None if asked.has_decided(self._before_nat(packet, interface), early=True) else packet
+
+    def _after_nat(self, asked: "_Asked", packet: Packet, interface: IfName) -> None:
+        """Ask about a packet of the host's own that NAT sent elsewhere: only now it is known by what it leaves.
+
+        It may be denied; that nobody does so leaves it to others as before.
+        """
+        own = self.whole.host_endpoints.get(interface)
+        endpoint = own if self.is_workload(interface) else own or self._host_endpoint(interface)
+        if endpoint is not None:
+            answer = self._normal(packet, interface, endpoint, Direction.EGRESS, Hook.AFTER_NAT)
+            if answer.outcome is not Outcome.DENIED:
+                answer = replace(answer, outcome=Outcome.LEFT)
+            asked.has_decided(answer)
 
     def _source_check(self, packet: Packet, interface: IfName, spoofed: bool | None) -> Answer | None:
         endpoint = self.whole.endpoints.get(interface)

@@ -15,7 +15,7 @@ from felix.dataplane.interfaces import InterfaceEffector
 from felix.dataplane.left_over import LeftOver
 from felix.dataplane.routes import RouteEffector
 from felix.dataplane.sets import SetEffector
-from felix.dataplane.tables import TableEffector
+from felix.dataplane.tables import Drift, TableEffector
 from felix.desired import TABLES, Update
 from kernel.errors import DataplaneError, TableRefused
 from kernel.link import Link
@@ -42,6 +42,8 @@ class Report:
     """False: some rule table could not be brought up to date, so no route of its address family was written."""
     written: Mapping[str, int] = field(default_factory=dict)
     """How many things of each kind were written or removed."""
+    repaired: Mapping[str, Drift] = field(default_factory=dict)
+    """What others had done to our rules, by table, and is mended."""
 
     @property
     def is_clean(self) -> bool:
@@ -172,6 +174,7 @@ class Dataplane:
             failed=failed,
             unswept=self._sets.unswept,
             tables_written=all(written),
+            repaired=self._repaired(failed),
             written={kind: count - before[kind] for kind, count in self._counts().items() if count > before[kind]},
         )
 
@@ -190,6 +193,10 @@ class Dataplane:
         if version == 4:
             self._step(failed, "interface", lambda: self._interfaces.announce(self._routes.is_written))
         return True
+
+    def _repaired(self, failed: Mapping[str, DataplaneError]) -> Mapping[str, Drift]:
+        mended = (table for key, table in self._tables.items() if f"table {key}" not in failed)
+        return {str(table.key): drift for table in mended if (drift := table.take_drift()) is not None}
 
     def _counts(self) -> dict[str, int]:
         return {

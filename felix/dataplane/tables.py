@@ -7,11 +7,12 @@ write.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from felix.desired import Chain, KernelChain
 from felix.render.names import FROM_WORKLOAD, POLICY_PREFIX, PROFILE_PREFIX, TO_WORKLOAD
 from kernel.errors import DataplaneError, TableRefused
-from kernel.xtables import OutsideRule, TableChange, TableKernel, TableKey
+from kernel.xtables import OutsideRule, TableChange, TableKernel, TableKey, TableState
 
 CONDEMNED = Chain(("-m comment --comment \"cali:condemned0000000\" -j DROP",), ("condemned0000000",))
 """What stands in for a chain that the kernel refuses: nothing passes, and the rest of the table still gets written."""
@@ -20,6 +21,19 @@ CONDEMNABLE = (FROM_WORKLOAD, TO_WORKLOAD, *POLICY_PREFIX.values(), *PROFILE_PRE
 """Chains of one endpoint, policy or profile begin so. Of the others a DROP would cut off the host, or everybody."""
 
 TRIES = 10
+
+
+NAMES_TOLD = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """What others did to our rules of one table, found by reading it back."""
+
+    found: str
+    """For the log: "FORWARD: ours were not in place; chains gone: cali-a, cali-b"."""
+    lost: bool
+    """Rules of ours were missing or changed; not only in another place."""
 
 
 class TableEffector:
@@ -35,6 +49,8 @@ class TableEffector:
         self._dirty: set[str] = set()
         self._condemned: dict[str, DataplaneError] = {}
         self._resync_due = True
+        self._drift: Drift | None = None
+        self._known = False
         self.written = 0
         """How many chains were written and deleted so far, kernel chains included."""
 
@@ -42,6 +58,11 @@ class TableEffector:
         """Read the table back before the next apply, and try chains again that were refused."""
         self._resync_due = True
         self._condemned.clear()
+
+    def take_drift(self) -> Drift | None:
+        """Return what others did to our rules, as the last apply found and mended it; once."""
+        drift, self._drift = self._drift, None
+        return drift
 
     def want(self, chain: str, rules: Chain | None) -> None:
         if rules is None:
@@ -86,7 +107,7 @@ class TableEffector:
                 suspect = chain
                 continue
             except DataplaneError:
-                self._resync_due = True
+                self._resync_due, self._known = True, False  # what was written of it is not known
                 raise
             self._settle(change, stuck)
             return self._condemned | stuck
@@ -95,6 +116,9 @@ class TableEffector:
 
     def _read(self) -> None:
         state = self._kernel.read(self.key)
+        if self._known:
+            self._drift = self._compare(state) or self._drift
+        self._known = True
         self._actual = dict(state.chains)
         self._outside = state.outside
         self._dirty = {
@@ -103,6 +127,27 @@ class TableEffector:
             if chain not in self._desired or self._actual.get(chain) != self._wanted(chain).tags
         }
         self._resync_due = False
+
+    def _compare(self, state: TableState) -> Drift | None:
+        """Return in which points the table is not as we left it, as far as that concerns us."""
+        texts: list[str] = []
+        lost = False
+        for chain, wanted in sorted(self._kernel_chains.items()):
+            before, now = self._outside.get(chain, ()), state.outside.get(chain, ())
+            if not _in_place(before, wanted) or _in_place(now, wanted):
+                continue
+            ours = [rule.tag for rule in now if rule.is_ours]
+            complete = ours == [*wanted.inserts.tags, *wanted.appends.tags]
+            lost |= not complete
+            texts.append(f"{chain}: ours were {'not in place' if complete else 'missing' if not ours else 'changed'}")
+        gone = sorted(self._actual.keys() - state.chains.keys())
+        changed = sorted(c for c, tags in state.chains.items() if c in self._actual and self._actual[c] != tags)
+        added = sorted(chain for chain in state.chains.keys() - self._actual.keys() if chain not in self._desired)
+        for what, chains in (("gone", gone), ("changed", changed), ("not of this felix", added)):
+            if chains:
+                more = f" and {len(chains) - NAMES_TOLD} more" if len(chains) > NAMES_TOLD else ""
+                texts.append(f"chains {what}: {', '.join(chains[:NAMES_TOLD])}{more}")
+        return Drift("; ".join(texts), lost or bool(gone or changed)) if texts else None
 
     def _wanted(self, chain: str) -> Chain:
         return CONDEMNED if chain in self._condemned else self._desired[chain]

@@ -15,7 +15,7 @@ def main() -> int:
     parser.add_argument("--packets", type=int, default=400, help="in each world")
     parser.add_argument("--seed", type=int, default=0, help="of the first world; the next has the next number")
     parser.add_argument("--seconds", type=float, default=0.0, help="stop after so many; 0: never")
-    parser.add_argument("--back-end", choices=sorted(BACK_ENDS), default="nft")
+    parser.add_argument("--back-end", choices=BACK_ENDS, default="nft")
     parser.add_argument("--two-hosts", action="store_true")
     given = parser.parse_args()
     tally = Tally()

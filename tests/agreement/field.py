@@ -32,17 +32,28 @@ from kernel.arp import ArpAnnouncer
 from kernel.links import NetlinkLinks
 from kernel.routes import NetlinkRoutes
 from kernel.sets import IpsetSets
+from kernel.sets_netlink import NetlinkSets
 from kernel.sysctl import ProcSysctls
 from kernel.xtables import TableKernel, TableKey
+from kernel.xtables_iptc import IptcWriter
+from kernel.xtables_legacy import LegacyTables
 from kernel.xtables_nft import NftTables
 from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Resource
 from resources.names import IfName, IPAddress, NodeName
 from resources.runtime.options import Source
 
-BACK_ENDS: Mapping[str, type[TableKernel]] = {"nft": NftTables}
+BACK_ENDS = ("nft", "legacy")
 PROGRAMS = {4: "iptables", 6: "ip6tables"}
 HOST_ADDRESSES = {node: frozenset(map(ipaddress.ip_address, texts)) for node, texts in HOSTS.items()}
+PUBLISHED = {
+    (version, protocol, port): (ipaddress.ip_address(ADDRESSES[HERE][number][version == 6]), to)
+    for version in (4, 6)
+    for number in range(len(ADDRESSES[HERE]))
+    for protocol in (6, 17)
+    for port, to in ((32000 + number, 80), (32010 + number, 1014))
+}
+"""Where a user's own rules on the first host send what comes for these ports of its: by family, protocol and port."""
 NEXT_HOP = {4: "172.16.0.254", 6: "fd99::fe"}
 UPLINK = IfName("eth0")
 FAR_MAC = "ee:ee:ee:ee:ee:ee"
@@ -109,7 +120,7 @@ class Machine:
     def _built(self, parameters: Parameters) -> Dataplane:
         sysctls, routes = ProcSysctls(), NetlinkRoutes()
         return Dataplane(
-            sets=SetEffector(IpsetSets(), maxelem=parameters.set_size_max),
+            sets=SetEffector(NetlinkSets(IpsetSets()), maxelem=parameters.set_size_max),
             tables=[TableEffector(self.tables, TableKey(version, table)) for version in (4, 6) for table in TABLES],
             table_kernel=self.tables,
             interfaces=InterfaceEffector(sysctls, NetlinkLinks(), ArpAnnouncer()),
@@ -163,6 +174,12 @@ class Field:
             self.close()
             raise
 
+    def _tables(self) -> TableKernel:
+        if self.variant == "nft":
+            return NftTables()
+        # the library that makes small changes in process knows one namespace only
+        return LegacyTables(small=IptcWriter() if len(self.nodes) == 1 else None)
+
     def _space(self, name: str) -> Namespace:
         made = Namespace(self._claim.prefix + name)
         self._spaces.append(made)
@@ -187,7 +204,9 @@ class Field:
         net.ip(batch="\n".join([*lines, ""]))
         self._far.ip(batch="\n".join(f"link set {name.removeprefix('cali')} up" for name in workloads) + "\n")
         with net.entered():
-            tables = BACK_ENDS[self.variant]()
+            tables = self._tables()
+        if node == HERE:
+            self._publish(net)
         self.machines[node] = Machine(
             node, net, tables, workloads, Pipeline(NodeName(node), [Source("the test", {"DeviceRouteProtocol": "80"})])
         )
@@ -200,6 +219,18 @@ class Field:
             )
             + "\n"
         )
+
+    def _publish(self, net: Namespace) -> None:
+        for version, program in PROGRAMS.items():
+            (own,) = (address for address in HOST_ADDRESSES[HERE] if address.version == version)
+            lines = [
+                f"-A PREROUTING -d {own} -p {protocol} --dport {port} -j DNAT --to-destination "
+                + (f"{address}:{to}" if version == 4 else f"[{address}]:{to}")
+                for (family, protocol, port), (address, to) in PUBLISHED.items()
+                if family == version
+            ]
+            text = "\n".join(["*nat", *lines, "COMMIT", ""])
+            net.run([f"{program}-{self.variant}-restore", "--noflush"], stdin=text)
 
     def _join(self) -> None:
         """Give every host its uplink: to the outside itself, or by a router."""

@@ -126,4 +126,6 @@ def seen(data: bytes) -> Seen | None:
 
 
 def expected(packet: Packet) -> Seen:
+    """Return what to look for at the end of the packet's way."""
+    packet = packet.translated
     return Seen(packet.source, packet.destination, packet.protocol, packet.icmp.type if packet.icmp else None)

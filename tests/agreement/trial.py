@@ -6,8 +6,9 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from agreement.field import HOST_ADDRESSES, UPLINK, Arrival, Field, on_one_processor, settled
+from agreement.field import HOST_ADDRESSES, PUBLISHED, UPLINK, Arrival, Field, on_one_processor, settled
 from agreement.frames import built, expected, state_of, tag
+from fakes.felix_records import HERE
 from fakes.random_world import ADDRESSES, OUTSIDE, Dice, Records, Shape
 from fakes.shrinking import shrunk, told
 from felix.calc.answers import Outcome, Way
@@ -98,23 +99,27 @@ class Range:
             for node, machine in self.ground.machines.items()
         )
 
-    def fire(self, shots: Sequence[Shot]) -> tuple[list[Disagreement], list[Verdict]]:
-        """Send all; return where kernel and verdict differ. In one volley no packet can be of another's flow."""
+    def fire(self, given: Sequence[Shot]) -> tuple[list[Disagreement], list[tuple[Shot, Verdict]]]:
+        """Send all; return where kernel and verdict differ, and all verdicts.
+
+        In one volley no packet can be of another's flow.
+        """
         cluster = self.cluster()
-        verdicts = [cluster.ask(shot.packet, shot.origin) for shot in shots]
+        asked = [(shot, cluster.ask(shot.packet, shot.origin)) for shot in given]
+        asked = [(shot, verdict) for shot, verdict in asked if _is_answerable(verdict, shot)]
         found: list[Disagreement] = []
-        left = list(range(len(shots)))
+        left = asked
         while left:
             flows: set[object] = set()
-            volley: list[int] = []
-            later: list[int] = []
-            for index in left:
-                flow = _flow(shots[index].packet)
-                (later if flow in flows else volley).append(index)
-                flows.add(flow)
-            found += self._volley([(shots[index], verdicts[index]) for index in volley])
+            volley: list[tuple[Shot, Verdict]] = []
+            later: list[tuple[Shot, Verdict]] = []
+            for shot, verdict in left:
+                mine = {_flow(shot.packet), _flow(verdict.packet)}
+                (later if mine & flows else volley).append((shot, verdict))
+                flows |= mine
+            found += self._volley(volley)
             left = later
-        return found, verdicts
+        return found, asked
 
     def _volley(self, shots: Sequence[tuple[Shot, Verdict]]) -> list[Disagreement]:
         self.ground.forget_flows()
@@ -132,7 +137,7 @@ class Range:
             arrived = settled(self.ground, wanted, patience_seconds=self.patience_seconds)
         found = []
         for mark, (shot, verdict) in zip(tags, shots, strict=True):
-            head = expected(shot.packet)
+            head = expected(verdict.packet)
             there = tuple(arrival for arrival in arrived.get(mark, ()) if arrival.seen == head)
             if [self._is_at(arrival, verdict.destination) for arrival in there] != [True] * self.passes(verdict):
                 found.append(Disagreement(shot, verdict, bool(there), there))
@@ -153,8 +158,14 @@ class Range:
         return (arrival.node, arrival.interface) == (place.node, place.interface or "")
 
 
+def _is_answerable(verdict: Verdict, shot: Shot) -> bool:
+    """Tell whether the packet goes where NAT would send it: not if policy keeps it from being tracked."""
+    return shot.packet.sent_to is None or not any(host.is_untracked for host in verdict.hosts)
+
+
 def _flow(packet: Packet) -> object:
     """Return what connection tracking goes by, whichever end begins."""
+    packet = packet.translated
     ends = [(packet.source, packet.source_port), (packet.destination, packet.destination_port)]
     if packet.protocol in WITH_PORTS:
         return packet.protocol, frozenset(ends)
@@ -188,7 +199,7 @@ class Gunner:
         source, destination = dice.some([*inside, *inside, *hosts, *outside], 2, 2)
         if source == destination or (source in hosts and destination in hosts):
             return self.shot(cluster)
-        origin, target = self._origin(cluster, source, inside), cluster.place_of(destination)
+        origin, target = self._origin(cluster, source, inside, hosts), cluster.place_of(destination)
         is_nowhere = target.where is Where.OUTSIDE and inside.get(destination) in self.nodes
         if origin is None or origin == target or is_nowhere:
             return self.shot(cluster)
@@ -202,11 +213,30 @@ class Gunner:
             icmp=IcmpType(*icmp) if icmp else None,
             state=State.INVALID if protocol == 6 and dice.chance(12) else State.NEW,
         )
-        return Shot(replace(packet, state=state_of(packet)), origin)
+        packet = replace(packet, state=state_of(packet))
+        if destination in HOST_ADDRESSES[HERE] and origin.node in (None, HERE) and dice.chance(2):
+            packet = self._to_published(cluster, packet, origin)
+        return Shot(packet, origin)
 
-    def _origin(self, cluster: Cluster, source: IPAddress, inside: Mapping[IPAddress, str]) -> Place | None:
+    def _to_published(self, cluster: Cluster, packet: Packet, origin: Place) -> Packet:
+        """Draw a port that the host sends on to a workload, if there is one for the packet's protocol."""
+        ports = [
+            (port, sent_to)
+            for (version, protocol, port), sent_to in PUBLISHED.items()
+            if (version, protocol) == (packet.version, packet.protocol)
+            and cluster.place_of(sent_to[0]).where is Where.WORKLOAD
+            and cluster.place_of(sent_to[0]) != origin
+        ]
+        if not ports:
+            return packet
+        port, sent_to = self.dice.one(ports)
+        return replace(packet, destination_port=port, sent_to=sent_to)
+
+    def _origin(
+        self, cluster: Cluster, source: IPAddress, inside: Mapping[IPAddress, str], hosts: Mapping[IPAddress, str]
+    ) -> Place | None:
         """Draw where a packet is sent from: mostly where its source is; None where that cannot be."""
-        if source in inside and inside[source] in self.nodes and self.dice.chance(10):
+        if inside.get(source, self.nodes[0]) in self.nodes and source not in hosts and self.dice.chance(10):
             node = self.dice.one(self.nodes)
             interface = self.dice.one([f"cali{'h' if node == self.nodes[0] else 'e'}{n}" for n in range(2)])
             return Place(where=Where.WORKLOAD, node=NodeName(node), interface=IfName(interface))
@@ -230,7 +260,15 @@ def _is_wrong(ground: Range, shot: Shot, records: Mapping[ResourceKey, Resource]
     return disagreement_of(ground, records, shot) is not None
 
 
-def run(ground: Range, seed: int, *, packets: int, tally: Tally, shape: Shape = USUAL) -> None:
+def run(
+    ground: Range,
+    seed: int,
+    *,
+    packets: int,
+    tally: Tally,
+    shape: Shape = USUAL,
+    shrinking_tries: int = SHRINKING_TRIES,
+) -> None:
     """Draw a world, send packets and compare.
 
     Raises:
@@ -242,9 +280,9 @@ def run(ground: Range, seed: int, *, packets: int, tally: Tally, shape: Shape = 
     ground.set_policies(gunner.policies())
     cluster = ground.cluster()
     shots = [gunner.shot(cluster) for _ in range(packets)]
-    found, verdicts = ground.fire(shots)
+    found, asked = ground.fire(shots)
     tally.worlds += 1
-    for shot, verdict in zip(shots, verdicts, strict=True):
+    for shot, verdict in asked:
         tally.packets += 1
         tally.allowed += ground.passes(verdict)
         tally.by_protocol[shot.packet.protocol] = tally.by_protocol.get(shot.packet.protocol, 0) + 1
@@ -256,7 +294,7 @@ def run(ground: Range, seed: int, *, packets: int, tally: Tally, shape: Shape = 
         if again is None:
             raise AssertionError(f"seed {seed}: only once, in company: {one}")
         ground.patience_seconds = 0.2  # most packets that do not come now never will
-        small = shrunk(records, functools.partial(_is_wrong, ground, one.shot), tries=SHRINKING_TRIES)
+        small = shrunk(records, functools.partial(_is_wrong, ground, one.shot), tries=shrinking_tries)
         ground.patience_seconds = 3.0
         raise AssertionError(f"seed {seed}: {disagreement_of(ground, small, one.shot) or again}\n{told(small)}")
 

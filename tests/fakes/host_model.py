@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fakes.packets import Packet
+from fakes.packets import PROTOCOLS, Packet
 from fakes.policy_model import World
 
 FAILSAFE_IN = {(6, port) for port in (22, 179, 2379, 2380, 5473, 6443, 6666, 6667)} | {(17, 68)}
@@ -20,7 +20,7 @@ Decision = bool | None
 
 @dataclass
 class HostModel:
-    """A host whose settings are those built in but for DefaultEndpointToHostAction. `addresses`: of its interfaces."""
+    """A host. `addresses`: of its interfaces."""
 
     world: World
     node: str
@@ -30,6 +30,7 @@ class HostModel:
         decided, packet = self._enter(packet)
         if decided is False:
             return False
+        packet = _sent_elsewhere(packet)
         incoming, outgoing = self.host_endpoint(packet.in_interface), self.host_endpoint(packet.out_interface)
         asked: list[tuple[Any, str]] = []
         if incoming is not None and not decided:
@@ -45,7 +46,7 @@ class HostModel:
                 return False  # nobody's interface
             if packet.state in FLOW_KNOWN:
                 return True
-            if packet.state == "INVALID":
+            if self._is_invalid(packet):
                 return False
             if hasattr(endpoint.spec, "expected_ips"):
                 decided = self._forward_policy(endpoint, direction, packet)
@@ -59,6 +60,7 @@ class HostModel:
         decided, packet = self._enter(packet)
         if decided is False:
             return False
+        packet = _sent_elsewhere(packet)
         if packet.in_interface.startswith("cali"):
             if packet.version == 6 and packet.protocol == 58 and packet.icmp[0] in NEIGHBOUR_DISCOVERY:
                 return True
@@ -69,24 +71,56 @@ class HostModel:
                 return True
             if not self.world.allows(endpoint, "egress", packet):
                 return False
-            given = [one.spec.default_endpoint_to_host_action for one in self._settings()]
-            return {"Drop": False, "Return": None, "Accept": True}[given[0] if given else "Drop"]
+            action = self.world.setting("default_endpoint_to_host_action") or "Drop"
+            return {"Drop": False, "Return": None, "Accept": True}[action]
         if decided:
             return True
         found = self.host_endpoint(packet.in_interface)
-        return None if found is None else self._normal(found, "ingress", packet, FAILSAFE_IN)
+        return None if found is None else self._normal(found, "ingress", packet)
 
     def from_host(self, packet: Packet) -> Decision:
         decided = self._untracked(packet, packet.out_interface, "egress")
         if decided is not None:
             return decided
+        packet = _sent_elsewhere(packet)
+        if packet.translated:
+            return self._after_nat(packet)
         if packet.out_interface.startswith("cali"):
             return None
         found = self.host_endpoint(packet.out_interface)
-        return None if found is None else self._normal(found, "egress", packet, FAILSAFE_OUT)
+        return None if found is None else self._normal(found, "egress", packet)
 
-    def _settings(self) -> list[Any]:
-        return list(self.world.of_kind("felixconfigurations").values())
+    def _after_nat(self, packet: Packet) -> Decision:
+        """Return whether what NAT sent elsewhere is denied by the normal policy of where it leaves."""
+        if packet.out_interface.startswith("cali"):
+            return None
+        found = self.host_endpoint(packet.out_interface)
+        return None if found is None or self._normal(found, "egress", packet) else False
+
+    def _is_failsafe(self, packet: Packet, direction: str, *, answer: bool = False) -> bool:
+        """Tell whether the packet is for a failsafe port, or (`answer`) could answer one of the other direction."""
+        incoming = (direction == "ingress") is not answer
+        given = self.world.setting(f"failsafe_{'inbound' if incoming else 'outbound'}_host_ports")
+        port = packet.source_port if answer else packet.destination_port
+        if given is None:
+            return (packet.protocol, port) in (FAILSAFE_IN if incoming else FAILSAFE_OUT)
+        peer = ipaddress.ip_address(packet.source if direction == "ingress" else packet.destination)
+        return any(
+            (PROTOCOLS[one.protocol], one.port) == (packet.protocol, port)
+            and (not one.net or peer in ipaddress.ip_network(one.net))
+            for one in given
+        )
+
+    def _may_spoof(self, packet: Packet) -> bool:
+        endpoint = self.workload(packet.in_interface)
+        prefixes = endpoint.spec.allow_spoofed_source_prefixes if endpoint is not None else []
+        source = ipaddress.ip_address(packet.source)
+        return self.world.setting("workload_source_spoofing") == "Any" and any(
+            source in ipaddress.ip_network(prefix) for prefix in prefixes
+        )
+
+    def _is_invalid(self, packet: Packet) -> bool:
+        return packet.state == "INVALID" and not self.world.setting("disable_conntrack_invalid_check")
 
     def workload(self, interface: str) -> Any:
         for endpoint in self.world.endpoints:
@@ -119,7 +153,7 @@ class HostModel:
     def _enter(self, packet: Packet) -> tuple[Decision, Packet]:
         """Return what is decided before the routes are asked, and the packet as it is then."""
         if packet.in_interface.startswith("cali"):
-            if packet.spoofed:
+            if packet.spoofed and not self._may_spoof(packet):
                 return False, packet
         else:
             decided = self._untracked(packet, packet.in_interface, "ingress")
@@ -136,9 +170,9 @@ class HostModel:
         speaks = self._has_policy(found, _before_nat) or (
             everywhere is not None and self._has_policy(everywhere, _before_nat)
         )
-        if packet.state == "INVALID":
-            return (False if speaks else None), packet
-        if (packet.protocol, packet.destination_port) in FAILSAFE_IN:
+        if speaks and self._is_invalid(packet):
+            return False, packet
+        if self._is_failsafe(packet, "ingress"):
             return None, packet
         return self.world.tiers_say(found, "ingress", packet, _before_nat, end="Pass"), packet
 
@@ -146,18 +180,17 @@ class HostModel:
         found = self.host_endpoint(interface, wild=False)
         if found is None:
             return None
-        there, back = (FAILSAFE_IN, FAILSAFE_OUT) if direction == "ingress" else (FAILSAFE_OUT, FAILSAFE_IN)
-        if (packet.protocol, packet.destination_port) in there or (packet.protocol, packet.source_port) in back:
+        if self._is_failsafe(packet, direction) or self._is_failsafe(packet, direction, answer=True):
             return None
         said: Decision = self.world.tiers_say(found, direction, packet, _before_tracking, end="Pass")
         return said
 
-    def _normal(self, endpoint: Any, direction: str, packet: Packet, failsafe: set[tuple[int, int]]) -> bool:
+    def _normal(self, endpoint: Any, direction: str, packet: Packet) -> bool:
         if packet.state in FLOW_KNOWN:
             return True
-        if packet.state == "INVALID":
+        if self._is_invalid(packet):
             return False
-        if (packet.protocol, packet.destination_port) in failsafe:
+        if self._is_failsafe(packet, direction):
             return True
         said: Decision = self.world.tiers_say(endpoint, direction, packet, _is_normal)
         return self.world.profiles_say(endpoint, direction, packet) if said is None else said
@@ -174,6 +207,13 @@ class HostModel:
     def _has_policy(self, endpoint: Any, counts: Any, direction: str = "ingress") -> bool:
         labels = self.world.labels(endpoint)
         return any(self.world.policies_of(tier, labels, direction, counts) for tier in self.world.tier_order())
+
+
+def _sent_elsewhere(packet: Packet) -> Packet:
+    if packet.sent_to is None or packet.state in ("INVALID", "UNTRACKED"):
+        return packet
+    address, port = packet.sent_to
+    return replace(packet, destination=address, destination_port=port, translated=True)
 
 
 def _is_normal(spec: Any) -> bool:

@@ -110,7 +110,8 @@ class Machine:
         assert packet.version == self.version
         self.untracked = False
         for table, chain in hooks:
-            if (table, chain) in (("filter", "FORWARD"), ("filter", "INPUT"), ("filter", "OUTPUT")) and packet.sent_to:
+            is_tracked = packet.state not in ("INVALID", "UNTRACKED")  # NAT is for flows that are
+            if table == "filter" and packet.sent_to and is_tracked:
                 address, port = packet.sent_to
                 packet = replace(packet, destination=address, destination_port=port, translated=True)
             verdict, mark = self._kernel_chain(table, chain, packet)

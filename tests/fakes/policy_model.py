@@ -73,6 +73,11 @@ class World:
             found.append(Owner(labels, _networks(made.spec.nets)))
         return found
 
+    def setting(self, field: str) -> Any:
+        """Return a field of the FelixConfiguration, None if it is not given."""
+        (*_, found) = [None, *(getattr(one.spec, field) for one in self.of_kind("felixconfigurations").values())]
+        return found
+
     def labels(self, endpoint: Any) -> dict[str, str]:
         """Return the effective labels of a workload or host endpoint."""
         labels: dict[str, str] = {}
@@ -89,9 +94,12 @@ class World:
         """Tell whether the workload may send ("egress") or get ("ingress") the packet."""
         if packet.state in ("ESTABLISHED", "RELATED"):
             return True
-        if packet.state == "INVALID":
+        if packet.state == "INVALID" and not self.setting("disable_conntrack_invalid_check"):
             return False
-        if direction == "egress" and (packet.protocol == 4 or (packet.protocol, packet.destination_port) == (17, 4789)):
+        if direction == "egress" and packet.protocol == 4 and not self.setting("allow_ipip_packets_from_workloads"):
+            return False
+        is_vxlan = (packet.protocol, packet.destination_port) == (17, 4789)
+        if direction == "egress" and is_vxlan and not self.setting("allow_vxlan_packets_from_workloads"):
             return False
         verdict = self.tiers_say(endpoint, direction, packet, _is_of_workloads)
         return self.profiles_say(endpoint, direction, packet) if verdict is None else verdict

@@ -17,6 +17,7 @@ from fakes.felix_records import (
     network_policy,
     network_set,
     policy,
+    pool,
     profile,
     settings,
     tier,
@@ -24,7 +25,7 @@ from fakes.felix_records import (
 )
 from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Resource
-from resources.kinds.felixconfiguration import FelixConfigurationSpec
+from resources.kinds.felixconfiguration import FelixConfigurationSpec, ProtoPort
 from resources.kinds.rule import ICMP, EntityRule, Port, Protocol, Rule
 from resources.kinds.workloadendpoint import WorkloadEndpoint
 
@@ -166,6 +167,7 @@ class Dice:
             profiles=self.some(PROFILES, 2),
             labels=self.labels(),
             ports=self.some(DECLARED, 3),
+            spoofed=self.some([*NETS[4], *NETS[6]], 2) if self.chance(5) else [],
         )
 
     def profile(self, name: str) -> tuple[ResourceKey, Resource]:
@@ -232,6 +234,33 @@ class Dice:
             ports=self.some(DECLARED, 2),
         )
 
+    def settings(self) -> tuple[ResourceKey, Resource]:
+        return settings(
+            FelixConfigurationSpec(
+                default_endpoint_to_host_action=self.one(["Drop", "Return", "Accept"]),
+                iptables_filter_deny_action=self.one(["", "", "Reject"]),
+                allow_vxlan_packets_from_workloads=self.one([None, None, True]),
+                allow_ipip_packets_from_workloads=self.one([None, None, True]),
+                disable_conntrack_invalid_check=self.one([None, None, True]),
+                workload_source_spoofing=self.one(["", "Any"]),
+                failsafe_inbound_host_ports=self.failsafe(),
+                failsafe_outbound_host_ports=self.failsafe(),
+            )
+        )
+
+    def failsafe(self) -> list[ProtoPort] | None:
+        """Draw a list of failsafe ports; mostly that which is built in."""
+        if not self.chance(3):
+            return None
+        return [
+            ProtoPort(
+                protocol=self.one(["tcp", "udp", "sctp"]),
+                port=self.one([80, 443, 1014]),
+                net=self.one(["", "", "192.0.2.0/24", "10.0.0.0/8", "2001:db8::/32"]),
+            )
+            for _ in range(self.random.randint(0, 3))
+        ]
+
     def world(self) -> Records:
         """Draw the records of a whole cluster."""
         records = [self.endpoint(node, number) for node, places in ADDRESSES.items() for number in range(len(places))]
@@ -242,8 +271,9 @@ class Dice:
         drawn |= dict(self.network_policy(f"p{number}") for number in range(self.random.randint(0, 2)))
         drawn |= dict(self.network_set(f"set{number}") for number in range(self.random.randint(0, 3)))
         if not self.chance(4):
-            action = self.one(["Drop", "Return", "Accept"])
-            drawn |= dict([settings(FelixConfigurationSpec(default_endpoint_to_host_action=action))])
+            drawn |= dict([self.settings()])
+        for cidr in self.some([*NETS[4][:3], *NETS[6][:3]], 3) if self.chance(3) else []:
+            drawn |= dict([pool(cidr, nat=self.chance(2))])
         if self.shape.host_endpoints and self.chance(2):
             count = self.random.randint(1, self.shape.host_endpoints)
             drawn |= dict(self.host_endpoint(f"hep{number}") for number in range(count))

@@ -42,6 +42,8 @@ class Concluded:
     profiles: Mapping[str, Value]
     sets: frozenset[Members]
     """The members of all sets there are, whoever asks for them."""
+    surroundings: Value
+    """Pools, masqueraded pools and hosts as members of sets of both families, IPIP, this host's tunnel address."""
 
 
 @dataclass
@@ -92,6 +94,24 @@ class SlowCalculation:
             policies=policies,
             profiles={name: self._rules_of_profile(name) for name in profiles},
             sets=frozenset(self.used),
+            surroundings=self._surroundings(),
+        )
+
+    def _surroundings(self) -> Value:
+        pools = [
+            (ipaddress.ip_network(pool.spec.cidr), pool.spec)
+            for pool in self.of_kind("ippools").values()
+            if pool.spec.allowed_uses != ["LoadBalancer"]
+        ]
+        nodes = {key.name: node.spec.bgp for key, node in self.of_kind("nodes").items() if node.spec.bgp}
+        hosts = [text for bgp in nodes.values() for text in (bgp.ipv4_address, bgp.ipv6_address) if text]
+        own = nodes.get(self.node)
+        return (
+            frozenset(_texts(cidr for cidr, _ in pools)),
+            frozenset(_texts(cidr for cidr, spec in pools if spec.nat_outgoing)),
+            frozenset(text.partition("/")[0] for text in hosts),
+            any(spec.ipip_mode in ("Always", "CrossSubnet") and not spec.disabled for _, spec in pools),
+            (own.ipv4_ipip_tunnel_addr or None) if own else None,
         )
 
     # What is there.
@@ -168,6 +188,8 @@ class SlowCalculation:
                 frozenset(endpoint.spec.ip_networks),
                 tuple(dict.fromkeys(endpoint.spec.profiles)),
                 self._tiers_of(endpoint, _is_normal),
+                tuple(map(str, map(ipaddress.ip_network, endpoint.spec.allow_spoofed_source_prefixes))),
+                endpoint.spec.mac or None,
             )
             for name, endpoint in self._served.items()
         }
@@ -425,10 +447,14 @@ def _ports(ports: Iterable[Port]) -> tuple[tuple[tuple[int, int], ...], tuple[st
 
 def neutral(whole: Whole) -> Concluded:
     """Return what a graph concluded in the form of the slow one."""
+    around = whole.surroundings
     members = {i: frozenset().union(*by_version.values()) for i, (_, by_version) in whole.sets.items()}
     return Concluded(
         endpoints={
-            name: (frozenset(map(str, each.addresses)), each.profiles, _tiers(each.tiers))
+            name: (
+                frozenset(map(str, each.addresses)), each.profiles, _tiers(each.tiers),
+                tuple(map(str, each.spoofed_sources)), each.mac,
+            )
             for name, each in whole.endpoints.items()
         },
         host_endpoints={
@@ -444,6 +470,10 @@ def neutral(whole: Whole) -> Concluded:
         },
         profiles={name: _rules(rules, members) for name, rules in whole.profiles.items()},
         sets=frozenset(members.values()),
+        surroundings=() if around is None else (
+            frozenset().union(*around.pools.values()), frozenset().union(*around.masqueraded_pools.values()),
+            frozenset().union(*around.hosts.values()), around.ipip, around.tunnel_address,
+        ),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bed import Dockerd, Firewall
+from bed import Dockerd, Firewall, wait_until
 from bed.felix import FelixLab
 from kernel.xtables import BackEnd
 
@@ -40,8 +40,14 @@ def shared_lab(back_end: BackEnd) -> Iterator[FelixLab]:
 
 @pytest.fixture(scope="session")
 def docker(shared_lab: FelixLab) -> Dockerd:
-    """Docker on node1, started after felix."""
-    return Dockerd(shared_lab.node1)
+    """Docker on node1, started after felix, whose rules are first again."""
+    docker = Dockerd(shared_lab.node1)
+
+    def first() -> str:
+        return next(line for line in shared_lab.saved(shared_lab.node1, "filter") if line.startswith("-A FORWARD "))
+
+    wait_until("felix to have its rules before Docker's", lambda: "cali-FORWARD" in first())
+    return docker
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from bed.felix import FelixLab
 from bed.host import Host
 from bed.packet_log import Logged, PacketLog
 from bed.workload import Workload
-from fakes.felix_records import policy, rule, settings, tier
+from fakes.felix_records import host_endpoint, policy, rule, settings, tier
 from felix.calc.model import Action, Direction, PolicyId
 from felix.render.flowlog import Owner, rule_log
 from resources.kinds.felixconfiguration import FelixConfigurationSpec
@@ -135,6 +135,23 @@ def test_an_interface_without_an_endpoint_is_told(lab: FelixLab) -> None:
     assert found == {("", "egress", "unknown interface: no endpoint of the store has it"): 5}
 
 
+def test_a_host_endpoint_has_lines_of_its_own(lab: FelixLab) -> None:
+    lab.put(
+        host_endpoint("up", "eth0", node="node1", profiles=["net-a"], labels={"up": ""}),
+        policy("hosts", "has(up)", [rule("Deny", "UDP", destination=to(7081)), rule("Pass")], types=["Ingress"]),
+        policy("early", "has(up)", [rule("Deny", "UDP", destination=to(7082)), rule("Pass")], types=["Ingress"],
+               pre_dnat=True, apply_on_forward=True),
+    )  # fmt: skip
+    with lab.node2.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for port, times in ((7081, 3), (7082, 4), (7083, 5)):
+            for _ in range(times):
+                sender.sendto(b"?" * 10, (str(lab.node1.address), port))
+    found = drops(lab.node1)
+    assert found["eth0", "ingress", "rule 1 of policy hosts (tier default)"] == 3
+    assert found["eth0", "ingress", "rule 1 of policy early (tier default)"] == 4
+    assert found["eth0", "ingress", "no profile matched"] >= 5  # the host itself may hear more
+
+
 def test_counters_outlive_felix_and_a_change_elsewhere(lab: FelixLab) -> None:
     lab.put(WEB)
     a0, a1 = lab.workloads["a0"], lab.workloads["a1"]
@@ -163,7 +180,21 @@ def test_the_command_shows_names_and_says_what_there_is(lab: FelixLab) -> None:
     assert ["default", "web", "ingress", "2", "Deny", "udp", "to", "port", "7081", "3", "114"] in rows
     assert [row[1] for row in rows if row[:1] in (["first"], ["default"])][:2] == ["guard", "web"]
     done = lab.node1.run(["calicoctl", "policy", "counters", "wbe"], check=False)
-    assert (done.exit, "these are: guard, web" in done.stderr) == (1, True)
+    assert (done.exit, "these are: web, guard" in done.stderr) == (1, True)
+
+
+def test_only_what_is_counted_from_now_on(lab: FelixLab) -> None:
+    lab.put(WEB)
+    a0, a1 = lab.workloads["a0"], lab.workloads["a1"]
+    datagrams(a1, a0, 7081, 3)
+    flood = a1.popen(["python3", "-c", FLOOD, str(a0.address)])
+    try:
+        shown = counters(lab.node1, "--during", "0.5", "--endpoint", str(a0.address))
+    finally:
+        flood.signal(signal.SIGTERM)
+        flood.wait(5.0)
+    assert [one["where"] for one in shown["drops"]] == ["end of tier default: no policy matched"]
+    assert shown["policies"] == []
 
 
 def test_what_ends_a_way_is_logged_while_the_settings_say_so(lab: FelixLab) -> None:

@@ -253,6 +253,65 @@ def test_settings_that_are_live_and_settings_that_restart(lab: FelixLab) -> None
     assert lab.felix["node1"].wait(5.0) == 129
 
 
+@pytest.mark.scenario(108)
+@pytest.mark.usefixtures("floods")
+def test_a_switch_of_the_back_end_takes_everything_along_and_touches_nothing_else(lab: FelixLab) -> None:
+    """There and back, with old chains where felix comes to: never both, never none, and no packet more or less."""
+    node1, here = lab.node1, lab.back_end
+    there = BackEnd.LEGACY if here is BackEnd.NFT else BackEnd.NFT
+    lab.tolerate("setting.restart_needed")
+    lab.put(policy("p", A0, [Rule(action="Pass")], types=["Ingress"]))
+
+    def rules(back_end: BackEnd) -> list[str]:
+        saved = node1.run(f"iptables-{back_end}-save; ip6tables-{back_end}-save").stdout.splitlines()
+        return sorted(re.sub(r" ?\[\d+:\d+\]", "", line) for line in saved if not line.startswith("#"))
+
+    def ours(back_end: BackEnd) -> list[str]:
+        return [line for line in rules(back_end) if "cali" in line]
+
+    def theirs(back_end: BackEnd) -> list[str]:
+        return [line for line in rules(back_end) if "cali" not in line and line.startswith(("-A", ":MINE"))]
+
+    def switch(to: BackEnd) -> None:
+        setting = {BackEnd.NFT: "NFT", BackEnd.LEGACY: "Legacy"}[to]
+        spec = FelixConfigurationSpec(default_endpoint_to_host_action="Return", iptables_backend=setting)
+        lab.write(settings(spec, name="node.node1"))
+        assert lab.felix["node1"].wait(5.0) == 129
+        lab.start(node1)
+
+    for back_end in BackEnd:
+        program = f"iptables-{back_end}"
+        node1.run(
+            f"{program} -N MINE; {program} -A MINE -j RETURN; {program} -A FORWARD -s 198.51.100.7 -j MINE; "
+            f"{program} -t nat -A POSTROUTING -s 198.51.100.0/24 -j MASQUERADE"
+        )
+    node1.run("nft add table inet theirs; nft add chain inet theirs mine")
+    node1.run(f"iptables-{there} -N cali-old; iptables-{there} -A FORWARD -j cali-old")
+    foreign = {back_end: theirs(back_end) for back_end in BackEnd}
+    wanted = ours(here)
+    try:
+        for before, after in ((here, there), (there, here)):
+            switch(after)
+            wait_until("the old rules to go", lambda: ours(before) == [], timeout=5.0)  # noqa: B023
+            assert ours(after) == wanted
+            log = lab.felix["node1"].text.rpartition("backend.chosen")[2]
+            assert f"back_end={after}" in log
+            assert "set by IptablesBackend" in log
+            assert "backend.swept" in log
+            assert {back_end: theirs(back_end) for back_end in BackEnd} == foreign
+            assert "inet theirs" in node1.run("nft list tables").stdout
+    finally:
+        for back_end in BackEnd:
+            program = f"iptables-{back_end}"
+            node1.run(
+                f"{program} -D FORWARD -s 198.51.100.7 -j MINE; {program} -F MINE; {program} -X MINE; "
+                f"{program} -t nat -D POSTROUTING -s 198.51.100.0/24 -j MASQUERADE"
+            )
+        node1.run("nft delete table inet theirs")
+        lab.write(settings(FelixConfigurationSpec(default_endpoint_to_host_action="Return"), name="node.node1"))
+        lab.felix["node1"].wait(5.0)
+
+
 FAKE = """#!/bin/sh
 case "$(cat /run/fake/mode)" in
 fail) echo "killed by the test" >&2; exit 3 ;;

@@ -12,6 +12,7 @@ import pytest
 from fakes.counted import PACKET_BYTES, counters_of
 from fakes.felix_records import host_endpoint, policy, profile, rule, settings, tier
 from fakes.felix_records import workload as workload_record
+from fakes.packets import Machine
 from fakes.scenario import ADDRESSES, HOST, OUTSIDE, Scenario
 from felix.accounts import Accounts, NoRulesYet
 from felix.calc.endpoints import CONTAINER
@@ -19,6 +20,7 @@ from felix.calc.model import Direction, PolicyId
 from felix.counters import NOTHING, REFUSED, Count, Place, Tally, Where, tally
 from felix.render.explained import explain
 from kernel.xtables_counters import Counted, RuleCount
+from libnetwork import records
 from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Resource
 from resources.kinds.felixconfiguration import FelixConfigurationSpec
@@ -211,6 +213,23 @@ def test_a_refused_chain_says_so() -> None:
     assert found.places[workload("a0")].drops == {Where(REFUSED): Count(5, 300)}
 
 
+def test_the_refused_chain_of_a_policy_is_blamed_for_what_falls_there() -> None:
+    world = World().put(policy("p", A0, [ALLOW]))
+    world.send("a1", "a0", 4)
+    counted = world.counted()
+    chains = dict(counted[4]["filter"])
+    places = [one for one in chains["cali-tw-calia0"] if one.packets]
+    assert len(places) == 4  # clean start, start of the tier, the jump, what was allowed
+    chains["cali-tw-calia0"] = tuple(
+        RuleCount(one.tag, 0, 0) if one == places[-1] else one for one in chains["cali-tw-calia0"]
+    )
+    chains["cali-pi-gnp/p"] = (RuleCount(CONDEMNED, 4, 240),)
+    found = world.tally({4: {**counted[4], "filter": chains}})
+    assert {where: count.packets for where, count in found.places[workload("a0")].drops.items() if count.packets} == {
+        Where(REFUSED, "default", (named("p"),)): 4
+    }
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_random_policies_and_packets_agree_with_what_was_logged(seed: int) -> None:
     """The flow log names what dropped each packet; the tally must come to the same numbers from counters alone."""
@@ -283,6 +302,10 @@ def test_what_is_told_has_names_and_the_order_in_which_packets_meet_the_policies
     assert (line["addresses"], line["allowed"]["packets"], line["dropped"]["packets"]) == ([ADDRESSES["a1"]], 2, 3)
 
 
+def test_the_name_of_a_container_is_where_the_driver_puts_it() -> None:
+    assert records.CONTAINER == CONTAINER
+
+
 def test_before_the_store_is_read_there_is_no_answer() -> None:
     silent = Accounts(NodeName("n"), lambda: None, lambda _: {}, lambda: datetime.datetime.now(datetime.UTC))
     for question in (silent.counters, silent.prefixes):
@@ -343,3 +366,21 @@ def test_policy_before_nat_is_told_apart_although_nothing_is_counted_behind_it()
             world.machine.to_host(world.packet(OUTSIDE, HOST, destination_port=port, out_interface=""))
     assert host_drops(world, INGRESS, "before DNAT") == {by_rule(1, "early"): 2, by_rule(2, "early"): 3}
     assert host_drops(world, INGRESS) == {Where("NO_PROFILE"): 1}
+
+
+def test_both_address_families_are_added_up() -> None:
+    world = World().put(policy("p", A0, [rule("Deny", "TCP", destination=to(81)), Rule(action="Deny", ip_version=6)]))
+    world.send("a1", "a0", 3, destination_port=81)
+    counted = world.counted()[4]
+    of_6 = counters_of(world.machine.desired, {6: Machine(world.machine.desired, 6)})[6]
+    chains = dict(of_6["filter"])
+    chains["cali-pi-gnp/p"] = tuple(
+        RuleCount(one.tag, 10 * (place + 1), 0) for place, one in enumerate(of_6["filter"]["cali-pi-gnp/p"])
+    )
+    both = {4: counted, 6: {**of_6, "filter": chains}}
+    conclusions = world.pipeline.conclusions()
+    found = tally(conclusions, explain(conclusions), both, CONDEMNED)
+    # marks come before drops: the third rule of the chain of IPv6 is what the second of the policy matched
+    assert found.rules[named("p"), INGRESS, 1].packets == 3 + 10
+    assert found.rules[named("p"), INGRESS, 2].packets == 30
+    assert found.missing == []

@@ -28,7 +28,7 @@ from fakes.felix_records import (
 )
 from fakes.folded import Folded
 from fakes.packets import machines
-from felix.desired import Desired, IPSet
+from felix.desired import Desired, IPSet, SetChange
 from felix.pipeline import Pipeline
 from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Resource
@@ -137,6 +137,8 @@ HISTORIES: dict[str, Sequence[State]] = {
               host_endpoint("d", "eth12"), policy("p", "!has(zone)", [DENY], pre_dnat=True)),
     ],
     "settings": [
+        state(LOCAL, network_profile("net")),
+        state(settings(FelixConfigurationSpec(ipv6_support=False))),
         state(LOCAL, network_profile("net")),
         state(LOCAL, network_profile("net"), settings(FelixConfigurationSpec(ipv6_support=False))),
         state(LOCAL, network_profile("net"), settings(FelixConfigurationSpec(interface_prefix="tap"))),
@@ -269,6 +271,7 @@ STEPS: st.SearchStrategy[tuple[ResourceKey | IfName, Resource | Addresses]] = st
         max_ipset_size=st.sampled_from([None, 1]),
         iptables_filter_deny_action=st.sampled_from(["Drop", "Reject"]),
         workload_source_spoofing=st.sampled_from(["Any", "Disabled"]),
+        flow_logs_enabled=st.sampled_from([None, True]),
     ),
 )
 
@@ -505,3 +508,35 @@ def test_records_that_say_the_same_cost_nothing(crowded: Pipeline) -> None:
     update = crowded.flush()
     assert crowded.rendered == before
     assert (update.sets, update.chains, update.kernel_chains, update.interfaces) == ({}, {}, {}, {})
+
+
+UPLINK = host_endpoint("uplink", "", "192.0.2.1", labels={"app": "app5"})
+
+
+def test_a_host_endpoint_costs_its_own_chains_and_addresses_cost_nothing_else(crowded: Pipeline) -> None:
+    rendered, tried = cost_of(crowded, UPLINK, interface("eth0", "192.0.2.1"))
+    # its five chains (normal, forward, after NAT), failsafe ports (three tables' worth, two families), the dispatch
+    # roots of it, and the one policy that picks it, in the mangle table, too
+    assert rendered <= 5 + 6 + 7 + 4
+    assert tried <= 6
+    assert cost_of(crowded, interface("eth7", "198.51.100.1")) == (0, 0)
+    assert cost_of(crowded, interface("eth0", "192.0.2.1", "192.0.2.2")) == (0, 0)
+    assert cost_of(crowded, NEW)[0] <= 6, "an endpoint costs no more beside one"
+    cost_of(crowded, (NEW[0], None))
+    gone, _ = cost_of(crowded, (UPLINK[0], None), (IfName("eth0"), None), (IfName("eth7"), None))
+    assert gone <= 7
+
+
+def test_an_entry_of_a_network_set_is_one_member_and_renders_nothing(crowded: Pipeline) -> None:
+    labels = {"app": "app5"}
+    many = [f"172.16.{n >> 8}.{n & 255}" for n in range(3000)]
+    crowded.update(*network_set("s", *many, labels=labels))
+    crowded.flush()
+    rendered, evaluations = crowded.rendered, crowded.evaluations
+    crowded.update(*network_set("s", *many, "203.0.113.0/24", labels=labels))
+    update = crowded.flush()
+    assert (crowded.rendered, crowded.evaluations) == (rendered, evaluations)
+    [change] = update.sets.values()
+    assert change == SetChange(frozenset({"203.0.113.0/24"}), frozenset())
+    crowded.update(network_set("s")[0], None)
+    crowded.flush()

@@ -16,7 +16,7 @@ from fakes.felix_records import HERE
 from fakes.host_model import HostModel
 from fakes.packets import Packet, machines
 from fakes.policy_model import World
-from fakes.random_world import HOSTS, Dice, Records
+from fakes.random_world import HOSTS, NUMBERS, Dice, Records
 from fakes.shrinking import shrunk, told
 from felix.calc import match
 from felix.calc.answers import Outcome
@@ -96,6 +96,7 @@ def as_asked(packet: Packet) -> match.Packet:
         destination_port=packet.destination_port,
         icmp=IcmpType(*packet.icmp) if is_icmp else None,
         state=STATES[packet.state],
+        sent_to=None if packet.sent_to is None else (ipaddress.ip_address(packet.sent_to[0]), packet.sent_to[1]),
     )
 
 
@@ -117,6 +118,7 @@ def draw_packet(dice: Dice) -> tuple[Packet, str]:
         out_interface="" if way == "to_host" else dice.one(interfaces),
         state=dice.one(["NEW"] * 12 + ["ESTABLISHED", "INVALID", "UNTRACKED"]),
         spoofed=dice.chance(20),
+        sent_to=(dice.addresses(version)[1], dice.one(NUMBERS)) if protocol in (6, 17) and dice.chance(6) else None,
         mark=dice.one([0, 0xFFFFFFFF & ~DROP_BIT]),
     )
     return packet, way

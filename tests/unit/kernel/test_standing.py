@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,13 @@ def test_each_process_serves_once_and_the_next_stands_ready(standing: Make) -> N
         program.prepare()
         pids.append(program.run("").output.split()[0])
     assert len(set(pids)) == 8
+
+
+def test_one_that_ends_while_an_elder_is_waited_for_has_told_all(standing: Make, tmp_path: Path) -> None:
+    slow_once = f"if mkdir {tmp_path}/first 2>/dev/null; then cat; sleep 0.7; else cat; fi"
+    program = standing(slow_once)
+    for number in range(8):  # more than may be ending at a time
+        assert program.run(f"{number}\n").output.startswith(f"{number}\n")
 
 
 def test_a_failure_is_told_with_status_and_words(standing: Make) -> None:

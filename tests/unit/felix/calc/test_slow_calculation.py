@@ -14,7 +14,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from fakes.felix_records import HERE, policy
+from fakes.felix_records import HERE, host, policy, pool
 from fakes.felix_records import settings as configuration
 from fakes.random_world import HOSTS, Dice
 from fakes.shrinking import shortest, told
@@ -98,7 +98,7 @@ class Historian(Dice):
                 lambda: self.tier(self.one(["default", "first", "last", "gone"])), lambda: self.policy(f"p{number}"),
                 lambda: self.network_policy(f"p{number}"), lambda: self.network_set(f"set{number}"),
                 lambda: self.host_endpoint(f"hep{number}"), lambda: self.early_policy(f"early{number}"),
-                self.unusable_policy, self.limit,
+                self.unusable_policy, self.limit, self.pool, self.node,
             ]
         )()  # fmt: skip
 
@@ -115,6 +115,14 @@ class Historian(Dice):
         wrong = Rule(action=self.one(["Allow", "Deny", "Pass", "Log"]), destination=EntityRule(ports=[80]))
         selector = self.one(["has(role)", "broken (("])
         return policy("p0", selector, [wrong, *self.rules()], [*self.rules(), wrong], order=self.order())
+
+    def pool(self) -> tuple[ResourceKey, Resource]:
+        cidr = self.one(["10.0.0.0/16", "10.1.0.0/16", "fd00::/64", "0.0.0.0/0"])
+        return pool(cidr, nat=self.chance(2), ipip=self.one(["Never", "Always"]), disabled=self.chance(3))
+
+    def node(self) -> tuple[ResourceKey, Resource]:
+        addresses = {"ipv4": self.one(["", "172.16.0.1/24"]), "ipv6": self.one(["", "fd99::1/64"])}
+        return host(self.one([HERE, "node2"]), tunnel=self.one(["", "10.0.0.9"]), **addresses)
 
     def limit(self) -> tuple[ResourceKey, Resource]:
         return configuration(FelixConfigurationSpec(max_ipset_size=self.one([None, 1, 2, 4])))
@@ -208,7 +216,11 @@ def _first_difference(found: Concluded, wanted: Concluded) -> str:
         for key in sorted(there.keys() | right.keys()):
             if there.get(key) != right.get(key):
                 return f"{field} {key}: {there.get(key)}\ninstead of {right.get(key)}"
-    return "" if found.sets == wanted.sets else f"sets {found.sets}\ninstead of {wanted.sets}"
+    for field in ("sets", "surroundings"):
+        there, right = getattr(found, field), getattr(wanted, field)
+        if there != right:
+            return f"{field} {there}\ninstead of {right}"
+    return ""
 
 
 @settings(max_examples=120, phases=(Phase.explicit, Phase.generate), deadline=None)

@@ -4,8 +4,8 @@ import ipaddress
 
 import pytest
 
-from fakes.felix_records import HERE, network_profile, policy, profile, rule, settings, tier, workload
-from felix.calc.answers import Answer, HostVerdict, Outcome, Reason, Step
+from fakes.felix_records import HERE, host_endpoint, network_profile, policy, profile, rule, settings, tier, workload
+from felix.calc.answers import Answer, Hook, HostVerdict, Outcome, Reason, Step
 from felix.calc.graph import Graph
 from felix.calc.match import Packet, State
 from felix.calc.model import Action, Direction, IcmpType, PolicyId
@@ -27,6 +27,7 @@ OF_A0 = "name == 'a0'"
 
 def view(*records: tuple[ResourceKey, Resource]) -> HostView:
     graph = Graph(NodeName(HERE))
+    graph.set_interface(ETH0, frozenset({ipaddress.ip_address("172.16.0.1")}))
     there: list[tuple[ResourceKey, Resource]] = [*WORKLOADS, network_profile("net"), *records]
     for key, value in there:
         graph.update(key, value)
@@ -160,3 +161,83 @@ def test_a_profile_that_is_missing_denies_and_pass_in_a_profile_does_too() -> No
     first = profile("first", [rule("Pass", "TCP")])
     lost = workload("a0", "10.0.0.1/32", profiles=["first", "net"])
     assert last(view(lost, first).forward(packet(), A1, A0)).outcome is Outcome.DENIED
+
+
+# Host endpoints.
+
+OF_ETH0 = host_endpoint("eth", "eth0", labels={"role": "host"})
+OF_ALL = host_endpoint("all", "*", labels={"role": "host"})
+HOST = "role == 'host'"
+GNP = "GlobalNetworkPolicy"
+
+
+def test_a_host_endpoint_s_policy_is_asked_about_the_host_s_own_packets() -> None:
+    host = view(OF_ETH0, policy("web", HOST, [rule("Allow", "TCP", destination=EntityRule(ports=[80]))]))
+    verdict = host.to_host(packet("192.0.2.1", "172.16.0.1"), ETH0)
+    assert (verdict.outcome, last(verdict).hook, last(verdict).host_endpoint) == (Outcome.ALLOWED, Hook.TO_HOST, "eth")
+    assert last(verdict).decided_by == Step(
+        tier="default", policy=PolicyId(GNP, "web"), rule=1, action=Action.ALLOW
+    )
+    verdict = host.to_host(packet("192.0.2.1", "172.16.0.1", destination_port=81), ETH0)
+    assert (verdict.outcome, verdict.reason) == (Outcome.DENIED, Reason.END_OF_TIER)
+    verdict = host.from_host(packet("172.16.0.1", "192.0.2.1"), ETH0)
+    assert (verdict.outcome, verdict.reason) == (Outcome.DENIED, Reason.NO_PROFILE)
+    assert host.forward(packet("192.0.2.1", "10.0.0.1"), ETH0, IfName("eth1")).outcome is Outcome.ALLOWED
+
+
+@pytest.mark.parametrize(
+    ("asked", "way", "outcome"),
+    [
+        (packet("192.0.2.1", "172.16.0.1", destination_port=22), "in", Outcome.ALLOWED),
+        (packet("192.0.2.1", "172.16.0.1", 17, destination_port=22), "in", Outcome.DENIED),
+        (packet("172.16.0.1", "192.0.2.1", 17, destination_port=53), "out", Outcome.ALLOWED),
+        (packet("172.16.0.1", "192.0.2.1", destination_port=22), "out", Outcome.DENIED),
+    ],
+)
+def test_failsafe_ports_need_no_policy(asked: Packet, way: str, outcome: Outcome) -> None:
+    host = view(OF_ETH0)
+    verdict = host.to_host(asked, ETH0) if way == "in" else host.from_host(asked, ETH0)
+    assert verdict.outcome is outcome
+    assert (verdict.reason is Reason.FAILSAFE) is (outcome is Outcome.ALLOWED)
+
+
+def test_before_tracking_an_allow_ends_the_questions_to_host_endpoints() -> None:
+    early = policy("early", HOST, [rule("Allow", "UDP")], types=["Ingress"], do_not_track=True)
+    host = view(OF_ETH0, early)
+    verdict = host.to_host(packet("192.0.2.1", "172.16.0.1", 17), ETH0)
+    assert [answer.hook for answer in verdict.answers] == [Hook.UNTRACKED]
+    assert verdict.outcome is Outcome.ALLOWED
+    verdict = host.to_host(packet("192.0.2.1", "172.16.0.1"), ETH0)
+    assert [answer.hook for answer in verdict.answers] == [Hook.UNTRACKED, Hook.TO_HOST]
+    assert [answer.reason for answer in verdict.answers] == [Reason.PASSED, Reason.NO_PROFILE]
+
+
+def test_what_is_allowed_before_nat_still_meets_the_workload_s_policy() -> None:
+    early = policy("early", HOST, [rule("Allow", "TCP")], types=["Ingress"], pre_dnat=True)
+    published = packet("192.0.2.1", "172.16.0.1", sent_to=(ipaddress.ip_address("10.0.0.1"), 80))
+    verdict = view(OF_ETH0, early).forward(published, ETH0, A0)
+    assert [answer.hook for answer in verdict.answers] == [Hook.PRE_DNAT, Hook.FORWARD]
+    assert (verdict.outcome, verdict.reason) == (Outcome.DENIED, Reason.NO_PROFILE)
+    to_80 = rule("Allow", "TCP", destination=EntityRule(nets=["10.0.0.1/32"], ports=[80]))
+    to_a0 = policy("to-a0", OF_A0, [to_80])
+    assert view(OF_ETH0, early, to_a0).forward(published, ETH0, A0).outcome is Outcome.ALLOWED
+    none = policy("early", HOST, [rule("Deny", destination=EntityRule(nets=["172.16.0.1/32"]))], pre_dnat=True)
+    verdict = view(OF_ETH0, none, to_a0).forward(published, ETH0, A0)
+    assert [answer.hook for answer in verdict.answers] == [Hook.PRE_DNAT]
+
+
+def test_forward_policy_of_the_endpoint_for_all_interfaces_is_about_workloads_too() -> None:
+    closed = policy("closed", HOST, [rule("Deny", "TCP")], apply_on_forward=True, types=["Ingress"])
+    verdict = view(OF_ALL, closed).forward(packet(), A1, A0)
+    assert (verdict.outcome, last(verdict).host_endpoint, last(verdict).interface) == (Outcome.DENIED, "all", A1)
+    normal = policy("closed", HOST, [rule("Deny", "TCP")], types=["Ingress"])
+    assert view(OF_ALL, normal).forward(packet(), A1, A0).outcome is Outcome.ALLOWED
+
+
+def test_what_nat_sends_elsewhere_from_the_host_is_asked_about_when_it_leaves() -> None:
+    published = packet("172.16.0.1", "192.0.2.1", sent_to=(ipaddress.ip_address("192.0.2.9"), 81))
+    to_81 = policy("out", HOST, egress=[rule("Allow", "TCP", destination=EntityRule(ports=[81]))], types=["Egress"])
+    verdict = view(OF_ETH0, to_81).from_host(published, ETH0)
+    assert (verdict.outcome, last(verdict).hook) == (Outcome.LEFT, Hook.AFTER_NAT)
+    assert view(OF_ETH0).from_host(published, ETH0).outcome is Outcome.DENIED
+    assert view(OF_ETH0).from_host(published, A0).outcome is Outcome.LEFT

@@ -3,7 +3,7 @@ import pytest
 from fakes.tables import FakeTables
 from felix.dataplane.tables import TRIES, TableEffector
 from felix.desired import Chain, KernelChain
-from kernel.errors import TableRefused, ToolFailed
+from kernel.errors import TableRefused, ToolFailed, ToolTimedOut
 from kernel.xtables import TableKey
 
 FILTER = TableKey(4, "filter")
@@ -200,3 +200,79 @@ def test_our_jumps_leave_a_kernel_chain_that_is_not_wanted_any_more(kernel: Fake
     table.apply()
     assert forward(kernel) == ["-j ACCEPT"]
     assert "cali-FORWARD" not in kernel.rules(FILTER)
+
+
+LAST = KernelChain(appends=chain("-j cali-FORWARD", "-m mark --mark 1 -j ACCEPT"))
+
+
+def test_rules_that_are_to_be_last_are_put_last_again(kernel: FakeTables, table: TableEffector) -> None:
+    kernel.put(FILTER, "FORWARD", "-j ACCEPT")
+    table.want_in_kernel_chain("FORWARD", LAST)
+    table.apply()
+    kernel.put(FILTER, "FORWARD", *forward(kernel), "-j DROP")
+    table.resync()
+    table.apply()
+    assert forward(kernel) == ["-j ACCEPT", "-j DROP", *LAST.appends.rules]
+    drift = table.take_drift()
+    assert drift is not None
+    assert (drift.found, drift.lost) == ("FORWARD: ours were not in place", False)
+
+
+@pytest.mark.parametrize(
+    ("chains", "found", "lost"),
+    [
+        ({"FORWARD": ["-j ACCEPT", *TOP.inserts.rules, *TOP.appends.rules]}, "FORWARD: ours were not in place", False),
+        ({"FORWARD": []}, "FORWARD: ours were missing", True),
+        ({"FORWARD": list(TOP.appends.rules)}, "FORWARD: ours were changed", True),
+        ({"FORWARD": [*TOP.inserts.rules * 2, *TOP.appends.rules]}, "FORWARD: ours were changed", True),
+        ({"cali-FORWARD": []}, "chains changed: cali-FORWARD", True),
+        ({"FORWARD": [], "cali-FORWARD": []}, "FORWARD: ours were missing; chains changed: cali-FORWARD", True),
+        ({"cali-old": []}, "chains not of this felix: cali-old", False),
+    ],
+)
+def test_what_others_did_to_ours_is_told_once_and_mended(
+    kernel: FakeTables, table: TableEffector, chains: dict[str, list[str]], found: str, lost: bool
+) -> None:
+    table.apply()
+    assert table.take_drift() is None
+    wanted = kernel.rules(FILTER)
+    for name, rules in chains.items():
+        kernel.put(FILTER, name, *rules)
+    table.resync()
+    table.apply()
+    drift = table.take_drift()
+    assert drift is not None
+    assert (drift.found, drift.lost) == (found, lost)
+    assert table.take_drift() is None
+    assert {name: [r for r in rules if "cali" in r] for name, rules in kernel.rules(FILTER).items()} == {
+        name: list(rules) for name, rules in wanted.items()
+    }
+
+
+def test_what_only_concerns_others_and_what_we_were_told_to_change_is_no_drift(
+    kernel: FakeTables, table: TableEffector
+) -> None:
+    table.apply()
+    kernel.put(FILTER, "INPUT", "-j DROP")
+    kernel.put(FILTER, "DOCKER", "-j ACCEPT")
+    table.want("cali-FORWARD", chain("-j RETURN"))
+    table.want("cali-new", chain("-j RETURN"))
+    table.want_in_kernel_chain("FORWARD", LAST)
+    table.resync()
+    table.apply()
+    table.want("cali-new", None)
+    table.resync()
+    table.apply()
+    assert table.take_drift() is None
+
+
+def test_a_write_whose_end_is_not_known_is_no_drift(kernel: FakeTables, table: TableEffector) -> None:
+    table.apply()
+    table.want("cali-new", chain("-j RETURN"))
+    kernel.unwritable = ToolTimedOut("no end")
+    with pytest.raises(ToolTimedOut):
+        table.apply()
+    kernel.unwritable = None
+    kernel.put(FILTER, "cali-new", *chain("-j RETURN").rules)
+    table.apply()
+    assert table.take_drift() is None
