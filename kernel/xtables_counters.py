@@ -11,12 +11,13 @@ from typing import Final
 
 from kernel.errors import TableIncompatible
 from kernel.programs import run
-from kernel.xtables import CHAIN_PREFIXES
+from kernel.xtables import CHAIN_PREFIXES, KERNEL_CHAINS
 
 _TIMEOUT_SECONDS: Final = 60.0
 # [packets:bytes] -A chain rule; save prints -p, -s, -i before the comment
 _RULE = re.compile(r"\[(\d+):(\d+)\] -A (\S+)(.*)")
 _TAG = re.compile(r' --comment "?cali:([A-Za-z0-9_-]{16})(?:"|\s|$)')
+_INCOMPATIBLE = re.compile(r"# Table `([^']+)' is incompatible")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,9 @@ def parse_counters(lines: Iterable[str]) -> Counted:
             chain = line[1:].split(" ", 1)[0]
             if chain.startswith(CHAIN_PREFIXES):
                 chains.setdefault(chain, [])
-        elif line.startswith("#") and "is incompatible" in line:
+        elif (told := _INCOMPATIBLE.match(line)) and told[1] in KERNEL_CHAINS:  # not somebody's own table
             raise TableIncompatible(
-                "cannot read the counters: a table holds native nftables objects that iptables does not know",
+                f"cannot read the counters: table {told[1]} holds native nftables objects that iptables does not know",
                 hint="see them with 'nft list ruleset', and move them to a table of their own",
             )
     return {table: {chain: tuple(rules) for chain, rules in of.items()} for table, of in found.items()}

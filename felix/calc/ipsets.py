@@ -243,6 +243,8 @@ def _difference(before: Member, now: Member) -> tuple[Member, Member]:
     """Return what came and what went, where that tells it all: a network set may be long and change by one entry."""
     if before.ports != now.ports:
         return now, before
+    if (before.ipv4, before.ipv6) == (now.ipv4, now.ipv6):
+        return _only(now, set()), _only(before, set())
     old, new = {*before.ipv4, *before.ipv6}, {*now.ipv4, *now.ipv6}
     return _only(now, new - old), _only(before, old - new)
 

@@ -32,17 +32,17 @@ def network_set(metadata: Metadata, namespace: str, entries: Mapping[str, Entry]
     `felix.calc.rules.without_doubt`).
     """
     unreadable = [text for text, entry in entries.items() if entry is UNREADABLE]
-    by_version: dict[int, dict[str, None]] = {4: {}, 6: {}}
-    for version, members in entries.values():
-        if version:
-            by_version[version].update(dict.fromkeys(members))
     member = Member(
         labels=own_labels(metadata.labels, namespace),
         profiles=(),
-        ipv4=tuple(by_version[4]),
-        ipv6=tuple(by_version[6]),
+        ipv4=_of_version(4, entries),
+        ipv6=_of_version(6, entries),
         ports=(),
         doubtful=bool(unreadable),
     )
     effect = "rules that this would open deny instead"
     return member, tuple(f"{text!r} in nets is no network: {effect}" for text in unreadable)
+
+
+def _of_version(version: int, entries: Mapping[str, Entry]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(text for family, members in entries.values() if family == version for text in members))

@@ -20,6 +20,7 @@ from felix.calc.model import Direction, PolicyId
 from felix.counters import NOTHING, REFUSED, Count, Place, Tally, Where, tally
 from felix.render.explained import explain
 from kernel.xtables_counters import Counted, RuleCount
+from libnetwork import records
 from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Resource
 from resources.kinds.felixconfiguration import FelixConfigurationSpec
@@ -299,6 +300,10 @@ def test_what_is_told_has_names_and_the_order_in_which_packets_meet_the_policies
     )  # fmt: skip
     (line,) = (one for one in found["endpoints"] if one["name"] == "web-1" and one["direction"] == "ingress")
     assert (line["addresses"], line["allowed"]["packets"], line["dropped"]["packets"]) == ([ADDRESSES["a1"]], 2, 3)
+
+
+def test_the_name_of_a_container_is_where_the_driver_puts_it() -> None:
+    assert records.CONTAINER == CONTAINER
 
 
 def test_before_the_store_is_read_there_is_no_answer() -> None:

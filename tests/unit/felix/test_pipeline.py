@@ -4,11 +4,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
+from random import Random
 from types import FrameType
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -31,7 +32,9 @@ from fakes.felix_records import (
 )
 from fakes.folded import Folded
 from fakes.packets import machines
-from felix.desired import Desired, IPSet
+from fakes.random_history import Event, Flush, Historian, Interface, Put, shown
+from fakes.shrinking import shortest
+from felix.desired import Desired, IPSet, SetChange
 from felix.pipeline import Pipeline
 from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Resource
@@ -300,6 +303,41 @@ def test_any_sequence_of_updates_ends_like_a_fresh_start(steps: list[Step | str]
             there[key] = value
 
 
+def rules_differ(events: Sequence[Event]) -> str:
+    """Return where what the updates amount to first differs from what a fresh start wants; nothing if it never does."""
+    pipeline, folded = Pipeline(NodeName(HERE)), Folded()
+    there: dict[ResourceKey | IfName, Resource | Addresses] = {}
+    for event in events:
+        match event:
+            case Put(key, value):
+                pipeline.update(key, value)
+                there.pop(key, None)
+                if value is not None:
+                    there[key] = value
+            case Interface(name, texts):
+                addresses = None if texts is None else frozenset(map(parse_address, texts))
+                pipeline.set_interface(IfName(name), addresses)
+                there.pop(IfName(name), None)
+                if addresses is not None:
+                    there[IfName(name)] = addresses
+            case Flush():
+                folded.fold(pipeline.flush())
+                wanted = fresh(there)
+                for found in (pipeline.desired(), folded.desired):
+                    if found != wanted:
+                        return f"{found}\ninstead of {wanted}"
+    return ""
+
+
+@hypothesis_settings(max_examples=60, phases=(Phase.explicit, Phase.generate), deadline=None)
+@given(st.integers(0, 2**48))
+def test_any_history_of_all_kinds_ends_in_the_same_rules(seed: int) -> None:
+    events = Historian(Random(seed)).events(50)
+    if rules_differ(events):
+        short = shortest(events, lambda fewer: bool(rules_differ(fewer)))
+        pytest.fail(f"seed {seed}: {rules_differ(short)}\n" + "\n".join(map(shown, short)))
+
+
 # Endpoints.
 
 
@@ -565,3 +603,35 @@ def test_records_that_say_the_same_cost_nothing(crowded: Pipeline) -> None:
     update = crowded.flush()
     assert crowded.rendered == before
     assert (update.sets, update.chains, update.kernel_chains, update.interfaces) == ({}, {}, {}, {})
+
+
+UPLINK = host_endpoint("uplink", "", "192.0.2.1", labels={"app": "app5"})
+
+
+def test_a_host_endpoint_costs_its_own_chains_and_addresses_cost_nothing_else(crowded: Pipeline) -> None:
+    rendered, tried = cost_of(crowded, UPLINK, interface("eth0", "192.0.2.1"))
+    # its five chains (normal, forward, after NAT), failsafe ports (three tables' worth, two families), the dispatch
+    # roots of it, and the one policy that picks it, in the mangle table, too
+    assert rendered <= 5 + 6 + 7 + 4
+    assert tried <= 6
+    assert cost_of(crowded, interface("eth7", "198.51.100.1")) == (0, 0)
+    assert cost_of(crowded, interface("eth0", "192.0.2.1", "192.0.2.2")) == (0, 0)
+    assert cost_of(crowded, NEW)[0] <= 6, "an endpoint costs no more beside one"
+    cost_of(crowded, (NEW[0], None))
+    gone, _ = cost_of(crowded, (UPLINK[0], None), (IfName("eth0"), None), (IfName("eth7"), None))
+    assert gone <= 7
+
+
+def test_an_entry_of_a_network_set_is_one_member_and_renders_nothing(crowded: Pipeline) -> None:
+    labels = {"app": "app5"}
+    many = [f"172.16.{n >> 8}.{n & 255}" for n in range(3000)]
+    crowded.update(*network_set("s", *many, labels=labels))
+    crowded.flush()
+    rendered, evaluations = crowded.rendered, crowded.evaluations
+    crowded.update(*network_set("s", *many, "203.0.113.0/24", labels=labels))
+    update = crowded.flush()
+    assert (crowded.rendered, crowded.evaluations) == (rendered, evaluations)
+    [change] = update.sets.values()
+    assert change == SetChange(frozenset({"203.0.113.0/24"}), frozenset())
+    crowded.update(network_set("s")[0], None)
+    crowded.flush()

@@ -41,5 +41,10 @@ def test_our_chains_of_every_table_are_there_with_tags_in_order() -> None:
 
 
 def test_a_table_that_cannot_be_read_is_an_error() -> None:
-    with pytest.raises(TableIncompatible, match="native nftables"):
+    with pytest.raises(TableIncompatible, match="table filter holds native nftables"):
         parse_counters(["# Table `filter' is incompatible, use 'nft' tool."])
+
+
+def test_a_native_table_of_another_program_is_no_trouble() -> None:
+    told = "# Table `docker-bridges' is incompatible, use 'nft' tool."
+    assert parse_counters([told, *SAVED.splitlines()]) == parse_counters(SAVED.splitlines())
