@@ -15,8 +15,9 @@ from bgpd.calc.sessions import (
     waits,
 )
 from resources.kinds.base import Metadata
-from resources.kinds.bgpconfiguration import BGPConfiguration, BGPConfigurationSpec, BGPPassword, SecretKeyRef
+from resources.kinds.bgpconfiguration import BGPConfiguration, BGPConfigurationSpec
 from resources.kinds.node import Node, NodeBGPSpec, NodeSpec
+from resources.kinds.secret import BGPPassword, SecretKeyRef
 from resources.names import AsNumber, NodeName
 
 THIS = NodeName("n1")

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
+from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -28,6 +29,8 @@ from fakes.felix_records import (
 )
 from fakes.folded import Folded
 from fakes.packets import machines
+from fakes.random_history import Event, Flush, Historian, Interface, Put, shown
+from fakes.shrinking import shortest
 from felix.desired import Desired, IPSet, SetChange
 from felix.pipeline import Pipeline
 from resources.datastore.keys import ResourceKey
@@ -295,6 +298,41 @@ def test_any_sequence_of_updates_ends_like_a_fresh_start(steps: list[Step | str]
         there.pop(key, None)
         if value is not None:
             there[key] = value
+
+
+def rules_differ(events: Sequence[Event]) -> str:
+    """Return where what the updates amount to first differs from what a fresh start wants; nothing if it never does."""
+    pipeline, folded = Pipeline(NodeName(HERE)), Folded()
+    there: dict[ResourceKey | IfName, Resource | Addresses] = {}
+    for event in events:
+        match event:
+            case Put(key, value):
+                pipeline.update(key, value)
+                there.pop(key, None)
+                if value is not None:
+                    there[key] = value
+            case Interface(name, texts):
+                addresses = None if texts is None else frozenset(map(parse_address, texts))
+                pipeline.set_interface(IfName(name), addresses)
+                there.pop(IfName(name), None)
+                if addresses is not None:
+                    there[IfName(name)] = addresses
+            case Flush():
+                folded.fold(pipeline.flush())
+                wanted = fresh(there)
+                for found in (pipeline.desired(), folded.desired):
+                    if found != wanted:
+                        return f"{found}\ninstead of {wanted}"
+    return ""
+
+
+@hypothesis_settings(max_examples=60, phases=(Phase.explicit, Phase.generate), deadline=None)
+@given(st.integers(0, 2**48))
+def test_any_history_of_all_kinds_ends_in_the_same_rules(seed: int) -> None:
+    events = Historian(Random(seed)).events(50)
+    if rules_differ(events):
+        short = shortest(events, lambda fewer: bool(rules_differ(fewer)))
+        pytest.fail(f"seed {seed}: {rules_differ(short)}\n" + "\n".join(map(shown, short)))
 
 
 # Endpoints.
