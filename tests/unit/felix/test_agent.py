@@ -25,6 +25,7 @@ FILTER = TableKey(4, "filter")
 NET = network_profile("net")
 A0 = workload("a0", "10.1.0.1/32", profiles=["net"])
 A1 = workload("a1", "10.1.0.2/32", profiles=["net"])
+BAD_RULE = {"action": "Allow", "protocol": {"no": "such"}}
 OLD = Route.on(IfName("lo"), protocol=80)
 CALI = IfName("calia0")
 A0_KEY = RouteKey(ipaddress.ip_network("10.1.0.1/32"))
@@ -522,8 +523,6 @@ def kept(felix: FelixAgent) -> set[str]:
 class TestRecordsThatCannotBeRead:
     """Written by another program: calicoctl would have refused them."""
 
-    BAD_RULE = [{"action": "Allow", "protocol": {"no": "such"}}]
-
     def raw(self, felix: FelixAgent, key: ResourceKey, spec: object, labels: object = None) -> None:
         document = {"metadata": {"name": key.name, "namespace": key.namespace, "labels": labels}, "spec": spec}
         felix.put_raw(key, json.dumps(document).encode())
@@ -532,7 +531,7 @@ class TestRecordsThatCannotBeRead:
         felix.log.clear()
 
     def test_a_policy_of_a_namespace_denies_there_and_nowhere_else(self, running: FelixAgent) -> None:
-        spec = {"selector": "", "types": ["Ingress"], "ingress": self.BAD_RULE}
+        spec = {"selector": "", "types": ["Ingress"], "ingress": [BAD_RULE]}
         self.raw(running, ResourceKey("networkpolicies", "p", "default"), spec)
         assert "cali-pi-np/default/p" not in chains(running)
         self.raw(running, ResourceKey("networkpolicies", "p", "libnetwork"), spec)
@@ -542,7 +541,7 @@ class TestRecordsThatCannotBeRead:
     def test_a_policy_of_an_early_stage_denies_at_its_stage(self, running: FelixAgent) -> None:
         running.put(host_endpoint("h", "eth0", labels={"host": ""}))
         running.log.clear()
-        spec = {"selector": "has(host)", "types": ["Ingress"], "ingress": self.BAD_RULE, "applyOnForward": True}
+        spec = {"selector": "has(host)", "types": ["Ingress"], "ingress": [BAD_RULE], "applyOnForward": True}
         for flag, table in (("preDNAT", "mangle"), ("doNotTrack", "raw")):
             self.raw(running, ResourceKey("globalnetworkpolicies", "p"), {**spec, flag: True})
             rules = running.host.kernel.tables.rules(TableKey(4, table))
