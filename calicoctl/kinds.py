@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from resources.codec import shown_v1_document
 from resources.errors import Rejected
 from resources.kinds import all_kinds
 from resources.kinds.base import Kind, R, Resource
+from resources.kinds.bgppeer import SCOPES
 from resources.kinds.naming import norm
 
 
@@ -58,6 +60,7 @@ class Filters:
     """Identifiers beside the name, by which v1 asks for what it does not know by a name alone; "" is any."""
 
     node: str = ""
+    scope: str = ""
     orchestrator: str = ""
     workload: str = ""
 
@@ -69,15 +72,19 @@ class Filters:
 
         Raises:
             FilterNotForKind.
+            UnknownScope.
         """
         known = wanted.kind.v1.filters if wanted and wanted.v1 and wanted.kind.v1 else ()
         for name in self.given():
             if name not in known:
                 kinds = [k.v1.name for k in all_kinds() if k.v1 is not None and name in k.v1.filters]
+                listed = " and ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
                 raise FilterNotForKind(
-                    f"--{name} is an identifier of v1's {' and '.join(kinds)} only",
+                    f"--{name} is an identifier of v1's {listed} only",
                     hint=f"write the kind as v1 does, such as: {kinds[0]} --{name}=...",
                 )
+        if self.scope not in ("", *SCOPES):
+            raise UnknownScope(f"Unrecognized scope '{self.scope}', must be one of: {', '.join(SCOPES)}")
 
 
 class FilterNotForKind(Rejected):
@@ -86,15 +93,22 @@ class FilterNotForKind(Rejected):
     reference = "filter-not-for-kind"
 
 
+class UnknownScope(Rejected):
+    """``--scope`` with something that is none."""
+
+    reference = "unknown-scope"
+
+
 def filtered(wanted: Asked, resources: Iterable[R], name: str, filters: Filters) -> list[R]:
     """Return which resources v1 means by a name ("" is any) and filters; its own or the stored name counts."""
     v1 = wanted.kind.v1
     assert v1 is not None
     found = []
     for resource in resources:
-        metadata: Any = getattr(v1.from_v3(resource), "metadata", None)
-        same = all(getattr(metadata, key) in (value, norm(value)) for key, value in filters.given().items())
-        if same and name in ("", metadata.name, resource.metadata.name):
+        metadata: Any = shown_v1_document(wanted.kind, resource)["metadata"]
+        called = metadata.get(v1.named_by, "")
+        same = all(metadata.get(key, "") in (value, norm(value)) for key, value in filters.given().items())
+        if same and (name in ("", resource.metadata.name) or v1.name_of(name) == v1.name_of(called)):
             found.append(resource)
     return found
 

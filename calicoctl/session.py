@@ -48,13 +48,16 @@ def file_options(*, required: bool = True) -> Callable[[F], F]:
 
 
 def v1_filters(function: F) -> F:
-    """Give a command ``--node``, ``--orchestrator`` and ``--workload``."""
+    """Give a command ``--scope``, ``--node``, ``--orchestrator`` and ``--workload``."""
     for name, what in (("workload", "workload"), ("orchestrator", "orchestrator"), ("node", "node")):
         option: Callable[[F], F] = click.option(
             f"--{name}", default="", metavar=name.upper(), help=f"Of this {what} only, with a kind as v1 spells it."
         )
         function = option(function)
-    return function
+    scope: Callable[[F], F] = click.option(
+        "--scope", default="", metavar="SCOPE", help="global or node: bgpPeers of all nodes, or of one node each."
+    )
+    return scope(function)
 
 
 def load_settings(config: str | None) -> EtcdConfig:

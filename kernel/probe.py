@@ -75,6 +75,10 @@ _MATCHES = (
     Feature("xt_rpfilter", _rule("-m rpfilter --invert --validmark -j DROP", "raw"), "spoof protection"),
     Feature("xt_MASQUERADE", _rule("-j MASQUERADE --random-fully", "nat", "POSTROUTING"), "NAT to the outside"),
     Feature(
+        "xt_CT", _rule("-j NOTRACK", "raw"), "doNotTrack policy of host endpoints",
+        required=False, without="which must not be written",
+    ),
+    Feature(
         "xt_NFLOG", _rule("-j NFLOG --nflog-group 1 --nflog-prefix p --nflog-size 80", chain="INPUT"),
         "flow logs (FlowLogsEnabled)", required=False, without="which must stay off",
     ),

@@ -15,6 +15,8 @@ from resources.datastore.client import ResourceClient
 from resources.documents import DEFAULT_NAMESPACE, Document
 from resources.errors import DoesNotExist, Rejected
 from resources.kinds.base import Kind, Metadata
+from resources.kinds.bgpfilter import KIND as BGP_FILTER
+from resources.kinds.bgppeer import KIND as BGP_PEER
 from resources.kinds.node import KIND as NODE
 from resources.kinds.pool import KIND as POOL
 from resources.kinds.workloadendpoint import KIND as ENDPOINT
@@ -52,7 +54,8 @@ class Target:
 @click.pass_context
 def command(
     ctx: click.Context, kind: str | None, names: tuple[str, ...], filename: str | None, recursive: bool,
-    namespace: str | None, skip_not_exists: bool, node: str, orchestrator: str, workload: str, config: str | None,
+    namespace: str | None, skip_not_exists: bool, node: str, scope: str, orchestrator: str, workload: str,
+    config: str | None,
 ) -> int:
     """Delete resources, by file (-f) or by KIND and NAMES.
 
@@ -62,7 +65,7 @@ def command(
     if bool(filename) == bool(kind) or (kind and not names):
         raise click.UsageError("give either -f FILE, or a KIND and at least one NAME")
     wanted = asked(kind, ctx.obj["api_version"]) if kind else None
-    filters = Filters(node, orchestrator, workload)
+    filters = Filters(node, scope, orchestrator, workload)
     filters.refuse(wanted)
     documents = read(filename, recursive=recursive, namespace=namespace, warn=False) if filename else []
     with open_client(config, removing=True) as client:
@@ -77,6 +80,8 @@ def command(
         def delete(target: Target) -> None:
             if target.kind is POOL:
                 _warn_in_use(client, target.name)
+            if target.kind is BGP_FILTER:
+                _warn_of_peers(client, target.name)
             if target.kind is NODE:
                 _warn_of_endpoints(client, target.name)
             try:
@@ -109,6 +114,17 @@ def _warn_of_endpoints(client: ResourceClient, name: str) -> None:
         click.echo(
             f"Warning: node {name} has {count} endpoint(s), removed with it. If that host still runs, its containers "
             "are without network until they are restarted after: calicoctl node stop; calicoctl node run",
+            err=True,
+        )
+
+
+def _warn_of_peers(client: ResourceClient, name: str) -> None:
+    """Say what becomes of peers that name a filter that goes."""
+    peers = [peer.metadata.name for peer in client.list(BGP_PEER).items if name in peer.spec.filters]
+    if peers:
+        click.echo(
+            f"Warning: BGPFilter {name} is named by {', '.join(map(BGP_PEER.label, peers))}: without it their routes "
+            "are filtered by the others only",
             err=True,
         )
 
@@ -156,5 +172,5 @@ def _of_identifiers(client: ResourceClient, wanted: Asked, name: str, filters: F
         kind_name=wanted.name,
         name=metadata.name,
         namespace=metadata.namespace,
-        label=wanted.label(found[0]) if found else f"{wanted.kind.name}(name={name})",
+        label=wanted.label(found[0]) if found else f"{wanted.kind.name}({wanted.kind.v1.named_by}={name})",
     )

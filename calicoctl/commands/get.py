@@ -38,8 +38,8 @@ class BadOutput(Rejected):
 @click.pass_context
 def command(
     ctx: click.Context, kind: str | None, names: tuple[str, ...], filename: str | None, recursive: bool,
-    namespace: str | None, all_namespaces: bool, output: str, export: bool, node: str, orchestrator: str, workload: str,
-    config: str | None,
+    namespace: str | None, all_namespaces: bool, output: str, export: bool, node: str, scope: str, orchestrator: str,
+    workload: str, config: str | None,
 ) -> int:
     """Show resources of a KIND, all of them or those of NAMES, or those that a file names (-f).
 
@@ -51,7 +51,7 @@ def command(
     if namespace and all_namespaces:
         raise click.UsageError("cannot use both --namespace and --all-namespaces flags at the same time")
     wanted = asked(kind, ctx.obj["api_version"]) if kind else None
-    filters = Filters(node, orchestrator, workload)
+    filters = Filters(node, scope, orchestrator, workload)
     filters.refuse(wanted)
     with open_client(config) as client:
         if wanted is None:

@@ -8,7 +8,10 @@ from resources.names import IfName, NodeName, ProfileName
 
 
 class Outcome(enum.Enum):
-    """What becomes of a packet. LEFT: policy has no say, so what comes next decides, at last the host's own rules."""
+    """What becomes of a packet. LEFT: policy has no say, so what comes next decides, at last the host's own rules.
+
+    (Where IptablesFilterAllowAction is Return, they come after ALLOWED too.)
+    """
 
     ALLOWED = "allowed"
     DENIED = "denied"

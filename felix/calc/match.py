@@ -54,14 +54,9 @@ class Packet:
         return self.source.version
 
     @property
-    def is_translatable(self) -> bool:
-        """Whether NAT is done: only with what connection tracking follows."""
-        return self.state not in (State.INVALID, State.UNTRACKED)
-
-    @property
     def translated(self) -> "Packet":
         """The packet after `sent_to`."""
-        if self.sent_to is None or not self.is_translatable:
+        if self.sent_to is None or self.state in (State.INVALID, State.UNTRACKED):
             return self
         address, port = self.sent_to
         return replace(self, destination=address, destination_port=port, sent_to=None)

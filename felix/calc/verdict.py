@@ -117,9 +117,12 @@ class HostView:
         return sorted(found, key=lambda endpoint: endpoint.interface)
 
     def masquerades(self, packet: Packet) -> bool:
-        """Tell whether the host puts an address of its own in the place of the source when the packet leaves."""
+        """Tell whether the host puts an address of its own in the place of the source when the packet leaves.
+
+        That is decided once for each flow, so about the first packet only.
+        """
         around = self.whole.surroundings
-        if around is None or not packet.is_translatable:
+        if around is None or packet.state is not State.NEW:
             return False
 
         def inside(address: IPAddress, nets: Iterable[str]) -> bool:

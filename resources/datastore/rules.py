@@ -23,6 +23,9 @@ from resources.datastore.store import KeyValue, Lost, Store, Transaction
 from resources.errors import AlreadyExists, DoesNotExist, OperationNotSupported, ReferenceMissing, UpdateConflict
 from resources.invalid import InvalidResource
 from resources.kinds.base import Kind, Problem, R
+from resources.kinds.bgpfilter import KIND as BGP_FILTER
+from resources.kinds.bgppeer import BGP_PORT, BGPPeer, peer_address
+from resources.kinds.bgppeer import KIND as BGP_PEER
 from resources.kinds.fields import is_key_part
 from resources.kinds.globalnetworkpolicy import KIND as GLOBAL_POLICY
 from resources.kinds.hostendpoint import KIND as HOST_ENDPOINT
@@ -327,6 +330,40 @@ class HostEndpointRules(Rules[HostEndpoint]):
         return name if name in stored or not stored else min(stored)
 
 
+class PeerRules(Rules[BGPPeer]):
+    """v1 knows them by node and address, whatever they are called; the filters that they name exist."""
+
+    def identified(self, records: Records, kind: Kind[BGPPeer], resource: BGPPeer) -> str:
+        name, wanted = resource.metadata.name, _identity_v1(resource)
+        stored = {peer.metadata.name for peer in records.readable(kind) if _identity_v1(peer) == wanted}
+        return name if name in stored or not stored else min(stored)
+
+    def before_create(self, records: Records, kind: Kind[BGPPeer], new: BGPPeer) -> None:
+        del kind
+        missing = [
+            (index, name)
+            for index, name in enumerate(new.spec.filters)
+            if records.store.get(resource_key(ResourceKey(BGP_FILTER.plural, name))) is None
+        ]
+        if missing:
+            reason, hint = "BGPFilter(s) not found", "create it before the peer"
+            raise InvalidResource(Problem(("spec", "filters", i), name, reason, hint) for i, name in missing)
+
+    def before_update(self, records: Records, kind: Kind[BGPPeer], before: BGPPeer, new: BGPPeer) -> None:
+        del before
+        self.before_create(records, kind, new)
+
+
+def _identity_v1(peer: BGPPeer) -> tuple[str, str, object]:
+    """Return what v1 identifies a peer by; the standard port may be said or not."""
+    spec = peer.spec
+    try:
+        address, port = peer_address(spec.peer_ip)
+    except ValueError:
+        return spec.node, spec.node_selector, spec.peer_ip or f"name {peer.metadata.name}"
+    return spec.node, spec.node_selector, (address, port or BGP_PORT)
+
+
 class ProfileRules(Rules[Profile]):
     """One profile is always there."""
 
@@ -413,6 +450,7 @@ _RULES: dict[str, Rules[Any]] = {
     TIER.name: TierRules(),
     NODE.name: NodeRules(),
     HOST_ENDPOINT.name: HostEndpointRules(),
+    BGP_PEER.name: PeerRules(),
 }
 _NONE: Rules[Any] = Rules()
 

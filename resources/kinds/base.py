@@ -130,6 +130,8 @@ class V1(msgspec.Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     keep: Callable[[R, R], R]
     """What an update by a v1 document writes: of (stored, new) the new, with what v1 cannot say from the stored."""
     paths: tuple[tuple[Path, Path], ...] = ()
+    named_by: str = "name"
+    """The member of v1's metadata that the command line takes for NAME."""
     filters: tuple[str, ...] = ()
     """What identifies an object beside its name, as v1's metadata calls it: the command line may ask by it."""
     order: Callable[[R], tuple[str, ...]] = lambda resource: (resource.metadata.name,)

@@ -8,13 +8,14 @@ import msgspec
 from resources.durations import canonical_or_same
 from resources.kinds import fields
 from resources.kinds.base import ASN, Column, GoDuration, Kind, Metadata, Problem, Uint16, name_cell, wire, yes_no
+from resources.kinds.community import BAD_FORMAT, community_fault
+from resources.kinds.secret import BGPPassword, password_problems
 
 DEFAULT_AS_NUMBER = 64512
 NODE_PREFIX = "node."
 """The name of one node's object is this and the node's name."""
 
 _INTERFACE = r"[a-zA-Z0-9_.*-]{1,15}"
-_COMMUNITY = r"([0-9]+):([0-9]+)(?::([0-9]+))?"
 
 
 class CidrEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -29,15 +30,6 @@ class Community(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class PrefixAdvertisement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cidr: str = ""
     communities: list[str] = []
-
-
-class SecretKeyRef(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    name: str = ""
-    key: str = ""
-
-
-class BGPPassword(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
-    secret_key_ref: SecretKeyRef | None = None
 
 
 class BGPConfigurationSpec(
@@ -115,7 +107,10 @@ def _check(config: BGPConfiguration) -> Iterable[Problem]:
             )
     yield from _community_problems(spec)
     yield from fields.between(("spec", "listenPort"), spec.listen_port, 1, 65535)
-    yield from fields.duration(("spec", "nodeMeshMaxRestartTime"), spec.node_mesh_max_restart_time)
+    if spec.as_number is not None:
+        yield from fields.as_number(("spec", "asNumber"), spec.as_number)
+    yield from password_problems(("spec", "nodeMeshPassword"), spec.node_mesh_password)
+    yield from fields.restart_time(("spec", "nodeMeshMaxRestartTime"), spec.node_mesh_max_restart_time)
     if spec.node_to_node_mesh_enabled is False:
         for name, given in (
             ("NodeMeshPassword", spec.node_mesh_password is not None),
@@ -157,7 +152,7 @@ def _community_problems(spec: BGPConfigurationSpec) -> Iterator[Problem]:
         at = ("spec", "communities", index)
         if not community.name:
             yield Problem((*at, "name"), "", "must be set")
-        fault = _community_fault(community.value)
+        fault = community_fault(community.value)
         if fault:
             yield Problem((*at, "value"), community.value, fault)
     if spec.communities and not spec.prefix_advertisements:
@@ -172,21 +167,11 @@ def _community_problems(spec: BGPConfigurationSpec) -> Iterator[Problem]:
         if not advertisement.communities:
             yield Problem((*place, "communities"), "", "at least one community is needed")
         for number, value in enumerate(advertisement.communities):
-            fault = _community_fault(value)
+            fault = community_fault(value)
             if fault and value not in defined:
-                if not re.fullmatch(_COMMUNITY, value):
+                if fault == BAD_FORMAT:
                     fault = "community used is invalid or not defined."
                 yield Problem((*place, "communities", number), value, fault)
-
-
-def _community_fault(value: str) -> str | None:
-    match = re.fullmatch(_COMMUNITY, value)
-    if match is None:
-        return "invalid community value or format used."
-    bits = 16 if match[3] is None else 32
-    if any(len(part) > 10 or int(part) >> bits for part in match.groups() if part is not None):
-        return f"invalid community value, expected {bits} bit value"
-    return None
 
 
 _COLUMNS: tuple[Column[BGPConfiguration], ...] = (
@@ -208,6 +193,7 @@ KIND: Kind[BGPConfiguration] = Kind(
     aliases=("bgpconfiguration", "bgpconfigurations", "bgpconfig", "bgpconfigs"),
     complete=_complete,
     check=_check,
+    always=(("spec", "nodeMeshPassword", "secretKeyRef", "key"),),
     columns=_COLUMNS,
     wide=_COLUMNS,
 )

@@ -21,6 +21,10 @@ from resources.names import (
 
 ANNOTATION_BYTES = 256 * 1024
 LOG_LEVELS = ("Trace", "Debug", "Info", "Warning", "Error", "Fatal")
+RESTART_SECONDS_MAX = 4095
+"""The restart time of BGP has twelve bits (RFC 4724, section 3)."""
+RESERVED_AS_NUMBERS = (0, 23456, 65535, 4294967295)
+"""RFC 7607, 6793 and 7300."""
 PORT_PROTOCOLS = ("TCP", "UDP", "SCTP")
 PORT_PROTOCOL_NUMBERS = (6, 17, 132)
 NUMBERED_PROTOCOLS = {
@@ -219,6 +223,22 @@ def duration(path: Path, value: str) -> Iterator[Problem]:
         return
     if nanoseconds < 0:
         yield Problem(path, value, "must not be negative")
+
+
+def restart_time(path: Path, value: str) -> Iterator[Problem]:
+    """Check for how long a BGP peer is asked to keep routes."""
+    found = list(duration(path, value))
+    yield from found
+    if value and not found and parse_nanoseconds(value) > RESTART_SECONDS_MAX * 10**9:
+        reason = f"BGP cannot say more than {RESTART_SECONDS_MAX} s: that is what the peers are told"
+        yield Problem(path, value, reason, warning=True)
+
+
+def as_number(path: Path, value: int) -> Iterator[Problem]:
+    """Warn of an AS number that no peer takes."""
+    if value in RESERVED_AS_NUMBERS:
+        reason = "this AS number is reserved, and peers refuse it"
+        yield Problem(path, str(value), reason, "for use at home are 64512 to 65534 and 4200000000 to 4294967294", True)
 
 
 def labels(path: Path, values: Mapping[str, str]) -> Iterator[Problem]:

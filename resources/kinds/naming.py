@@ -6,6 +6,8 @@ alike stay apart; nodes do not, because their names must stay recognisable: ther
 
 import re
 
+from resources.names import IPAddress
+
 _CIDR_MARKS = str.maketrans(".:/", "---")
 _K8S_PREFIX = "k8s_ns."
 
@@ -49,6 +51,12 @@ def host_endpoint_name(node: str, name: str) -> str:
     """Return the v3 name of a host endpoint, which v1 identifies by node and name."""
     text = f"{norm(node)}.{name}"
     return q(text, norm(text))
+
+
+def peer_name(node: str, address: IPAddress) -> str:
+    """Return the v3 name of a BGP peer, which v1 identifies by its address and its node ("": all nodes)."""
+    text = address.exploded.replace(".", "-").replace(":", "-")
+    return f"{norm(node)}.{text}" if node else text
 
 
 def segment_name(text: str) -> str:

@@ -10,7 +10,7 @@ import msgspec
 from resources.kinds import fields, rule_v1
 from resources.kinds.base import ASN, V1, Column, Kind, Metadata, Path, Problem, View, name_cell, wire
 from resources.kinds.naming import node_name
-from resources.names import IPInterface, NodeName
+from resources.names import IPAddress, IPInterface, NodeName, parse_interface
 
 NODE_ID_ANNOTATION = "calico-docker.org/node-id"
 """The random id of the host that registered the Node: two hosts must not share a name (design section 9)."""
@@ -118,6 +118,13 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
         return self.ipv4 if version == 4 else self.ipv6
 
 
+def peer_address_fault(address: IPAddress) -> str | None:
+    """Return why others cannot speak BGP to a node at `address`, or None."""
+    if address.is_unspecified or address.is_loopback or address.is_multicast:
+        return f"{address} cannot be a node's address"
+    return None
+
+
 def _ipv4(text: str) -> ipaddress.IPv4Interface:
     """Parse an IPv4 address, also one that was stored as IPv4-mapped IPv6 (reference resources.md 9)."""
     if ":" not in text:
@@ -165,8 +172,13 @@ def _required(path: Path, text: str) -> Iterator[Problem]:
 def _bgp_problems(path: Path, bgp: NodeBGPSpec) -> Iterator[Problem]:
     if bgp == NodeBGPSpec():
         yield Problem(path, "", "Spec.BGP should not be empty", "leave 'bgp' out, or give it an ipv4Address")
-    yield from fields.cidr((*path, "ipv4Address"), bgp.ipv4_address, 4)
-    yield from fields.cidr((*path, "ipv6Address"), bgp.ipv6_address, 6)
+    if bgp.as_number is not None:
+        yield from fields.as_number((*path, "asNumber"), bgp.as_number)
+    for name, text, version in (("ipv4Address", bgp.ipv4_address, 4), ("ipv6Address", bgp.ipv6_address, 6)):
+        found = list(fields.cidr((*path, name), text, version))
+        yield from found
+        if text and not found and (fault := peer_address_fault(parse_interface(text).ip)):
+            yield Problem((*path, name), text, fault, "BGP leaves this address out", warning=True)
     yield from fields.address((*path, "ipv4IPIPTunnelAddr"), bgp.ipv4_ipip_tunnel_addr, 4)
     yield from fields.address((*path, "routeReflectorClusterID"), bgp.route_reflector_cluster_id, 4)
 

@@ -34,11 +34,12 @@ def main() -> int:
         finally:
             took = time.monotonic() - up
             print(
-                f"{tally.worlds} worlds, {tally.packets} packets, {tally.allowed} of them passed, in {took:.1f} s: "
-                f"{tally.packets / took:.0f} packets a second"
+                f"{tally.worlds} worlds, {tally.packets} packets, {tally.allowed} of them passed, "
+                f"{ranged.answers} answers, "
+                f"in {took:.1f} s: {(tally.packets + ranged.answers) / took:.0f} packets a second"
             )
             print("protocols:", dict(sorted(tally.by_protocol.items())))
-            print("decided by:", dict(sorted(tally.by_reason.items(), key=lambda one: -one[1])))
+            print("answers:", dict(sorted(tally.by_reason.items(), key=lambda one: -one[1])))
     return 0
 
 

@@ -44,7 +44,7 @@ class Seen:
 
 
 def built(packet: Packet, tag: bytes) -> bytes:
-    """Return the packet from its IP header on. A TCP packet is a SYN, or (INVALID) an answer to none."""
+    """Return the packet from its IP header on. A TCP packet is a SYN, or (if not NEW) the answer to one like it."""
     payload = _payload(packet, tag)
     if packet.version == 4:
         head = struct.pack(
@@ -60,8 +60,9 @@ def _payload(packet: Packet, tag: bytes) -> bytes:
     ports = struct.pack("!HH", packet.source_port, packet.destination_port)
     match packet.protocol:
         case 6:
-            flags = _SYN_ACK if packet.state is State.INVALID else _SYN
-            return _summed(packet, ports + struct.pack("!IIBBHHH", 1, 0, 5 << 4, flags, 1024, 0, 0) + tag, 16)
+            flags, acknowledged = (_SYN, 0) if packet.state is State.NEW else (_SYN_ACK, 2 + len(tag))
+            head = struct.pack("!IIBBHHH", 1, acknowledged, 5 << 4, flags, 1024, 0, 0)
+            return _summed(packet, ports + head + tag, 16)
         case 17:
             return _summed(packet, ports + struct.pack("!HH", 8 + len(tag), 0) + tag, 6)
         case 132:

@@ -36,13 +36,16 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
+    """`is_answer`: it is about the answer to the shot, and so is the verdict."""
+
     shot: Shot
     verdict: Verdict
     passed: bool
     where: tuple[Arrival, ...]
+    is_answer: bool = False
 
     def __str__(self) -> str:
-        lines = [f"{self.shot.packet} from {self.shot.origin}"]
+        lines = [f"{'the answer to ' if self.is_answer else ''}{self.shot.packet} from {self.shot.origin}"]
         lines.append(f"the kernel: {'passed' if self.passed else 'dropped'} {self.where or ''}")
         lines.append(f"the verdict: {self.verdict.outcome.value}")
         for host in self.verdict.hosts:
@@ -67,9 +70,12 @@ class Range:
     def __init__(self, ground: Field) -> None:
         self.ground = ground
         self.records: Records = {}
+        self.before: Records = {}
         self.policies: dict[str, str] = {}
         self.patience_seconds = 3.0
         """So long a packet that should pass is waited for."""
+        self.answers = 0
+        """How many packets were sent back so far."""
         self._next_tag = 0
 
     def put(self, records: Mapping[ResourceKey, Resource]) -> None:
@@ -80,7 +86,7 @@ class Range:
         changes += [(key, value) for key, value in records.items() if self.records.get(key) != value]
         random.Random(len(changes)).shuffle(changes)
         self.ground.take(changes)
-        self.records = dict(records)
+        self.before, self.records = self.records, dict(records)
 
     def set_policies(self, policies: Mapping[str, str]) -> None:
         """Set the policies of the kernel's chains on every host."""
@@ -118,11 +124,30 @@ class Range:
                 (later if mine & flows else volley).append((shot, verdict))
                 flows |= mine
             found += self._volley(volley)
+            found += self._answers(cluster, volley)
             left = later
         return found, asked
 
-    def _volley(self, shots: Sequence[tuple[Shot, Verdict]]) -> list[Disagreement]:
-        self.ground.forget_flows()
+    def _answers(self, cluster: Cluster, shots: Sequence[tuple[Shot, Verdict]]) -> list[Disagreement]:
+        """Answer what arrived in workloads and outside (the hosts answer by themselves)."""
+        answers, answered = [], []
+        for shot, verdict in shots:
+            is_simple = shot.packet == verdict.packet and shot.packet.protocol in (6, 17)
+            is_tracked = not any(host.is_untracked for host in verdict.hosts) and shot.packet.state is State.NEW
+            if is_simple and is_tracked and self.passes(verdict) and verdict.destination.where is not Where.HOST:
+                back = cluster.place_of(shot.packet.source)
+                if back == shot.origin:
+                    answer = Shot(_answer(shot.packet), verdict.destination)
+                    answers.append((answer, cluster.ask(answer.packet, answer.origin)))
+                    answered.append(shot)
+        self.answers += len(answers)
+        found = self._volley(answers, fresh=False) if answers else []
+        shot_of = {id(answer): shot for (answer, _), shot in zip(answers, answered, strict=True)}
+        return [replace(one, shot=shot_of[id(one.shot)], is_answer=True) for one in found]
+
+    def _volley(self, shots: Sequence[tuple[Shot, Verdict]], *, fresh: bool = True) -> list[Disagreement]:
+        if fresh:
+            self.ground.forget_flows()
         tags = []
         wanted = set()
         with on_one_processor():
@@ -156,6 +181,13 @@ class Range:
         if place.where is Where.OUTSIDE:
             return arrival.node == ""
         return (arrival.node, arrival.interface) == (place.node, place.interface or "")
+
+
+def _answer(packet: Packet) -> Packet:
+    return replace(
+        packet, source=packet.destination, destination=packet.source, source_port=packet.destination_port,
+        destination_port=packet.source_port, state=State.ESTABLISHED,
+    )  # fmt: skip
 
 
 def _is_answerable(verdict: Verdict, shot: Shot) -> bool:
@@ -196,7 +228,7 @@ class Gunner:
             address: node for node in self.nodes for address in HOST_ADDRESSES[node] if address.version == version
         }
         outside = [ipaddress.ip_address(address) for address in OUTSIDE[version]]
-        source, destination = dice.some([*inside, *inside, *hosts, *outside], 2, 2)
+        source, destination = dice.some([*inside, *inside, *hosts, *hosts, *outside], 2, 2)
         if source == destination or (source in hosts and destination in hosts):
             return self.shot(cluster)
         origin, target = self._origin(cluster, source, inside, hosts), cluster.place_of(destination)
@@ -247,8 +279,17 @@ class Gunner:
 
 
 def disagreement_of(ground: Range, records: Mapping[ResourceKey, Resource], shot: Shot) -> Disagreement | None:
-    """Try one packet in a world; None if kernel and verdict agree, twice if they seem not to."""
+    """Try one packet in a world; None if kernel and verdict agree, twice if they seem not to.
+
+    None too where an end of it is not there any more: it would not be the same question.
+    """
+    before = ground.cluster()
     ground.put(records)
+    now = ground.cluster()
+    for address in (shot.packet.source, shot.packet.translated.destination):
+        if before.place_of(address) != now.place_of(address):
+            ground.put(ground.before)
+            return None
     for _ in range(2):
         found, _ = ground.fire([shot])
         if not found:
@@ -286,8 +327,8 @@ def run(
         tally.packets += 1
         tally.allowed += ground.passes(verdict)
         tally.by_protocol[shot.packet.protocol] = tally.by_protocol.get(shot.packet.protocol, 0) + 1
-        for host in verdict.hosts[-1:]:
-            reason = host.reason.value if host.reason else "nobody asked"
+        for answer in (answer for host in verdict.hosts for answer in host.answers):
+            reason = f"{answer.hook.value}: {answer.reason.value}"
             tally.by_reason[reason] = tally.by_reason.get(reason, 0) + 1
     for one in found:
         again = disagreement_of(ground, records, one.shot)

@@ -54,7 +54,9 @@ DECLARED = [
     ("http", "TCP", 80), ("http", "TCP", 8080), ("dns", "UDP", 81), ("dns", "TCP", 81), ("sig", "SCTP", 443),
     ("http", "UDP", 80),
 ]  # fmt: skip
-PROTOCOLS: list[Protocol] = ["TCP", "TCP", "TCP", "UDP", "UDP", "SCTP", "ICMP", "ICMPv6", 6, 17, 132, 47, 50, 1, 58, 94]
+PROTOCOLS: list[Protocol] = [
+    "TCP", "TCP", "TCP", "UDP", "UDP", "SCTP", "ICMP", "ICMPv6", "UDPLite", 6, 17, 132, 47, 50, 1, 58, 94,
+]  # fmt: skip
 WITH_PORTS = ("TCP", "UDP", "SCTP", 6, 17, 132)
 ICMP_TYPES = {4: [(8, 0), (13, 0), (8, 7), (3, 4), (0, 0)], 6: [(128, 0), (128, 9), (139, 0), (1, 4), (129, 0)]}
 """Types and codes that are sent: two that open a flow and one of them with another code, an error, a reply."""
@@ -100,7 +102,7 @@ class Dice:
         protocol: Protocol | None = None if self.chance(4) else self.one(PROTOCOLS)
         ported = protocol in WITH_PORTS
         is_icmp = protocol in ("ICMP", "ICMPv6", 1, 58)
-        refused: list[Protocol] = ["UDP", 47, "TCP", "SCTP", 1, "ICMPv6"]
+        refused: list[Protocol] = ["UDP", 47, "TCP", "SCTP", 50, 1, "ICMPv6"]
         return Rule(
             action=self.one(["Allow", "Allow", "Allow", "Deny", "Pass", "Log"]),
             ip_version=self.one([4, 6]) if self.chance(6) else None,

@@ -4,6 +4,7 @@ What the rendered rules mean is tested without a kernel, in tests/unit/felix/tes
 """
 
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -360,3 +361,97 @@ def test_what_is_rejected_is_answered(lab: FelixLab) -> None:
         socket.create_connection((str(lab.node1.address), 80), timeout=3.0)
     chains = [line for line in lab.saved(lab.node1, "filter") if "REJECT" in line and "-A cali-" in line]
     assert chains
+
+
+class Flood:
+    """Datagrams from the world outside to an address of node1, one per millisecond at least, and who hears them."""
+
+    def __init__(self, lab: FelixLab, address: str) -> None:
+        self.sent = self.heard = 0
+        self._stop = threading.Event()
+        with lab.node1.entered():
+            self._receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with lab.cluster.fabric.entered():
+            self._sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._receiver.bind(("0.0.0.0", 7010))
+        self._receiver.settimeout(0.1)
+        self._address = address
+        self._threads = [threading.Thread(target=work, daemon=True) for work in (self._send, self._receive)]
+        for thread in self._threads:
+            thread.start()
+
+    def _send(self) -> None:
+        while not self._stop.wait(0.0005):
+            try:
+                self._sender.sendto(b"x", (self._address, 7010))
+                self.sent += 1
+            except OSError:
+                continue  # there is no way yet
+
+    def _receive(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._receiver.recv(10)
+                self.heard += 1
+            except TimeoutError:
+                continue
+
+    def __enter__(self) -> "Flood":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(5.0)
+        self._receiver.close()
+        self._sender.close()
+
+
+def test_a_policy_replaced_by_another_is_never_absent(lab: FelixLab) -> None:
+    """Another policy's allow waits behind it, so one packet would pass at any moment without both."""
+    lab.put(policy("guard-0", HOSTS, [DENY], types=["Ingress"], order=1), policy("open", HOSTS, [ALLOW], order=2), ETH0)
+    with Flood(lab, str(lab.node1.address)) as flood:
+        for turn in range(8):
+            after = policy(f"guard-{turn + 1}", HOSTS, [DENY], types=["Ingress"], order=1)
+            lab.put(after, remove=[ResourceKey("globalnetworkpolicies", f"guard-{turn}")])
+        assert flood.sent > 50
+        assert flood.heard == 0
+        lab.remove(ResourceKey("globalnetworkpolicies", "guard-8"))
+        wait_until("the flood to come through, as a control", lambda: flood.heard > 0, timeout=3.0)
+
+
+def test_an_interface_that_is_named_is_closed_when_it_appears(lab: FelixLab, request: pytest.FixtureRequest) -> None:
+    lab.tolerate("there is no interface up1")
+    lab.put(host_endpoint("h", "up1"))
+    with Flood(lab, "198.51.100.1") as flood:
+        request.getfixturevalue("second")
+        lab.cluster.fabric.await_ping("198.51.100.2")
+        wait_until("felix to see it", lambda: problems(lab) == [], timeout=5.0)
+        sent = flood.sent
+        wait_until("the flood to go there", lambda: flood.sent > sent + 100, timeout=5.0)
+        assert flood.heard == 0
+        lab.remove(ResourceKey("hostendpoints", "h"))
+        wait_until("the flood to come through, as a control", lambda: flood.heard > 0, timeout=3.0)
+
+
+@pytest.mark.parametrize("chosen", ["name", "address"])
+def test_an_interface_with_ipv6(lab: FelixLab, chosen: str) -> None:
+    """Neighbours find each other by ICMPv6, which policy must let pass; the original makes no exception either."""
+    for host, address in zip(lab.hosts, ("fd00:ab::1", "fd00:ab::2"), strict=True):
+        host.ip("-6", "addr", "replace", f"{address}/64", "dev", "eth0", "nodad")
+    lab.node2.await_ping("fd00:ab::1")
+    ways = ("tcp:22", "tcp:80", "tcp:81", "icmp")
+
+    def inward6() -> set[str]:
+        return open_ways(lab.node2, "fd00:ab::1", ways)
+
+    assert inward6() == set(ways)
+    web = tcp("Allow", 80)
+    lab.put(policy("p", HOSTS, [web, rule("Allow", "ICMPv6")], [rule("Allow", "ICMPv6"), ETCD]))
+    lab.put(ETH0 if chosen == "name" else host_endpoint("eth0", "", "fd00:ab::1", labels=LABELS))
+    assert inward6() == {"tcp:22", "tcp:80", "icmp"}
+    assert inward(lab, *ways) == {"tcp:22", "tcp:80"}
+    net = EntityRule(nets=["fd00:ab::/64"])
+    lab.put(policy("p", HOSTS, [rule("Allow", source=net)], [rule("Allow", "ICMPv6"), ETCD]))
+    assert inward6() == set(ways)
+    assert inward(lab, *ways) == {"tcp:22"}

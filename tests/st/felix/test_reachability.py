@@ -288,3 +288,26 @@ def test_a_first_packet_waits_for_felix_and_not_for_a_second(lab: FelixLab) -> N
         lab.record(early, wait=False)
         assert select.select([pinged], [], [], 3.0)[0]
     assert time.monotonic() - began < 0.8
+
+
+@pytest.mark.scenario(91)
+def test_what_is_masqueraded_as_whom_and_where(lab: FelixLab, outside: Outside) -> None:
+    a0, own = lab.workloads["a0"], str(lab.workloads["a0"].address)
+    lab.put(pool("10.65.0.0/24", nat=True))
+    lab.node1.ip("addr", "add", "10.77.0.77/24", "dev", "eth0")
+    lab.node2.run(["iptables", "-P", "INPUT", "ACCEPT"])
+    try:
+        lab.put(settings(FelixConfigurationSpec(nat_outgoing_address="10.77.0.77"), name="default"))
+        assert outside.seen(a0)[0] == "10.77.0.77"
+        with lab.node2.tcp_listen(4001):
+            assert a0.tcp_connect(lab.node2.address, 4001).seen_as == "10.77.0.77"
+            no_hosts = FelixConfigurationSpec(nat_outgoing_exclusions="IPPoolsAndHostIPs")
+            lab.put(settings(no_hosts, name="default"))
+            assert a0.tcp_connect(lab.node2.address, 4001).seen_as == own
+        assert outside.seen(a0)[0] == str(lab.node1.address)
+        elsewhere = FelixConfigurationSpec(iptables_nat_outgoing_interface_filter="up+")
+        lab.put(settings(elsewhere, name="default"))
+        assert outside.seen(a0)[0] == own
+    finally:
+        lab.node1.ip("addr", "del", "10.77.0.77/24", "dev", "eth0")
+        lab.node2.run(["iptables", "-P", "INPUT", "DROP"])

@@ -187,7 +187,7 @@ def test_identifiers_of_v1_are_refused_elsewhere(calicoctl: Calicoctl) -> None:
     for words in (("get", "hep", "--node=a"), ("delete", "pool", "x", "--node=a")):
         ran = calicoctl(*words)
         assert ran.exit == 1
-        assert "--node is an identifier of v1's hostEndpoint and workloadEndpoint only" in ran.err
+        assert "--node is an identifier of v1's bgpPeer, hostEndpoint and workloadEndpoint only" in ran.err
 
 
 V1_WORKLOAD = """\

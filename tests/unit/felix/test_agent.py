@@ -25,6 +25,7 @@ FILTER = TableKey(4, "filter")
 NET = network_profile("net")
 A0 = workload("a0", "10.1.0.1/32", profiles=["net"])
 A1 = workload("a1", "10.1.0.2/32", profiles=["net"])
+BAD_RULE = {"action": "Allow", "protocol": {"no": "such"}}
 OLD = Route.on(IfName("lo"), protocol=80)
 CALI = IfName("calia0")
 A0_KEY = RouteKey(ipaddress.ip_network("10.1.0.1/32"))
@@ -523,3 +524,47 @@ class TestHostEndpoints:
 def kept(felix: FelixAgent) -> set[str]:
     """The sets that rules name."""
     return {name for rules in chains(felix).values() for text in rules for name in re.findall(r"cali40\S+", text)}
+
+
+class TestRecordsThatCannotBeRead:
+    """Written by another program: calicoctl would have refused them."""
+
+    def raw(self, felix: FelixAgent, key: ResourceKey, spec: object, labels: object = None) -> None:
+        document = {"metadata": {"name": key.name, "namespace": key.namespace, "labels": labels}, "spec": spec}
+        felix.put_raw(key, json.dumps(document).encode())
+        [event] = felix.events("record.unreadable")
+        assert event["key"] == str(key)
+        felix.log.clear()
+
+    def test_a_policy_of_a_namespace_denies_there_and_nowhere_else(self, running: FelixAgent) -> None:
+        spec = {"selector": "", "types": ["Ingress"], "ingress": [BAD_RULE]}
+        self.raw(running, ResourceKey("networkpolicies", "p", "default"), spec)
+        assert "cali-pi-np/default/p" not in chains(running)
+        self.raw(running, ResourceKey("networkpolicies", "p", "libnetwork"), spec)
+        assert chains(running)["cali-pi-np/libnetwork/p"][-1].endswith("--jump DROP")
+        assert any("cali-pi-np/libnetwork/p" in text for text in chains(running)["cali-tw-calia0"])
+
+    def test_a_policy_of_an_early_stage_denies_at_its_stage(self, running: FelixAgent) -> None:
+        running.put(host_endpoint("h", "eth0", labels={"host": ""}))
+        running.log.clear()
+        spec = {"selector": "has(host)", "types": ["Ingress"], "ingress": [BAD_RULE], "applyOnForward": True}
+        for flag, table in (("preDNAT", "mangle"), ("doNotTrack", "raw")):
+            self.raw(running, ResourceKey("globalnetworkpolicies", "p"), {**spec, flag: True})
+            rules = running.host.kernel.tables.rules(TableKey(4, table))
+            assert rules["cali-pi-gnp/p"][-1].endswith("--jump DROP")
+            assert any("cali-pi-gnp/p" in text for text in rules["cali-fh-eth0"])
+
+    def test_a_host_endpoint_stays_closed(self, running: FelixAgent) -> None:
+        spec = {"node": "node1", "interfaceName": "eth0", "profiles": ["net"], "ports": "all"}
+        self.raw(running, ResourceKey("hostendpoints", "h"), spec, {"host": ""})
+        made = chains(running)["cali-fh-eth0"]
+        assert made[-1].endswith("--jump DROP")
+        assert not any("cali-pri-net" in text for text in made)
+
+    def test_a_network_set_opens_nothing(self, running: FelixAgent) -> None:
+        strangers = rule("Allow", source=EntityRule(not_selector="has(bad)"))
+        running.put(policy("p", "has(net)", [strangers], types=["Ingress"]))
+        running.log.clear()
+        assert chains(running)["cali-pi-gnp/p"] != ()
+        self.raw(running, ResourceKey("globalnetworksets", "s"), {"nets": ["192.0.2.0/24", {}]}, {"bad": ""})
+        assert chains(running)["cali-pi-gnp/p"] == ()
