@@ -9,7 +9,8 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from felix_world import (
     Record,
     Size,
     World,
-    _id,
+    background_policy,
+    endpoint_id,
     grant,
     script,
 )
@@ -30,11 +32,15 @@ from results import Row
 from bed.command import clean_environment
 from bed.host import Host
 from bed.workload import Workload
-from fakes.felix_records import policy, workload
+from fakes.felix_records import policy, rule, workload
+from felix.dataplane.sets import SetEffector
+from felix.desired import IPSet, SetChange
+from kernel.sets import IpsetSets
+from kernel.sets_netlink import NetlinkSets
 from resources.datastore.keys import ResourceKey
-from resources.kinds.rule import Rule
+from resources.kinds.rule import EntityRule, Rule
 
-UPS, CHANGES, STARTS = 15, 15, 3
+UPS, CHANGES, STARTS, CROWDS, SETS = 15, 15, 3, 7, 5
 SIZES = (SMALL, LARGE)
 CLIENT, TARGETS = "10.66.0.1", ["10.66.0.11", "10.66.0.12"]
 _CLOCK = os.sysconf("SC_CLK_TCK")
@@ -51,7 +57,7 @@ class Place:
 
 
 def record_of(name: str, address: str, *, role: str = "r1", app: str = "a0") -> Record:
-    return workload(_id(name, 0), f"{address}/32", profiles=["net-a"], labels={"app": app, "role": role},
+    return workload(endpoint_id(name, 0), f"{address}/32", profiles=["net-a"], labels={"app": app, "role": role},
                     mac="")
 
 
@@ -191,19 +197,13 @@ FLAT = {"up": 1.3, "policy": 1.3, "label": 1.3}
 
 
 def change_rows(back_end: str, wanted: set[str]) -> Iterator[Row]:
-    """Endpoint up, policy change, label change, memory and idle CPU, at both sizes."""
+    """Endpoint up, policy change, label change, at both sizes."""
     with World(back_end) as world:
         bench = Bench(world)
-        felix = world.start()
+        world.start()
         found: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
         for size in SIZES:
             found[size.name] = bench.size(size, wanted)
-            if "memory" in wanted:
-                yield Row(name=f"memory of felix, {size.name}, {back_end}", samples=[memory_mb(felix.pid)],
-                          unit="MB", aim=80 if size is LARGE else None, absolute=True)
-            if "idle" in wanted:
-                yield Row(name=f"CPU of felix when idle, {size.name}, {back_end}", samples=[idle(felix.pid)],
-                          unit="%", aim=1, absolute=True)
         for what, title in TITLES.items():
             if what not in wanted:
                 continue
@@ -217,8 +217,138 @@ def change_rows(back_end: str, wanted: set[str]) -> Iterator[Row]:
                       reference=small[0], aim=FLAT[what] if back_end == "NFT" else None)
 
 
-def idle(pid: int, seconds: float = 5.0) -> float:
-    time.sleep(6.0)  # the garbage of the changes before is felix's to collect
+def rest_rows(back_end: str, wanted: set[str]) -> Iterator[Row]:
+    """Memory and CPU of a felix that was started at a size and has nothing to do."""
+    with World(back_end) as world:
+        for size in SIZES:
+            revision = world.grow(size)
+            felix = world.start()
+            world.settle(revision)
+            if "memory" in wanted:
+                yield Row(name=f"memory of felix, {size.name}, {back_end}", samples=[memory_mb(felix.pid)],
+                          unit="MB", aim=80, absolute=True)
+            if "idle" in wanted:
+                yield Row(name=f"CPU of felix when idle, {size.name}, {back_end}", samples=[idle(felix.pid)],
+                          unit="%", aim=1, absolute=True)
+            world.stop()
+
+
+def idle(pid: int, seconds: float = 8.0) -> float:
+    time.sleep(2.0)
     began, cpu = time.monotonic(), cpu_seconds(pid)
     time.sleep(seconds)
     return (cpu_seconds(pid) - cpu) / (time.monotonic() - began) * 100
+
+
+def start_rows(back_end: str) -> Iterator[Row]:
+    """From the start of the process to a kernel that is right, at the larger size, on a host with nothing there."""
+    with World(back_end) as world:
+        world.grow(LARGE)
+        revision = world.put(record_of("client", CLIENT, role="client"))
+        world.start()
+        world.settle(revision)
+        files = world.state_files()
+        ours, again, theirs = [], [], []
+        for _ in range(STARTS):
+            world.stop()
+            world.wipe(world.host)
+            ours.append(started(world, revision))
+            world.stop()
+            again.append(started(world, revision))
+            world.wipe(world.reference)
+            began = time.monotonic()
+            for command, text in files.items():
+                world.reference.run(command, stdin=text, timeout=60)
+            theirs.append(time.monotonic() - began)
+        reference = "ipset restore, iptables-restore, ip -batch from files"
+        yield Row(name=f"start, large, {back_end}", samples=ours, unit="s", reference_name=reference,
+                  reference=theirs, aim=6)
+        yield Row(name=f"start on a kernel that is right, large, {back_end}", samples=again, unit="s",
+                  reference_name=reference, reference=theirs)
+
+
+def started(world: World, revision: int) -> float:
+    """Start felix; return the seconds until the kernel is as the store says."""
+    began = time.monotonic()
+    world.start()
+    world.settle(revision)
+    return time.monotonic() - began
+
+
+def crowd_rows(back_end: str) -> Iterator[Row]:
+    """A policy with a thousand rules, and a thousand policies on one endpoint."""
+    with World(back_end) as world:
+        bench = Bench(world)
+        world.start()
+        world.settle(world.grow(SMALL))
+        address = IPv4Address(TARGETS[0])
+        client, target = record_of("client", CLIENT, role="client"), record_of("target0", TARGETS[0])
+        bench.write(client, target)
+        rules = [rule("Deny", "TCP", source=EntityRule(nets=[f"10.{n >> 8}.{n & 255}.0/24"])) for n in range(999)]
+        rules.append(rule("Allow", "ICMP", source=EntityRule(selector="role == 'client'")))
+        long = policy("grant", "has(app)", rules, [Rule(action="Allow")], types=["Ingress", "Egress"], order=5000)
+        short = policy("grant", "has(app)", [Rule(action="Deny")], [Rule(action="Allow")],
+                       types=["Ingress", "Egress"], order=5000)
+        before, after = bench.changed(lambda: bench.write(long))
+        there, back = (script(*pair, restore=bench.restore) for pair in ((after, before), (before, after)))
+        world.wipe(world.reference)
+        world.mirror()
+        done_script(bench.theirs, there)
+        bench.write(short)
+        reference = "shell: ip, ipset, iptables-restore"
+        ours, theirs = bench.alternate(CROWDS, address, long, lambda: bench.write(short), back, there)
+        yield Row(name=f"a policy of 1,000 rules, write to effect, {back_end}", samples=ours, reference_name=reference,
+                  reference=theirs)
+        world.settle(world.grow(replace(SMALL, name="1,000 policies", policies=1000)))
+        bench.write(grant("client"))
+        alone = record_of("target0", TARGETS[0], app="b0")
+        bench.write(remove=[target[0]])
+        many = [background_policy(n, SMALL, app="b0", name="q") for n in range(1000)]
+        world.settle(world.put(*many))
+        ours = []
+        for _ in range(CROWDS):
+            began = time.monotonic()
+            revision = world.put(alone)
+            ours.append((bench.ours.pinger.until_answered(address) - began) * 1000)
+            world.settle(revision)
+            bench.write(remove=[target[0]])
+        yield Row(name=f"endpoint up with 1,000 policies of its own, {back_end}", samples=ours)
+
+
+def set_rows() -> Iterator[Row]:
+    """A set of 50,000 members by felix's effector, beside the ipset program; the kernel's part only."""
+    with World("NFT") as world, world.host.entered():
+        members = frozenset(f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(50_000))
+        name, other, text = "cali40bench", "theirs", "\n".join(f"add theirs {member}" for member in members)
+        fill, fill_there, one, one_there = [], [], [], []
+        for _ in range(SETS):
+            effector = SetEffector(NetlinkSets(IpsetSets()), maxelem=1 << 20)
+            effector.want({name: IPSet("hash:net", 4, members)})
+            fill.append(timed(partial(applied, effector)))
+            fill_there.append(timed(partial(ipset, f"create {other} hash:net maxelem 1048576\n{text}\n")))
+            for number in range(SETS):
+                gone = frozenset({f"10.0.1.{number}"})
+                for change in (SetChange(frozenset(), gone), SetChange(gone, frozenset())):
+                    effector.want({name: change})
+                    one.append(timed(partial(applied, effector)))
+                for verb in ("del", "add"):
+                    one_there.append(timed(partial(ipset, f"{verb} {other} 10.0.1.{number}\n")))
+            ipset(f"destroy {other}\ndestroy {name}\n")
+        reference = "ipset restore"
+        yield Row(name="set of 50,000 members filled", samples=fill, reference_name=reference, reference=fill_there)
+        yield Row(name="one member in or out of it", samples=one, reference_name=reference, reference=one_there)
+
+
+def applied(effector: SetEffector) -> None:
+    assert effector.apply() == {}
+
+
+def ipset(text: str) -> None:
+    subprocess.run(["ipset", "restore"], input=text, text=True, check=True, env=clean_environment())
+
+
+def timed(act: Callable[[], object]) -> float:
+    """Return milliseconds."""
+    began = time.monotonic()
+    act()
+    return (time.monotonic() - began) * 1000

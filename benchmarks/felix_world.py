@@ -64,7 +64,7 @@ LARGE = Size("large", local=200, policies=1000, remote=10_000)
 ROLES = 20
 
 
-def background_policy(number: int, size: Size) -> Record:
+def background_policy(number: int, size: Size, *, app: str = "", name: str = "p") -> Record:
     """A policy with three ingress rules and, two times in three, an egress rule: 7.3 rules of iptables on average."""
     rules = [
         rule("Allow", "TCP", source=EntityRule(selector=f"role == 'r{number % ROLES}'"),
@@ -75,7 +75,8 @@ def background_policy(number: int, size: Size) -> Record:
     ]
     out = [rule("Allow", "TCP", destination=EntityRule(ports=[443]))] if number % 3 else []
     types = ["Ingress", "Egress"] if out else ["Ingress"]
-    return policy(f"p{number:04}", f"app == 'a{number % size.apps}'", rules, out, types=types, order=number)
+    selector = f"app == '{app or f'a{number % size.apps}'}'"
+    return policy(f"{name}{number:04}", selector, rules, out, types=types, order=number)
 
 
 def grant(source: str) -> Record:
@@ -89,19 +90,19 @@ def background(size: Size) -> list[Record]:
     records: list[Record] = [grant("client")]
     records += [background_policy(number, size) for number in range(size.policies)]
     records += [
-        workload(_id("local", number), f"10.65.{number // 250}.{number % 250 + 1}/32", profiles=["net-a"],
+        workload(endpoint_id("local", number), f"10.65.{number // 250}.{number % 250 + 1}/32", profiles=["net-a"],
                  labels={"app": f"a{number % size.apps}", "role": f"r{number % ROLES}"})
         for number in range(size.local)
     ]
     records += [
-        workload(_id("remote", number), f"{IPv4Address('10.70.0.0') + number}/32", profiles=["net-a"],
+        workload(endpoint_id("remote", number), f"{IPv4Address('10.70.0.0') + number}/32", profiles=["net-a"],
                  labels={"app": f"a{number % size.apps}", "role": f"r{number % ROLES}"}, node="node2")
         for number in range(size.remote)
     ]
     return records
 
 
-def _id(kind: str, number: int) -> str:
+def endpoint_id(kind: str, number: int) -> str:
     """An endpoint's id: as random as Docker's, and always the same."""
     return hashlib.sha256(f"{kind}{number}".encode()).hexdigest()
 

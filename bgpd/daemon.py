@@ -29,6 +29,7 @@ from bgpd.peering import Peering
 from bgpd.probe import Prober
 from bgpd.render import configuration
 from bgpd.routing import Routing
+from bgpd.secrets import SecretFiles
 from bgpd.speaker import Speaker
 from bgpd.status import SOCKETS, StatusServer
 from kernel.links import NetlinkLinks
@@ -102,6 +103,7 @@ class Daemon:
                 wall=time.time,
             ),
             speaker=speaker,
+            secrets=SecretFiles(settings[options.SECRETS_DIR]).read,
             readiness=self._health,
             publish=self._status.publish,
             clock=time.monotonic,

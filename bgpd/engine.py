@@ -5,13 +5,14 @@ kernel or a clock.
 """
 
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
-from bgpd.calc.sessions import Globals, router_id, sessions, settings
+from bgpd.calc.secrets import Secret, SecretName
+from bgpd.calc.sessions import Globals, router_id, sessions, settings, wanted_secrets
 from bgpd.calc.surroundings import IPIP_DEVICE
 from bgpd.inventory import Inventory
 from bgpd.neighbor import Neighbor
@@ -85,6 +86,7 @@ class Engine:
         routing: Routing,
         peering: Peering,
         speaker: Speaker,
+        secrets: Callable[[Iterable[SecretName]], Mapping[SecretName, Secret]],
         readiness: Readiness,
         publish: Callable[[Snapshot], None],
         clock: Callable[[], float],
@@ -95,6 +97,8 @@ class Engine:
         self.inventory, self.routing, self.peering, self.speaker = inventory, routing, peering, speaker
         self._readiness, self._publish, self._clock, self._wall = readiness, publish, clock, wall
         self._on_log_level = on_log_level
+        self._read_secrets = secrets
+        self._secrets_at: float | None = None
         self.globals = Globals()
         self._booted = wall()
         self._started = clock()
@@ -201,6 +205,9 @@ class Engine:
     def _work(self, now: float) -> None:
         """Nothing here runs before the store has been read completely once."""
         self._follow_store(now)
+        if self._secrets_at is not None and now >= self._secrets_at:
+            # nobody tells when the operator puts another password in its file
+            self._follow_sessions(now)
         if self._read_at is not None and now >= self._read_at:
             self._read_host(now)
         self.peering.tick(self.routing.exports, now)
@@ -264,7 +271,15 @@ class Engine:
             self._on_log_level(level)
 
     def _follow_sessions(self, now: float) -> None:
-        found = sessions(self._this, self.inventory.nodes, self.globals, hold_seconds=self._settings.hold_seconds)
+        wanted = wanted_secrets(self.globals)
+        self._secrets_at = now + self._settings.refresh_seconds if wanted else None
+        found = sessions(
+            self._this,
+            self.inventory.nodes,
+            self.globals,
+            secrets=self._read_secrets(wanted),
+            hold_seconds=self._settings.hold_seconds,
+        )
         own = self.inventory.nodes.get(self._this)
         identity: Identity | None = None
         if own is not None and own.addresses:
@@ -340,6 +355,8 @@ class Engine:
         times = [self.peering.due(now), self.speaker.due(now), self.routing.fib.due(now)]
         if self._read_at is not None:
             times.append(max(0.0, self._read_at - now))
+        if self._secrets_at is not None:
+            times.append(max(0.0, self._secrets_at - now))
         if not self._swept_inherited:
             times.append(max(0.05, self._started + max(self.globals.restart_seconds, 1) - now))
         found = [time for time in times if time is not None]

@@ -81,6 +81,14 @@ RUN_DIR: Option[Path] = Option(
     default=paths.RUN,
     help="Folder of the sockets and run-time files.",
 )
+SECRETS_DIR: Option[Path] = Option(
+    name="secrets_dir",
+    keys=("BGPD_SECRETS_DIR",),
+    parse=_folder,
+    default=paths.SECRETS,
+    help="Folder of passwords: secretKeyRef {name: bgp, key: rack1} of a resource is the file bgp/rack1 in it. "
+    "It and what is in it belong to root; others may not read the files. They are read again with the routes.",
+)
 LOG_DIR: Option[Path] = Option(
     name="log_dir",
     keys=("CALICO_LOG_DIR",),
@@ -90,7 +98,8 @@ LOG_DIR: Option[Path] = Option(
 )
 
 OPTIONS: tuple[Option[object], ...] = (
-    LOG_LEVEL, ROUTER_ID, HOLD_SECONDS, MAX_PREFIX, STRICT_OWNERS, ROUTE_REFRESH_SECONDS, RUN_DIR, LOG_DIR,
+    LOG_LEVEL, ROUTER_ID, HOLD_SECONDS, MAX_PREFIX, STRICT_OWNERS, ROUTE_REFRESH_SECONDS, SECRETS_DIR, RUN_DIR,
+    LOG_DIR,
 )
 
 

@@ -8,11 +8,9 @@ import base64
 import ipaddress
 from collections.abc import Iterable, Mapping
 
+from bgpd.calc.secrets import PASSWORD_MAX
 from bgpd.calc.sessions import PeerSpec
 from resources.names import IPAddress
-
-PASSWORD_MAX = 80
-"""Bytes of a TCP MD5 key (Linux TCP_MD5SIG_MAXKEYLEN)."""
 
 
 def configuration(

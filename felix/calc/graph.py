@@ -326,7 +326,8 @@ class Graph:
         record = None if value is None else read_policy(key, _expected(_POLICY_TYPES[key.plural], value))
         before = self._policies.pop(policy, None)
         self._dirty_policies.add(policy)
-        self._dirty_picked(policy)
+        if before is None or record is None or before.bearing != record.bearing:
+            self._dirty_picked(policy)
         if before is not None:
             self._policies_of_tier[before.tier].discard(policy)
             if not self._policies_of_tier[before.tier]:

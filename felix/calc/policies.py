@@ -57,6 +57,12 @@ class PolicyRecord:
         """Sort key within a tier: order, name, namespace, kind."""
         return self.order, self.id.name, self.id.namespace, self.id.kind
 
+    @property
+    def bearing(self) -> tuple[object, ...]:
+        """All of it that the lists of policies of the endpoints it selects depend on."""
+        rules = self.rules
+        return self.tier, self.order, rules.stage, self.on_forward, rules.ingress is None, rules.egress is None
+
 
 @dataclass(frozen=True, slots=True)
 class TierRecord:

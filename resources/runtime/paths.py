@@ -10,6 +10,8 @@ NODE_ID = LIB / "node-id"
 LOG = Path("/var/log/calico")
 """One folder per daemon with its log file `current`."""
 ETC = Path("/etc/calico")
+SECRETS = ETC / "secrets"
+"""Passwords, put there by the operator: a folder for each secret, a file for each of its keys."""
 CALICOCTL_CFG = ETC / "calicoctl.cfg"
 FELIX_CFG = ETC / "felix.cfg"
 DOCKER_PLUGINS = Path("/run/docker/plugins")

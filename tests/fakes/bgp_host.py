@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_interface, ip_network
 
+from bgpd.calc.secrets import Secret, SecretName, Unread
 from bgpd.engine import WAITS_FOR, Engine, Message, Settings
 from bgpd.fib import Fib
 from bgpd.inventory import Inventory
@@ -117,6 +118,7 @@ class BgpHost:
         self.probed: list[Target] = []
         self.answering: set[IPAddress] = set()
         self.levels: list[str] = []
+        self.secrets: dict[SecretName, Secret] = {}
         speaker = Speaker(self.exabgp)
         inventory = Inventory(NodeName(name))
         routing = Routing(
@@ -133,6 +135,7 @@ class BgpHost:
             routing=routing,
             peering=self.peering,
             speaker=speaker,
+            secrets=lambda wanted: {one: self.secrets.get(one, Unread("it is not there")) for one in wanted},
             readiness=self.waits,
             publish=self._publish,
             clock=self.clock.monotonic,

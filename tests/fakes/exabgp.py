@@ -4,6 +4,7 @@ It reads the configuration it is given, answers commands with ExaBGP's lines, ke
 the real one does, and can be told to misbehave. What it says is queued in `outbox` until the test takes it.
 """
 
+import base64
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -13,7 +14,7 @@ from ipaddress import ip_address, ip_network
 from bgpd.speaker import ChildEnded, ChildMessage, Found, Lines, RelayClosed, Validated, digest
 
 _NEIGHBOR = re.compile(r"^neighbor (\S+) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
-_SETTING = re.compile(r"^  ([a-z-]+) ([^;{]+);$", re.MULTILINE)
+_SETTING = re.compile(r"^  ([a-z0-9-]+) ([^;{]+);$", re.MULTILINE)
 
 Attributes = Mapping[str, object]
 
@@ -298,6 +299,12 @@ class FakeExabgp:
                         offered.pop(text, None)
                 return True
         return False
+
+    @property
+    def passwords(self) -> dict[str, str]:
+        """What each session is signed with, by the peer's address."""
+        coded = {address: peer.settings.get("md5-password", "") for address, peer in self.peers.items()}
+        return {address: base64.b64decode(text.strip('"')).decode() for address, text in coded.items() if text}
 
     def _row(self, address: str) -> dict[str, object]:
         peer = self.peers[address]

@@ -102,7 +102,7 @@ class Dice:
         protocol: Protocol | None = None if self.chance(4) else self.one(PROTOCOLS)
         ported = protocol in WITH_PORTS
         is_icmp = protocol in ("ICMP", "ICMPv6", 1, 58)
-        refused: list[Protocol] = ["UDP", 47, "TCP", "SCTP", 1, "ICMPv6"]
+        refused: list[Protocol] = ["UDP", 47, "TCP", "SCTP", 50, 1, "ICMPv6"]
         return Rule(
             action=self.one(["Allow", "Allow", "Allow", "Deny", "Pass", "Log"]),
             ip_version=self.one([4, 6]) if self.chance(6) else None,

@@ -4,6 +4,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
+from bgpd.calc.secrets import Password, SecretName, Unread
 from bgpd.engine import KERNEL, NODE, SPEAKER, STORE
 from fakes.bgp_host import (
     ETH0,
@@ -977,6 +978,31 @@ def test_a_mesh_password_that_cannot_be_read_withholds_the_mesh() -> None:
     host = started(configuration_record(nodeMeshPassword={"secretKeyRef": {"name": "s", "key": "k"}}))
     assert host.exabgp.peers == {}
     assert host.phases == {"Mesh_10_0_0_2": "down Down", "Mesh_10_0_0_3": "down Down"}
+
+
+def test_the_mesh_has_the_password_that_a_file_holds_and_follows_the_file() -> None:
+    secret = SecretName("s", "k")
+    host = BgpHost()
+    host.secrets[secret] = Password("one")
+    asked = configuration_record(nodeMeshPassword={"secretKeyRef": {"name": "s", "key": "k"}})
+    meshed(asked, host=host)
+    assert host.exabgp.passwords == {N2: "one", N3: "one"}
+    assert host.routes == ALL
+    signals = host.exabgp.signals
+    host.run(200)
+    assert host.exabgp.signals == signals
+    host.secrets[secret] = Password("two")
+    host.run(100)
+    assert host.exabgp.passwords == {N2: "two", N3: "two"}
+    host.secrets[secret] = Unread("/x/s/k is not there")
+    host.run(100)
+    assert host.exabgp.peers == {}
+    unusable = host.engine.state()["unusable"]
+    assert [one["reason"] for one in unusable] == ["password: /x/s/k is not there"] * 2  # type: ignore[attr-defined]
+    assert "two" not in str(host.engine.state())
+    host.secrets[secret] = Password("two")
+    host.run(100)
+    assert set(host.exabgp.peers) == {N2, N3}
 
 
 def test_an_external_mesh() -> None:

@@ -4,6 +4,7 @@ from ipaddress import IPv4Address, ip_address, ip_interface
 
 import pytest
 
+from bgpd.calc.secrets import Password, SecretName, Unread
 from bgpd.calc.sessions import (
     Globals,
     NodeView,
@@ -13,6 +14,7 @@ from bgpd.calc.sessions import (
     sessions,
     settings,
     waits,
+    wanted_secrets,
 )
 from resources.kinds.base import Metadata
 from resources.kinds.bgpconfiguration import BGPConfiguration, BGPConfigurationSpec
@@ -108,10 +110,27 @@ def test_of_two_sides_exactly_one_waits() -> None:
     assert waits(ip_address("fd99::9"), ip_address("fd99::10"))
 
 
+SECRET = SecretName("bgp", "mesh")
+
+
+def test_the_mesh_has_its_password() -> None:
+    globals = Globals(mesh_secret=SECRET)
+    assert wanted_secrets(globals) == {SECRET}
+    found = sessions(THIS, nodes(N1, N2), globals, secrets={SECRET: Password("s3cret")})
+    (spec,) = found.peers.values()
+    assert (spec.password, found.unusable) == ("s3cret", ())
+    assert "s3cret" not in repr(found)
+
+
 def test_a_password_that_cannot_be_read_withholds_the_session() -> None:
-    found = sessions(THIS, nodes(N1, N2), Globals(mesh_password_asked=True))
-    assert found.peers == {}
-    assert [one.address for one in found.unusable] == [ip_address("10.0.0.2")]
+    for globals, secrets, reason in (
+        (Globals(mesh_secret=SECRET), {SECRET: Unread("/x is not there")}, "password: /x is not there"),
+        (Globals(mesh_secret=SECRET), {}, "password: the password was not read"),
+        (Globals(mesh_fault="it names none"), {}, "it names none"),
+    ):
+        found = sessions(THIS, nodes(N1, N2), globals, secrets=secrets)
+        assert found.peers == {}
+        assert [(one.address, one.reason) for one in found.unusable] == [(ip_address("10.0.0.2"), reason)]
 
 
 def test_a_node_that_cannot_be_read_is_absent_and_told() -> None:
@@ -163,7 +182,12 @@ def test_the_restart_time_has_twelve_bits() -> None:
 
 def test_a_mesh_password_is_noticed() -> None:
     asked = BGPPassword(secret_key_ref=SecretKeyRef(name="s", key="k"))
-    assert settings({"default": configuration(node_mesh_password=asked)}).mesh_password_asked
+    found = settings({"default": configuration(node_mesh_password=asked)})
+    assert (found.mesh_secret, found.mesh_fault) == (SecretName("s", "k"), "")
+    for none in (BGPPassword(), BGPPassword(secret_key_ref=SecretKeyRef(name="..", key="k"))):
+        found = settings({"default": configuration(node_mesh_password=none)})
+        assert found.mesh_secret is None
+        assert found.mesh_fault
 
 
 def test_router_ids() -> None:
