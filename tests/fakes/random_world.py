@@ -244,6 +244,7 @@ class Dice:
                 allow_vxlan_packets_from_workloads=self.one([None, None, True]),
                 allow_ipip_packets_from_workloads=self.one([None, None, True]),
                 disable_conntrack_invalid_check=self.one([None, None, True]),
+                flow_logs_enabled=self.one([None, None, True]),
                 workload_source_spoofing=self.one(["", "Any"]),
                 failsafe_inbound_host_ports=self.failsafe(),
                 failsafe_outbound_host_ports=self.failsafe(),
