@@ -180,10 +180,8 @@ class _Rule6(iptc.Rule6):  # type: ignore[misc]
 
 
 def _target(rule: Any, name: str, *, goto: bool) -> Any:
-    if name == "NOTRACK":  # the library would store it without its only effect
-        target = _lend_memory(rule.create_target("CT"))
-        target.set_parameter("notrack")
-        return target
+    if name == "NOTRACK":
+        raise NotUnderstood("the library stores NOTRACK as a CT without its only effect")
     return _lend_memory(rule.create_target(name, goto=goto))
 
 

@@ -1,5 +1,5 @@
 """What python-iptables writes is what iptables-legacy-restore writes, for every rule that felix can render but those of
-the table nat, which are left to the restore program."""
+the table nat and NOTRACK, which are left to the restore program."""
 
 import ipaddress
 import resource
@@ -98,7 +98,7 @@ def _protocol(draw: st.DrawFn, version: int) -> list[Condition]:
 
 
 def any_target(version: int, table: str) -> st.SearchStrategy[Target]:
-    verdicts = [verdict for verdict in Verdict if verdict is not Verdict.REJECT or table == "filter"]
+    verdicts = [Verdict.ACCEPT, Verdict.DROP, Verdict.RETURN] + [Verdict.REJECT] * (table == "filter")
     kinds: list[st.SearchStrategy[Target]] = [
         st.sampled_from(verdicts),
         st.sampled_from([Jump("cali-y"), Goto("cali-y")]),
@@ -198,6 +198,7 @@ def test_a_change_that_the_kernel_refuses_is_left_to_the_restore_program(sides: 
         assert not writer.write(key, TableChange(chains={"cali-x": ["--jump"]}))
         assert not writer.remove(key, ["cali-nosuch"])
         assert not writer.write(TableKey(4, "nat"), TableChange(chains={"cali-x": ["--jump RETURN"]}))
+        assert not writer.write(TableKey(4, "raw"), TableChange(chains={"cali-x": ["--jump NOTRACK"]}))
         assert writer.write(key, TableChange(chains={"cali-z": ["-m comment --comment mine --jump RETURN"]}))
     assert side.saved(key) == ["-A cali-z -m comment --comment mine -j RETURN"]
 
