@@ -289,14 +289,14 @@ def crowd_rows(back_end: str) -> Iterator[Row]:
         long = policy("grant", "has(app)", rules, [Rule(action="Allow")], types=["Ingress", "Egress"], order=5000)
         short = policy("grant", "has(app)", [Rule(action="Deny")], [Rule(action="Allow")],
                        types=["Ingress", "Egress"], order=5000)
+        bench.write(short)
         before, after = bench.changed(lambda: bench.write(long))
-        there, back = (script(*pair, restore=bench.restore) for pair in ((after, before), (before, after)))
+        there, back = script(before, after, restore=bench.restore), script(after, before, restore=bench.restore)
+        bench.write(short)
         world.wipe(world.reference)
         world.mirror()
-        done_script(bench.theirs, there)
-        bench.write(short)
         reference = "shell: ip, ipset, iptables-restore"
-        ours, theirs = bench.alternate(CROWDS, address, long, lambda: bench.write(short), back, there)
+        ours, theirs = bench.alternate(CROWDS, address, long, lambda: bench.write(short), there, back)
         yield Row(name=f"a policy of 1,000 rules, write to effect, {back_end}", samples=ours, reference_name=reference,
                   reference=theirs)
         world.settle(world.grow(replace(SMALL, name="1,000 policies", policies=1000)))

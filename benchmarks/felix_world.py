@@ -14,7 +14,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from bed.cluster import Cluster, HostPlan
@@ -112,8 +112,8 @@ class KernelText:
     """What iptables-save (IPv4) and ipset save print of a host, counters off."""
 
     chains: Mapping[tuple[str, str], Sequence[str]]
-    sets: Mapping[str, str] = field(default_factory=dict)
-    """Members by line, with the line that makes their set."""
+    sets: frozenset[str] = frozenset()
+    """Lines that make sets and add members."""
 
 
 class Pinger:
@@ -283,10 +283,8 @@ class World:
     def kernel_text(self) -> KernelText:
         """Read what felix wrote."""
         saved = self.host.run([f"iptables-{self.variant}-save"]).stdout
-        sets: dict[str, str] = {}
-        for line in self.host.run(["ipset", "save"]).stdout.splitlines():
-            if line.startswith("add cali4"):
-                sets[line] = line.split()[1]
+        lines = self.host.run(["ipset", "save"]).stdout.splitlines()
+        sets = frozenset(line.partition(" hashsize")[0] for line in lines if line.split()[1].startswith("cali4"))
         return KernelText(chains=parse_chains(saved), sets=sets)
 
     def mirror(self) -> None:
@@ -335,8 +333,10 @@ def script(
     `first` and `extra` are commands before and after it.
     """
     lines = ["set -e", *first]
-    set_lines = [line for line in after.sets if line not in before.sets]
-    set_lines += [f"del{line[3:]}" for line in before.sets if line not in after.sets]
+    new, gone = after.sets - before.sets, before.sets - after.sets
+    doomed = [f"destroy {line.split()[1]}" for line in gone if line.startswith("create")]
+    set_lines = sorted(new, key=lambda line: not line.startswith("create"))
+    set_lines += [f"del{line[3:]}" for line in gone if line.startswith("add")]
     if set_lines:
         lines += ["ipset -exist restore <<EOF", *set_lines, "EOF"]
     tables: dict[str, list[str]] = {}
@@ -353,4 +353,6 @@ def script(
         for table, commands in tables.items():
             lines += [f"*{table}", *commands, "COMMIT"]
         lines.append("EOF")
+    if doomed:
+        lines += ["sleep 0.05", "ipset restore <<EOF", *doomed, "EOF"]  # the kernel lets go of rules later
     return "\n".join([*lines, *extra]) + "\n"

@@ -119,6 +119,7 @@ class Agent:
         self._settings: dict[str, tuple[str, str]] = {}
         self._known: Parameters | None = None
         self._problems: dict[str, tuple[str, ...]] = {}
+        self._unreadable: dict[str, str] = {}
         self._endpoints: dict[IfName, tuple[str, ...]] = {}
         self._host_endpoints: dict[IfName, str] = {}
         health.wait_for(DATASTORE)
@@ -201,8 +202,15 @@ class Agent:
             },
             "host_endpoints": dict(sorted(host_endpoints.items())),
             "failing": sorted(self._failing),
-            "problems": {key: list(texts) for key, texts in sorted(dict(self._problems).items())},
+            "problems": self._all_problems(),
         }
+
+    def _all_problems(self) -> dict[str, list[str]]:
+        """Return what is wrong with records of the store, by key; called from another thread."""
+        found = {key: list(texts) for key, texts in dict(self._problems).items()}
+        for key, text in dict(self._unreadable).items():
+            found.setdefault(key, []).insert(0, text)
+        return dict(sorted(found.items()))
 
     # --- what is heard -------------------------------------------------------------------------------------------
 
@@ -279,7 +287,10 @@ class Agent:
         if change.bad is not None:
             stands = "a Deny" if change.key.plural in POLICIES else "what can be read of it, and nothing open,"
             effect = f"{stands} stands in its place" if change.value is not None else "it is skipped"
+            self._unreadable[str(change.key)] = f"it cannot be read, {effect}: {change.bad}"
             self._log.error("record.unreadable", key=str(change.key), error=str(change.bad), effect=effect)
+        elif self._unreadable.pop(str(change.key), None):
+            self._log.info("record.mended", key=str(change.key))
         if change.key == READY_FLAG:
             self._take_ready_flag(change.value)
         elif change.key.plural in self._pipeline.plurals:

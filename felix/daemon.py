@@ -112,14 +112,14 @@ class Felix:
         self._loop.stop()
 
     def _handle(self, messages: Sequence[Message]) -> float | None:
-        wait = self._agent.handle(messages)
-        if not self._loaded and self._agent.has_rules:
+        if self._agent.has_rules and not self._loaded:
+            # one turn after the first that wrote: what was read until then is let go by everybody
             self._loaded = True
             gc.collect()
             gc.freeze()  # what a full store makes stays: a collection that walks all of it takes 0.1 s, in any change
             gc.set_threshold(10_000, 10, 10)
             give_back_memory()
-        return wait
+        return self._agent.handle(messages)
 
     def _crashed(self, error: Exception) -> None:
         self.thread_died("syncer", error)

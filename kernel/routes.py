@@ -6,7 +6,7 @@ mapped back to the route it is about. Both address families.
 
 import errno
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -130,7 +130,7 @@ class NetlinkRoutes:
             _, body = self._socket.ask(wire.RTM_GETROUTE, wire.pack_lookup(address), f"cannot look up {address}")
         except (GatewayUnreachable, InvalidArgument, NotPermitted):
             return None  # no route or "unreachable", "blackhole", "prohibit": IPv4 answers with an errno
-        route = wire.Decoder(interface_names()).route(body)
+        route = wire.Decoder(_AskedNames()).route(body)  # one or two of what may be thousands
         return route if route is not None and route.kind.has_next_hops else None
 
     def _write(
@@ -187,6 +187,22 @@ def interface_index(name: IfName) -> int:
 def interface_names() -> dict[int, IfName]:
     """Return index -> name of all interfaces."""
     return {index: IfName(name) for index, name in socket.if_nameindex()}
+
+
+class _AskedNames(Mapping[int, IfName]):
+    """Index -> name of interfaces, asked for one by one."""
+
+    def __getitem__(self, index: int) -> IfName:
+        try:
+            return IfName(socket.if_indextoname(index))
+        except OSError:
+            raise KeyError(index) from None
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(interface_names())
+
+    def __len__(self) -> int:
+        return len(interface_names())
 
 
 def _is_gone(exc: DataplaneError) -> bool:

@@ -1,7 +1,8 @@
 """`calicoctl node status`: are the daemons running, and how are the BGP sessions (reference resources.md 5.9)."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 
 import click
 import msgspec
@@ -9,6 +10,8 @@ import msgspec
 from calicoctl.node import birdctl
 from calicoctl.output import boxed_table
 from resources.runtime import health, paths
+
+S = TypeVar("S")
 
 HEADINGS = ("Peer address", "Peer type", "State", "Since", "Info")
 FALLBACK = Path("/var/run/bird")
@@ -59,15 +62,18 @@ def _socket(name: str) -> Path:
 
 
 def withheld() -> list[str]:
-    """Return what bgpd does not do on purpose or cannot do, one line each; nothing if it does not answer."""
-    code, text = health.ask(paths.health_socket("bgpd"), "/state")
+    """Return what bgpd and felix do not do on purpose or cannot do, one line each; nothing of one that is silent."""
+    return [*_told("bgpd", BgpState, warnings), *_told("felix", FelixState, trouble)]
+
+
+def _told(daemon: str, type: type[S], lines: Callable[[S], list[str]]) -> list[str]:
+    code, text = health.ask(paths.health_socket(daemon), "/state")
     if code != 200:
         return []
     try:
-        state = msgspec.json.decode(text, type=BgpState)
+        return lines(msgspec.json.decode(text, type=type))
     except msgspec.DecodeError as error:
-        return [f"what calico-bgpd says of its state cannot be read: {error}"]
-    return warnings(state)
+        return [f"what calico-{daemon} says of its state cannot be read: {error}"]
 
 
 class _Withheld(msgspec.Struct):
@@ -92,6 +98,19 @@ class BgpState(msgspec.Struct):
     unusable: list[_Unusable] = []
     records: dict[str, str] = {}
     kernel: _Kernel = msgspec.field(default_factory=_Kernel)
+
+
+class FelixState(msgspec.Struct):
+    """The part of felix's state that an operator must hear of."""
+
+    failing: list[str] = []
+    problems: dict[str, list[str]] = {}
+
+
+def trouble(state: FelixState) -> list[str]:
+    """Return one line per record of the store that felix cannot use as it is, and per thing that it cannot write."""
+    lines = [f"{key}: {text}" for key, texts in sorted(state.problems.items()) for text in texts]
+    return lines + [f"{thing} could not be written; felix tries again" for thing in state.failing]
 
 
 def warnings(state: BgpState) -> list[str]:

@@ -9,6 +9,7 @@ fewest.
 import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
@@ -22,8 +23,13 @@ NO_LABELS: Labels = MappingProxyType({})
 
 
 def interned(labels: Labels) -> Labels:
-    """Return the labels with texts shared between items: thousands of items carry the same few."""
-    return {sys.intern(str(key)): sys.intern(str(value)) for key, value in labels.items()} if labels else NO_LABELS
+    """Return the labels with texts and whole mappings shared between items: thousands of items carry the same few."""
+    return _shared(tuple(sorted((str(key), str(value)) for key, value in labels.items()))) if labels else NO_LABELS
+
+
+@lru_cache(maxsize=4096)
+def _shared(labels: tuple[tuple[str, str], ...]) -> Labels:
+    return MappingProxyType({sys.intern(key): sys.intern(value) for key, value in labels})
 
 
 @dataclass(slots=True)

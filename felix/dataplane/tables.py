@@ -119,7 +119,7 @@ class TableEffector:
         if self._known:
             self._drift = self._compare(state) or self._drift
         self._known = True
-        self._actual = dict(state.chains)
+        self._actual = {chain: self._one_of_both(chain, tags) for chain, tags in state.chains.items()}
         self._outside = state.outside
         self._dirty = {
             chain
@@ -148,6 +148,11 @@ class TableEffector:
                 more = f" and {len(chains) - NAMES_TOLD} more" if len(chains) > NAMES_TOLD else ""
                 texts.append(f"chains {what}: {', '.join(chains[:NAMES_TOLD])}{more}")
         return Drift("; ".join(texts), lost or bool(gone or changed)) if texts else None
+
+    def _one_of_both(self, chain: str, tags: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the wanted tags where those that were read are the same: a host has tens of thousands."""
+        wanted = self._desired.get(chain)
+        return wanted.tags if wanted is not None and wanted.tags == tags else tags
 
     def _wanted(self, chain: str) -> Chain:
         return CONDEMNED if chain in self._condemned else self._desired[chain]

@@ -5,6 +5,7 @@ than its pattern.
 """
 
 import ipaddress
+import sys
 from dataclasses import dataclass
 
 from resources.names import HandleId, IPNetwork, NodeName
@@ -48,7 +49,8 @@ def parse_resource_key(text: str, namespaced_plurals: frozenset[str]) -> Resourc
     plural, *tail = text[len(RESOURCES) :].split("/")
     if not all(tail) or len(tail) != (2 if plural in namespaced_plurals else 1):
         return None
-    return ResourceKey(plural, tail[-1], tail[0] if len(tail) == 2 else "")
+    # the same few kinds and namespaces in thousands of keys
+    return ResourceKey(sys.intern(plural), tail[-1], sys.intern(tail[0]) if len(tail) == 2 else "")
 
 
 def _cidr_part(cidr: IPNetwork) -> str:

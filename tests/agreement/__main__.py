@@ -5,7 +5,8 @@ import sys
 import time
 
 from agreement.field import BACK_ENDS, Field
-from agreement.trial import Range, Tally, run
+from agreement.trial import USUAL, Range, Tally, run
+from fakes.random_world import Shape
 
 
 def main() -> int:
@@ -17,6 +18,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0.0, help="stop after so many; 0: never")
     parser.add_argument("--back-end", choices=BACK_ENDS, default="nft")
     parser.add_argument("--two-hosts", action="store_true")
+    parser.add_argument("--policies", type=int, default=USUAL.policies, help="of a world at most")
+    parser.add_argument("--rules", type=int, default=USUAL.rules, help="of a list at most")
     given = parser.parse_args()
     tally = Tally()
     began = time.monotonic()
@@ -25,7 +28,8 @@ def main() -> int:
         ranged = Range(ground)
         try:
             for seed in range(given.seed, given.seed + given.worlds):
-                run(ranged, seed, packets=given.packets, tally=tally)
+                shape = Shape(policies=given.policies, rules=given.rules)
+                run(ranged, seed, packets=given.packets, tally=tally, shape=shape)
                 if given.seconds and time.monotonic() - began > given.seconds:
                     break
         except AssertionError as error:

@@ -102,7 +102,7 @@ class Dice:
         protocol: Protocol | None = None if self.chance(4) else self.one(PROTOCOLS)
         ported = protocol in WITH_PORTS
         is_icmp = protocol in ("ICMP", "ICMPv6", 1, 58)
-        refused: list[Protocol] = ["UDP", 47, "TCP", "SCTP", 1, "ICMPv6"]
+        refused: list[Protocol] = ["UDP", 47, "TCP", "SCTP", 50, 1, "ICMPv6"]
         return Rule(
             action=self.one(["Allow", "Allow", "Allow", "Deny", "Pass", "Log"]),
             ip_version=self.one([4, 6]) if self.chance(6) else None,
@@ -244,6 +244,7 @@ class Dice:
                 allow_vxlan_packets_from_workloads=self.one([None, None, True]),
                 allow_ipip_packets_from_workloads=self.one([None, None, True]),
                 disable_conntrack_invalid_check=self.one([None, None, True]),
+                flow_logs_enabled=self.one([None, None, True]),
                 workload_source_spoofing=self.one(["", "Any"]),
                 failsafe_inbound_host_ports=self.failsafe(),
                 failsafe_outbound_host_ports=self.failsafe(),

@@ -35,5 +35,6 @@ def test_what_the_verdict_does_not_know_is_found_out() -> None:
         run(ranged, 0, packets=200, tally=tally)
         (host,) = ground.machines.values()
         host.net.run("iptables-nft -t mangle -A POSTROUTING -p udp -j DROP")
+        ranged.patience_seconds = 0.3  # what is dropped is waited for in vain
         with pytest.raises(AssertionError, match="the kernel: dropped"):
             run(ranged, 0, packets=1000, tally=tally, shrinking_tries=5)

@@ -13,7 +13,7 @@ import pytest
 from bed import wait_until
 from bed.felix import FelixLab, tcp_passes, udp_passes
 from bed.probes import Address, Prober, ping
-from fakes.felix_records import host_endpoint, policy, profile, rule, settings
+from fakes.felix_records import host_endpoint, network_set, policy, profile, rule, settings
 from resources.datastore.keys import ResourceKey
 from resources.kinds.felixconfiguration import FelixConfigurationSpec, ProtoPort
 from resources.kinds.rule import EntityRule, Port, Rule
@@ -455,3 +455,26 @@ def test_an_interface_with_ipv6(lab: FelixLab, chosen: str) -> None:
     lab.put(policy("p", HOSTS, [rule("Allow", source=net)], [rule("Allow", "ICMPv6"), ETCD]))
     assert inward6() == set(ways)
     assert inward(lab, *ways) == {"tcp:22"}
+
+
+def test_felix_starts_anew_and_writes_nothing(lab: FelixLab) -> None:
+    """All chains of all tables are known again, also those that the kernel prints in other words (NOTRACK)."""
+    lab.tolerate("there is no interface up1", "is doNotTrack and ignored")
+    rules = [tcp("Allow", 80, 8080), rule("Deny", "UDP", source=EntityRule(selector="has(far)")), rule("Pass", "ICMP")]
+    lab.put(
+        OPEN,
+        network_set("s", "0.0.0.0/0", "192.0.2.7/24", "::/0", "::ffff:1.2.3.4/127", labels={"far": ""}),
+        policy("normal", HOSTS, rules, [*rules, ETCD], apply_on_forward=True),
+        policy("early", HOSTS, rules, pre_dnat=True),
+        policy("untracked", HOSTS, rules, rules, do_not_track=True),
+        host_endpoint("all", "*", labels=LABELS, profiles=["open"]),
+        host_endpoint("eth0", "", str(lab.node1.address), labels=LABELS, profiles=["open"]),
+        host_endpoint("up1", "up1", labels=LABELS),
+    )
+    wait_until("eth0 to be served", lambda: "cali-th-eth0" in "".join(lab.saved(lab.node1, "raw")), timeout=5.0)
+    before, generation = lab.ours(lab.node1), lab.generation(lab.node1)
+    lab.felix["node1"].kill()
+    lab.start(lab.node1)
+    assert lab.generation(lab.node1) == generation
+    assert lab.ours(lab.node1) == before
+    assert "dataplane.applied" not in lab.felix["node1"].text.rpartition("name=node_name")[2]

@@ -166,7 +166,7 @@ class TestRecords:
         assert any("net does not exist" in event["error"] for event in running.events("record.trouble"))
         running.put(NET)
         assert "--set-mark 0x10000/0x10000" in chains(running)["cali-pri-net"][0]
-        assert [event["key"] for event in running.events("record.mended")] == [str(A0[0])]
+        assert [event["key"] for event in running.events("record.mended")] == [str(NET[0]), str(A0[0])]
 
     def test_a_policy_that_cannot_be_read_denies_what_it_selects(self, running: FelixAgent) -> None:
         document = {
@@ -177,6 +177,12 @@ class TestRecords:
         assert "--set-mark 0x40000/0x40000" in chains(running)["cali-pi-gnp/p"][0]
         assert not any("0x10000/0x10000" in rule for rule in chains(running)["cali-pi-gnp/p"])
         assert running.events("record.unreadable")[0]["effect"] == "a Deny stands in its place"
+        [(key, [problem])] = running.agent.state()["problems"].items()  # type: ignore[attr-defined]
+        assert key == "globalnetworkpolicies/p"
+        assert problem.startswith("it cannot be read, a Deny stands in its place: ")
+        running.put(policy("p", "has(net)"))
+        assert running.agent.state()["problems"] == {}
+        assert [event["key"] for event in running.events("record.mended")] == ["globalnetworkpolicies/p"]
 
     def test_what_is_wrong_with_a_record_is_told_once_and_shown(self, running: FelixAgent) -> None:
         second = workload("a1", "10.1.0.7/32", interface="calia0", profiles=["net"])

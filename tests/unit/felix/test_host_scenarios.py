@@ -159,6 +159,14 @@ class TestForward:
         world.put(policy("p", HOSTS, [DENY], [DENY]))
         assert world.reachable() == without.reachable()
 
+    def test_what_passes_it_is_allowed_as_in_the_original_whatever_the_policy_of_the_kernel_chain(self) -> None:
+        """Not only unaffected: an endpoint without policy about it opens FORWARD where others keep that closed."""
+        strangers = Packet(source=OUTSIDE, destination="172.17.0.2", in_interface="eth0", out_interface="docker0")
+        assert not tables(Scenario()).forward(strangers, policy="DROP")
+        assert tables(Scenario().put(ETH0)).forward(strangers, policy="DROP")
+        closed = Scenario().put(ETH0, policy("p", HOSTS, [DENY], types=["Ingress"], apply_on_forward=True))
+        assert not tables(closed).forward(strangers, policy="ACCEPT")
+
     def test_a_named_one_stops_what_passes_it_only(self) -> None:
         world = Scenario().put(ETH0, policy("p", HOSTS, [DENY], [DENY], apply_on_forward=True))
         assert not world.reaches("a0", OUTSIDE)

@@ -3,7 +3,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from calicoctl.node.status import BgpState, unready, warnings
+from calicoctl.node.status import BgpState, FelixState, trouble, unready, warnings
 from resources.runtime import paths
 from resources.runtime.health import Health
 
@@ -25,7 +25,22 @@ def test_what_is_not_as_asked_for_is_one_line_each() -> None:
 
 
 def test_a_quiet_state_gives_no_line() -> None:
-    assert warnings(BgpState()) == []
+    assert warnings(BgpState()) == trouble(FelixState()) == []
+
+
+def test_records_that_felix_cannot_use_are_named() -> None:
+    state = msgspec.json.decode(
+        b"""{"acting": true, "revision": 7, "failing": ["set cali40s:x"], "problems": {
+        "profiles/net": ["selector x has more than 5 members: rules with it allow nothing"],
+        "globalnetworkpolicies/p": ["it cannot be read, it is skipped: no JSON", "another"]}}""",
+        type=FelixState,
+    )
+    assert trouble(state) == [
+        "globalnetworkpolicies/p: it cannot be read, it is skipped: no JSON",
+        "globalnetworkpolicies/p: another",
+        "profiles/net: selector x has more than 5 members: rules with it allow nothing",
+        "set cali40s:x could not be written; felix tries again",
+    ]
 
 
 def test_a_speaker_that_waits_for_its_record_says_so_and_the_way_out(

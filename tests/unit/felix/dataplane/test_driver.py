@@ -1,12 +1,13 @@
 import ipaddress
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from fakes.felix_host import FelixHost
 from fakes.kernel import FakeKernel
 from fakes.tables import FakeTables
-from felix.desired import Chain, ChainKey, IPSet, KernelChain, LocalInterface, Update
+from felix.desired import Chain, ChainKey, IPSet, KernelChain, LocalInterface, SetChange, Update
 from kernel.errors import DataplaneError, DumpInterrupted, NoSuchEntry, ReadOnly, ToolFailed, ToolMissing
 from kernel.route import RouteKey
 from kernel.xtables import TableChange, TableKey
@@ -52,6 +53,36 @@ def test_an_endpoint_is_programmed_from_sets_to_route(host: FelixHost) -> None:
     assert host.kernel.sysctls.read("net/ipv4/conf/cali1/proxy_arp") == "1"
     assert host.kernel.sysctls.read("net/ipv4/ip_forward") == "1"
     assert host.kernel.links.neighbours(CALI1)[A.network_address].mac == "02:00:00:00:00:01"
+
+
+def test_the_next_write_is_prepared_when_the_endpoint_can_be_reached() -> None:
+    routes_then: list[dict[str, str]] = []
+
+    class Preparing(FakeTables):
+        def prepare(self) -> None:
+            routes_then.append(host.cali_routes())
+
+    host = FelixHost(tables=Preparing())
+    host.kernel.links.add(CALI1)
+    host.see_links()
+    host.dataplane.want(replace(ENDPOINT_UP, chains={}, kernel_chains={}))
+    host.dataplane.apply()
+    assert routes_then == []  # no rule was written
+    host.dataplane.want(ENDPOINT_UP)
+    host.dataplane.apply()
+    assert routes_then == [{"10.0.0.1/32": "cali1"}]
+
+
+def test_a_member_of_a_set_costs_one_write_of_that_set(host: FelixHost) -> None:
+    host.kernel.links.add(CALI1)
+    host.see_links()
+    host.dataplane.want(ENDPOINT_UP)
+    host.dataplane.apply()
+    writes, tables = len(host.kernel.sets.log), len(host.kernel.tables.log)
+    host.dataplane.want(Update(sets={"cali40s:web": SetChange(frozenset({"10.0.0.2"}), frozenset())}))
+    assert host.dataplane.apply().is_clean
+    assert host.kernel.sets.log[writes:] == ["apply cali40s:web +1 -0"]
+    assert len(host.kernel.tables.log) == tables
 
 
 def test_an_endpoint_goes_without_a_trace(host: FelixHost) -> None:
