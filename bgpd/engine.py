@@ -11,6 +11,7 @@ from typing import Protocol
 
 import structlog
 
+from bgpd.calc.limits import within_limits
 from bgpd.calc.secrets import Secret, SecretName
 from bgpd.calc.sessions import Globals, router_id, sessions, settings, wanted_secrets
 from bgpd.calc.surroundings import IPIP_DEVICE
@@ -271,12 +272,15 @@ class Engine:
             self._on_log_level(level)
 
     def _follow_sessions(self, now: float) -> None:
-        wanted = wanted_secrets(self.globals)
+        peerings = self.inventory.peerings.values()
+        wanted = wanted_secrets(self.globals, peerings)
         self._secrets_at = now + self._settings.refresh_seconds if wanted else None
         found = sessions(
             self._this,
             self.inventory.nodes,
             self.globals,
+            peerings,
+            filters=self.inventory.filters,
             secrets=self._read_secrets(wanted),
             hold_seconds=self._settings.hold_seconds,
         )
@@ -292,7 +296,7 @@ class Engine:
         else:
             self._readiness.wait_for(NODE)
             self._log.warning("node.unknown", node=self._this, reason="the datastore has no address of this node")
-        self.peering.configure(found, identity, now)
+        self.peering.configure(within_limits(found), identity, now)
 
     def _follow_rules(self) -> None:
         own = self.inventory.nodes.get(self._this)

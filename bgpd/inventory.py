@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from bgpd.calc.blocks import AffinityState, MalformedRecord, affinity_state, block_owner
+from bgpd.calc.peers import Peering, peering_of
 from bgpd.calc.pools import Pool, pool_of
 from bgpd.calc.sessions import NodeView, node_view
 from resources.datastore.keys import (
@@ -19,9 +20,10 @@ from resources.datastore.keys import (
     parse_block_key,
 )
 from resources.datastore.sync import Change
-from resources.kinds import bgpconfiguration, node, pool, workloadendpoint
+from resources.kinds import bgpconfiguration, bgpfilter, bgppeer, node, pool, workloadendpoint
 from resources.kinds.base import Resource
 from resources.kinds.bgpconfiguration import BGPConfiguration
+from resources.kinds.bgppeer import BGPPeer
 from resources.kinds.node import Node
 from resources.kinds.pool import IPPool
 from resources.kinds.workloadendpoint import WorkloadEndpoint
@@ -31,7 +33,9 @@ from resources.typed_sync import TypedReader
 K = TypeVar("K")
 V = TypeVar("V")
 
-_READER = TypedReader([node.KIND, pool.KIND, bgpconfiguration.KIND, workloadendpoint.KIND])
+_READER = TypedReader(
+    [node.KIND, pool.KIND, bgpconfiguration.KIND, bgppeer.KIND, bgpfilter.KIND, workloadendpoint.KIND]
+)
 
 
 @dataclass(slots=True)
@@ -55,6 +59,10 @@ class Inventory:
         self.nodes: dict[NodeName, NodeView] = {}
         self.pools: dict[str, Pool] = {}
         self.configurations: dict[str, BGPConfiguration] = {}
+        self.peerings: dict[str, Peering] = {}
+        """BGPPeers."""
+        self.filters: set[str] = set()
+        """The names of the BGPFilters that there are, readable or not."""
         self.owners: dict[IPNetwork, NodeName] = {}
         """Whose each block is, by the block."""
         self.affinities: dict[IPNetwork, AffinityState] = {}
@@ -70,7 +78,7 @@ class Inventory:
     def prefixes(self) -> tuple[str, ...]:
         """What of the store to follow.
 
-        All kinds of resources under one prefix, though four are needed: etcd 3.4 sometimes opens only the first three
+        All kinds of resources under one prefix, though six are needed: etcd 3.4 sometimes opens only the first three
         of several watches that are asked for in one request (seen in a quarter of the tries with four and more).
         """
         return RESOURCES, blocks_prefix(), affinities_prefix(self.this)
@@ -150,6 +158,10 @@ class Inventory:
                 self._take_pool(key.name, value if isinstance(value, IPPool) else None, store_key)
             case bgpconfiguration.KIND.plural:
                 self._take_configuration(key.name, value if isinstance(value, BGPConfiguration) else None)
+            case bgppeer.KIND.plural:
+                self._take_peer(key.name, value if isinstance(value, BGPPeer) else None, store_key)
+            case bgpfilter.KIND.plural:
+                self._take_filter(key.name, is_there=value is not None)
             case workloadendpoint.KIND.plural:
                 self._take_endpoint(key, value if isinstance(value, WorkloadEndpoint) else None, store_key)
 
@@ -176,6 +188,20 @@ class Inventory:
             self.configurations[name] = value
         if (before and before.spec) != (value and value.spec):
             self._dirt.sessions = self._dirt.own = True
+
+    def _take_peer(self, name: str, value: BGPPeer | None, store_key: str) -> None:
+        peering: Peering | None = None
+        if value is not None:
+            try:
+                peering = peering_of(name, value)
+            except ValueError as error:
+                self.faults[store_key] = f"BGPPeer({name}) cannot be used: {error}"
+        self._dirt.sessions |= _replace(self.peerings, name, peering)
+
+    def _take_filter(self, name: str, *, is_there: bool) -> None:
+        if is_there is not (name in self.filters):
+            self.filters ^= {name}
+            self._dirt.sessions = True
 
     def _take_endpoint(self, key: ResourceKey, value: WorkloadEndpoint | None, store_key: str) -> None:
         after: tuple[NodeName, frozenset[IPNetwork]] | None = None

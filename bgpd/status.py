@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bgpd.calc.sessions import Unusable
+from bgpd.calc.sessions import Unusable, session_name
 from bgpd.neighbor import Neighbor
 from resources.names import IPAddress
 from resources.runtime.health import bind_unix
@@ -66,8 +66,8 @@ def row(neighbor: Neighbor) -> Row:
 
 def withheld_row(unusable: Unusable, address: IPAddress, since: float) -> Row:
     """Return the row of a session that is not to be."""
-    return Row(address.version, f"Mesh_{str(address).replace('.', '_').replace(':', '_')}", "down", since, "Down",
-               f"Error: {unusable.reason}")
+    name = session_name(unusable.kind, address)
+    return Row(address.version, name, "down", since, "Down", f"Error: {unusable.reason}")
 
 
 # --- the protocol ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Final
 from bgpd.calc.paths import Choice, Path
 from bgpd.calc.pools import Encapsulation, Pool, Pools
 from bgpd.calc.prefixes import PrefixTable
-from bgpd.calc.sessions import PeerKind, PeerSpec
+from bgpd.calc.sessions import PeerSpec
 from bgpd.calc.surroundings import IPIP_DEVICE, Surroundings
 from kernel.route import PROTOCOL_BGPD, NextHop, Route
 from resources.names import IPAddress, IPInterface, IPNetwork, NodeName
@@ -82,7 +82,7 @@ def _session(peer: PeerSpec, prefix: IPNetwork, path: Path, rules: ImportRules) 
     attributes = path.attributes
     if path.peer != peer.address or prefix.version != peer.version:
         yield Refusal.NOT_PEER
-    if attributes.as_path and attributes.occurrences(peer.local_as):
+    if attributes.as_path and attributes.occurrences(peer.local_as) > peer.own_as_allowed:
         yield Refusal.AS_LOOP
     if attributes.originator is not None and attributes.originator == rules.router_id:
         yield Refusal.ORIGINATOR_LOOP
@@ -101,13 +101,18 @@ def _prefix(peer: PeerSpec, prefix: IPNetwork, path: Path, rules: ImportRules) -
         return Refusal.NODE_ADDRESS
     if rules.pools.of(prefix) is None:
         return Refusal.TOO_SHORT if rules.pools.has_inside(prefix) else Refusal.NOT_IN_POOL
-    if prefix.prefixlen == prefix.max_prefixlen and peer.kind is not PeerKind.MESH:
+    if prefix.prefixlen == prefix.max_prefixlen and not _may_borrow(peer, path, rules):
         return Refusal.TOO_LONG
     if not _is_next_hop(path.next_hop, rules):
         return Refusal.NEXT_HOP
     if rules.is_strict and other_owner(prefix, path, rules) is not None:
         return Refusal.SPOOFED_OWNER
     return None
+
+
+def _may_borrow(peer: PeerSpec, path: Path, rules: ImportRules) -> bool:
+    """Single addresses are borrowed ones: they come from a node, or by a reflector that says which node it is."""
+    return peer.node is not None or (not peer.is_external and rules.node_at(path.next_hop) is not None)
 
 
 def _touches_own_block(prefix: IPNetwork, path: Path, rules: ImportRules) -> bool:

@@ -34,6 +34,11 @@ class PeerKind(Enum):
     NODE = "Node"
 
 
+def session_name(kind: PeerKind, address: IPAddress) -> str:
+    """Return a session's name on BIRD's control socket (reference bgp.md 5.3)."""
+    return f"{kind.value}_{str(address).replace('.', '_').replace(':', '_')}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerSpec:
     """One session as it is wanted: address, AS number and options of both sides."""
@@ -70,8 +75,7 @@ class PeerSpec:
 
     @property
     def name(self) -> str:
-        """The session's name on BIRD's control socket (reference bgp.md 5.3)."""
-        return f"{self.kind.value}_{str(self.address).replace('.', '_').replace(':', '_')}"
+        return session_name(self.kind, self.address)
 
     @property
     def is_external(self) -> bool:
@@ -91,6 +95,8 @@ class Unusable:
     reason: str
     address: IPAddress | None = None
     """Set if a session is withheld because of it."""
+    kind: PeerKind = PeerKind.MESH
+    """Of that session."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,6 +310,7 @@ class _Wanted:
     address: IPAddress
     spec: PeerSpec | None
     reason: str = ""
+    kind: PeerKind = PeerKind.MESH
     secret: SecretName | None = None
     is_reverse: bool = False
 
@@ -347,7 +354,7 @@ class _Work:
                 continue
             spec, reason = self._with_password(one)
             if spec is None:
-                self.unusable.append(Unusable(what=one.what, reason=reason, address=one.address))
+                self.unusable.append(Unusable(what=one.what, reason=reason, address=one.address, kind=one.kind))
                 continue
             self.peers[one.address] = spec
             for name in spec.filters:
@@ -388,11 +395,11 @@ def _direct(own: NodeView, peering: Peering, work: _Work) -> Iterator[_Wanted]:
         return
     node = _node_at(peering.address, peering, work)
     peer_as = peering.as_number or (work.as_of(node) if node else None)
+    kind = PeerKind.GLOBAL if peering.is_global else PeerKind.NODE
     if peer_as is None:
         reason = "asNumber is missing, and the peer is no node whose own could be taken"
-        yield _Wanted(peering.what, peering.address, None, reason)
+        yield _Wanted(peering.what, peering.address, None, reason, kind)
     else:
-        kind = PeerKind.GLOBAL if peering.is_global else PeerKind.NODE
         yield _session(own, peering, kind, peering.address, node, peer_as, peering.local_as or work.as_of(own), work)
 
 
@@ -448,9 +455,9 @@ def _session(
 ) -> _Wanted:
     local = own.interface(address.version)
     if local is None:
-        return _Wanted(peering.what, address, None, f"this node has no IPv{address.version} address")
+        return _Wanted(peering.what, address, None, f"this node has no IPv{address.version} address", kind)
     if peering.faults:
-        return _Wanted(peering.what, address, None, "; ".join(peering.faults))
+        return _Wanted(peering.what, address, None, "; ".join(peering.faults), kind)
     default_port = work.globals.port_of(node.name) if node else DEFAULT_PORT
     is_to_address = address == peering.address
     spec = PeerSpec(
@@ -474,7 +481,7 @@ def _session(
         filters=peering.filters,
         is_client=_is_client(own, node, local_as == peer_as),
     )
-    return _Wanted(peering.what, address, spec, secret=peering.secret)
+    return _Wanted(peering.what, address, spec, kind=kind, secret=peering.secret)
 
 
 def _is_client(own: NodeView, node: NodeView | None, is_internal: bool) -> bool:

@@ -37,6 +37,14 @@ def pool_record(name: str, cidr: str, **spec: object) -> tuple[str, bytes]:
     return record("ippools", "IPPool", name, {"cidr": cidr, **spec})
 
 
+def peer_record(name: str, **spec: object) -> tuple[str, bytes]:
+    return record("bgppeers", "BGPPeer", name, spec)
+
+
+def filter_record(name: str, **spec: object) -> tuple[str, bytes]:
+    return record("bgpfilters", "BGPFilter", name, spec)
+
+
 def configuration_record(name: str = "default", **spec: object) -> tuple[str, bytes]:
     return record("bgpconfigurations", "BGPConfiguration", name, spec)
 

@@ -24,6 +24,7 @@ from fakes.bgp_host import (
     configuration_record,
     endpoint_record,
     node_record,
+    peer_record,
     pool_record,
 )
 from resources.runtime import health
@@ -604,8 +605,9 @@ protocol direct {{ ipv4; }}
 protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; persist; }}
 protocol static st {{ ipv4; {routes} }}
 protocol bgp mesh {{
-  local {address} as 64512;
+  local {address} as {number};
   neighbor {peer} as 64512;
+  {more}
   connect delay time 1; connect retry time 2;
   graceful restart {graceful}; graceful restart time {seconds};
   ipv4 {{ import all; export where source = RTS_STATIC; next hop self; }};
@@ -616,8 +618,12 @@ protocol bgp mesh {{
 class Bird:
     """A host with BIRD 2 that peers with one address; `graceful` is BIRD's word: on, off or aware."""
 
-    def __init__(self, host: Host, peer: IPv4Address, *static: str, graceful: str = "on", seconds: int = 120) -> None:
+    def __init__(
+        self, host: Host, peer: IPv4Address, *static: str, graceful: str = "on", seconds: int = 120,
+        number: int = 64512, more: str = "",
+    ) -> None:
         self.host, self._peer, self._graceful, self._seconds = host, peer, graceful, seconds
+        self._number, self._more = number, more
         self.configure(*static)
         self.start()
 
@@ -628,7 +634,7 @@ class Bird:
             "/run/bird.conf",
             BIRD.format(
                 address=self.host.address, peer=self._peer, routes=lines, graceful=self._graceful,
-                seconds=self._seconds,
+                seconds=self._seconds, number=self._number, more=self._more,
             ),
         )
 
@@ -755,6 +761,105 @@ def test_ten_thousand_routes_come_and_go() -> None:
         began = time.monotonic()
         mesh.await_routes("node1", {block(1): "blackhole"}, timeout=10)
         assert time.monotonic() - began < 3
+
+
+SECRET = {"secretKeyRef": {"name": "bgp", "key": "mesh"}}
+QUICK = ENV | {"BGPD_ROUTE_REFRESH_SECONDS": "1"}
+
+
+def put_secret(host: Host, password: str, mode: int = 0o600) -> None:
+    host.write_file("/etc/calico/secrets/bgp/mesh", password, mode=mode)
+
+
+def withheld(mesh: Mesh, name: str) -> list[str]:
+    return [one["reason"] for one in mesh.state(name).get("unusable", ())]
+
+
+def test_the_mesh_has_a_password_from_a_file(pair: Mesh) -> None:
+    pair.put(configuration_record(nodeMeshPassword=SECRET))
+    put_secret(pair["node1"], "s3cret-1\n")
+    for name in ("node1", "node2"):
+        pair.daemons[name] = pair[name].popen(["calico-bgpd"], env=QUICK)
+
+    wait_until("node2 to tell the file", lambda: withheld(pair, "node2") != [], timeout=20)
+    (reason,) = withheld(pair, "node2")
+    assert reason.startswith("password: /etc/calico/secrets/bgp/mesh is not there: put the password into it")
+    assert pair.sessions("node2") == {}
+    put_secret(pair["node2"], "s3cret-1", mode=0o644)
+    wait_until("the open file to be refused", lambda: withheld(pair, "node2")[0].endswith("(mode 0644): chmod 0600"))
+
+    put_secret(pair["node2"], "s3cret-2")
+    wait_until("node2 to try", lambda: pair.sessions("node2") != {}, timeout=20)
+    time.sleep(5)
+    assert not pair.is_up("node1", "node2")
+    put_secret(pair["node2"], "s3cret-1")
+    pair.await_mesh()
+    pair.await_routes("node1", pair.expected("node1"))
+    for name in ("node1", "node2"):
+        assert withheld(pair, name) == []
+        assert "s3cret" not in pair.daemons[name].text + json.dumps(pair.state(name))
+
+
+def test_bird_and_we_mean_the_same_password() -> None:
+    password = "s3;cr{et} '\\ x"
+    with Cluster(2) as cluster:
+        mesh = Mesh(cluster)
+        mesh.put(configuration_record(nodeMeshPassword=SECRET))
+        put_secret(mesh["node1"], password)
+        mesh.daemons["node1"] = mesh["node1"].popen(["calico-bgpd"], env=QUICK)
+        bird = Bird(mesh["node2"], mesh["node1"].address, block(2), more=f'password "{password}";')
+        wait_until("the session with BIRD", lambda: mesh.is_up("node1", "node2"), timeout=20)
+        mesh.await_routes("node1", mesh.expected("node1"))
+        put_secret(mesh["node1"], "another")
+        wait_until("the session to fall", lambda: not mesh.is_up("node1", "node2"), timeout=20)
+        time.sleep(3)
+        assert "Established" not in bird.ask("show protocols mesh")
+        put_secret(mesh["node1"], password)
+        wait_until("the session to be back", lambda: mesh.is_up("node1", "node2"), timeout=40)
+
+
+@pytest.fixture
+def router() -> Iterator[tuple[Mesh, Host]]:
+    """node1 and node2 with bgpd, and a host that is no node."""
+    with Cluster(3) as cluster:
+        mesh = Mesh(cluster)
+        mesh.remove(*mesh.records(3, cluster["node3"].address))
+        yield mesh, cluster["node3"]
+
+
+def test_a_router_of_another_as_with_distance_and_password(router: tuple[Mesh, Host]) -> None:
+    mesh, tor = router
+    mesh.start("node1", "node2")
+    since = mesh.sessions("node1")[str(mesh["node2"].address)]["since"]
+    put_secret(mesh["node1"], "rack 1")
+    peer = {"node": "node1", "peerIP": str(tor.address), "asNumber": 65001, "ttlSecurity": 1, "password": SECRET}
+    mesh.put(peer_record("tor", **peer))
+    bird = Bird(tor, mesh["node1"].address, "10.65.9.0/26", "10.65.9.7/32", "0.0.0.0/0", number=65001,
+                more='password "rack 1"; ttl security on; default bgp_local_pref 50;')
+    wait_until("the session with the router", lambda: str(tor.address) in up(mesh, "node1"), timeout=30)
+    here = mesh.expected("node1", "node2") | {"10.65.9.0/26": f"via {tor.address} dev eth0"}
+    mesh.await_routes("node1", here)
+    wait_until("the router to have the block", lambda: routes(tor, "12") == {
+        block(1): f"via {mesh['node1'].address} dev eth0"}, timeout=10)
+    assert "BGP.as_path: 64512" in bird.ask(f"show route all {block(1)}")
+    assert mesh.sessions("node1")[str(tor.address)]["routes_refused"] == {"default": 1, "too-long": 1}
+    assert up(mesh, "node2") == {str(mesh["node1"].address)}
+
+    # changed while it runs: that session only
+    put_secret(mesh["node1"], "another")
+    mesh.put(peer_record("tor", **peer | {"maxRestartTime": "60s"}))
+    wait_until("the session to fall", lambda: str(tor.address) not in up(mesh, "node1"), timeout=20)
+    put_secret(mesh["node1"], "rack 1")
+    mesh.put(peer_record("tor", **peer))
+    wait_until("the session to be back", lambda: str(tor.address) in up(mesh, "node1"), timeout=40)
+    mesh.await_routes("node1", here)
+    mesh.remove(peer_record("tor"))
+    mesh.await_routes("node1", mesh.expected("node1", "node2"))
+    assert mesh.sessions("node1")[str(mesh["node2"].address)]["since"] == since
+
+
+def up(mesh: Mesh, name: str) -> set[str]:
+    return {peer for peer, session in mesh.sessions(name).items() if session["state"] == "up"}
 
 
 def test_settings_of_the_store_reach_exabgp() -> None:

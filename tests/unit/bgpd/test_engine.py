@@ -1,5 +1,6 @@
 """bgpd as a whole, on a fake ExaBGP and a fake kernel: histories and what must hold at their ends (bgp.md 6)."""
 
+import json
 from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
@@ -13,7 +14,9 @@ from fakes.bgp_host import (
     block_record,
     configuration_record,
     endpoint_record,
+    filter_record,
     node_record,
+    peer_record,
     pool_record,
 )
 from kernel.errors import KernelFailure
@@ -1003,6 +1006,107 @@ def test_the_mesh_has_the_password_that_a_file_holds_and_follows_the_file() -> N
     host.secrets[secret] = Password("two")
     host.run(100)
     assert set(host.exabgp.peers) == {N2, N3}
+
+
+TOR = "10.0.0.200"
+MESH_OFF = configuration_record(nodeToNodeMeshEnabled=False)
+
+
+def unusable(host: BgpHost) -> dict[str, str]:
+    return {one["what"]: one["reason"] for one in host.engine.state()["unusable"]}  # type: ignore[attr-defined]
+
+
+def test_a_router_of_another_as_beside_the_mesh() -> None:
+    host = meshed(peer_record("tor", peerIP=TOR, asNumber=65001, ttlSecurity=1))
+    assert host.phases[f"Global_{TOR.replace('.', '_')}"].startswith("start")
+    assert (host.exabgp.peers[TOR].settings["peer-as"], host.exabgp.peers[TOR].settings["incoming-ttl"]) == (
+        "65001", "255",
+    )  # fmt: skip
+    assert "passive" not in host.exabgp.peers[TOR].settings
+    host.exabgp.peer_up(TOR)
+    path = {"0": {"element": "as-sequence", "value": [65001]}}
+    host.exabgp.peer_sends(TOR, ["10.65.9.0/26", "0.0.0.0/0", "10.65.9.7/32"], as_path=path, local_preference=None)
+    host.run()
+    assert host.routes == ALL | {"10.65.9.0/26": f"via {TOR} dev eth0"}
+    assert host.refused("0.0.0.0/0") == ["default"]
+    assert host.refused("10.65.9.7/32") == ["too-long"]
+    assert host.offered(TOR) == {"10.65.1.0/26"}
+
+
+def test_peers_come_and_go_without_touching_the_others() -> None:
+    host = meshed()
+    before = {peer: host.exabgp.peers[peer].up_at for peer in (N2, N3)}
+    tor = peer_record("tor", nodeSelector="rack == 'r1'", peerIP=TOR, asNumber=65001)
+    host.put(tor)
+    host.run()
+    assert set(host.exabgp.peers) == {N2, N3}
+    key, value = NODES[0]
+    labelled = json.loads(value)
+    labelled["metadata"]["labels"] = {"rack": "r1"}
+    host.put((key, json.dumps(labelled).encode()))
+    host.run()
+    assert set(host.exabgp.peers) == {N2, N3, TOR}
+    host.remove(tor)
+    host.run()
+    assert set(host.exabgp.peers) == {N2, N3}
+    assert {peer: host.exabgp.peers[peer].up_at for peer in (N2, N3)} == before
+    assert host.routes == ALL
+
+
+def test_a_reflector_in_place_of_the_mesh() -> None:
+    host = started(MESH_OFF, peer_record("rr", peerIP=TOR, asNumber=64512))
+    assert set(host.exabgp.peers) == {TOR}
+    host.exabgp.peer_up(TOR)
+    host.exabgp.peer_sends(TOR, [B2, "10.65.3.9/32"], next_hop=N2)
+    host.exabgp.peer_sends(TOR, [B3], next_hop=N3)
+    host.exabgp.peer_sends(TOR, ["10.65.3.10/32"], next_hop=TOR)
+    host.run()
+    assert host.routes == ALL | {"10.65.3.9/32": f"via {N2} dev eth0"}
+    assert host.refused("10.65.3.10/32") == ["too-long"]
+
+
+def test_nodes_that_peer_by_selector_with_the_mesh_off() -> None:
+    host = started(MESH_OFF, peer_record("all", peerSelector="all()"))
+    assert host.phases == {"Global_10_0_0_2": "start Passive", "Global_10_0_0_3": "start Passive"}
+
+
+def test_bad_peers_harm_nobody_and_are_told() -> None:
+    broken = [
+        peer_record("a", peerIP="nonsense", asNumber=1),
+        peer_record("b", peerIP=TOR, asNumber="abc"),
+        peer_record("c", peerIP=TOR),
+        peer_record("d", peerIP="10.0.0.201", asNumber=65001, filters=["f"]),
+        peer_record("e", peerIP="10.0.0.202", asNumber=65001, sourceAddress="None"),
+        peer_record("g", peerIP="10.0.0.203", asNumber=65001, reachableBy="10.0.0.254"),
+        peer_record("h", peerIP="10.0.0.204", asNumber=65001, filters=["nosuch"], node="node9"),
+    ]
+    host = meshed(*broken, filter_record("f", importV4=[{"action": "Maybe"}]))
+    assert set(host.exabgp.peers) == {N2, N3}
+    assert host.routes == ALL
+    assert unusable(host) == {
+        "BGPPeer(c)": "asNumber is missing, and the peer is no node whose own could be taken",
+        "BGPPeer(d)": "filters is not carried out by this version",
+        "BGPPeer(e)": "sourceAddress: None is not carried out by this version",
+        "BGPPeer(g)": "reachableBy is not carried out by this version",
+    }
+    assert host.phases["Global_10_0_0_201"] == "down Down"
+    records = host.engine.state()["records"]
+    assert {str(key).rpartition("/")[2] for key in records} == {"a", "b", "f"}  # type: ignore[attr-defined]
+    host.remove(*broken)
+    host.run()
+    assert unusable(host) == {}
+    host.put(peer_record("d", peerIP=TOR, asNumber=65001, filters=["nosuch"]))
+    host.run()
+    assert unusable(host) == {"BGPPeer(d)": "filters is not carried out by this version"}
+
+
+def test_a_node_that_is_to_reflect_says_that_it_does_not() -> None:
+    own = node_record("node1", "10.0.0.1/24", routeReflectorClusterID="1.0.0.1")
+    host = started(own, peer_record("all", peerSelector="name == 'x' || !has(name)"))
+    assert set(host.exabgp.peers) == {N2, N3}
+    assert unusable(host) == {
+        "routeReflectorClusterID": "this version reflects no routes: its clients get those of this node only"
+    }
 
 
 def test_an_external_mesh() -> None:

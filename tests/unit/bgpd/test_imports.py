@@ -33,7 +33,9 @@ PEER = PeerSpec(
     peer_as=AsNumber(64512),
 )
 EXTERNAL = replace(PEER, peer_as=AsNumber(65001))
+LENIENT = replace(EXTERNAL, own_as_allowed=1)
 TOR = replace(PEER, kind=PeerKind.GLOBAL, node=None, address=ip_address("10.0.0.200"))
+FOREIGN = replace(TOR, peer_as=AsNumber(65001))
 
 
 def key(text: str, metric: int = 0) -> RouteKey:
@@ -116,7 +118,18 @@ CASES: dict[str, tuple[str, Path, PeerSpec, Refusal | None]] = {
     "multicast": ("239.0.0.0/8", via(), PEER, Refusal.NODE_ADDRESS),
     "in no pool": ("10.66.0.0/26", via(), PEER, Refusal.NOT_IN_POOL),
     "around a pool": ("10.70.0.0/20", via(), PEER, Refusal.TOO_SHORT),
-    "an address from outside the mesh": ("10.65.2.7/32", via(peer=TOR), TOR, Refusal.TOO_LONG),
+    "an address from another AS": (
+        "10.65.2.7/32", via(peer=FOREIGN, as_path=seq(65001)), FOREIGN, Refusal.TOO_LONG,
+    ),
+    "an address by a reflector": ("10.65.2.7/32", via(peer=TOR), TOR, None),
+    "an address by a reflector, of no node": ("10.65.2.7/32", via("10.0.0.200", peer=TOR), TOR, Refusal.TOO_LONG),
+    "an address from a node in another AS": ("10.65.2.7/32", via(peer=EXTERNAL, as_path=seq(65001)), EXTERNAL, None),
+    "own AS where it may be": (
+        "10.65.2.0/26", via(peer=LENIENT, as_path=seq(65001, 64512)), LENIENT, None,
+    ),
+    "own AS too often": (
+        "10.65.2.0/26", via(peer=LENIENT, as_path=seq(65001, 64512, 64512)), LENIENT, Refusal.AS_LOOP,
+    ),
     "a block from outside the mesh": ("10.65.2.0/26", via(peer=TOR), TOR, None),
     "through us": ("10.65.2.0/26", via("10.0.0.1"), PEER, Refusal.NEXT_HOP),
     "through a stranger far away": ("10.65.2.0/26", via("192.0.2.1"), PEER, Refusal.NEXT_HOP),

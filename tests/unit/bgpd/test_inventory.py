@@ -11,7 +11,9 @@ from fakes.bgp_host import (
     block_record,
     configuration_record,
     endpoint_record,
+    filter_record,
     node_record,
+    peer_record,
     pool_record,
     record,
 )
@@ -53,6 +55,8 @@ def test_it_follows_what_it_needs(inventory: Inventory) -> None:
         ([node_record("n2", "10.0.0.2/24")], Dirt(sessions=True, imports=True)),
         ([pool_record("p", "10.65.0.0/16")], Dirt(own=True, imports=True)),
         ([configuration_record(asNumber=5)], Dirt(sessions=True, own=True)),
+        ([peer_record("t", peerIP="10.0.0.9", asNumber=5)], Dirt(sessions=True)),
+        ([filter_record("f")], Dirt(sessions=True)),
         ([affinity_record("10.65.1.0/26", "n1")], Dirt(own=True)),
         ([affinity_record("10.65.1.0/26", "n2")], Dirt()),
         ([block_record("10.65.1.0/26", "n1")], Dirt(own=True, prefixes={BLOCK})),
@@ -177,3 +181,34 @@ def snapshot(inventory: Inventory) -> object:
         dict(inventory.nodes), dict(inventory.pools), dict(inventory.owners), dict(inventory.affinities),
         inventory.local_addresses,
     )
+
+
+def test_a_peer_that_is_mended_and_spoilt_again(inventory: Inventory) -> None:
+    good, bad = peer_record("t", peerIP="10.0.0.9", asNumber=5), peer_record("t", peerIP="10.0.0.9:0", asNumber=5)
+    (fault,) = inventory.take(put(bad))
+    assert fault[1] == "BGPPeer(t) cannot be used: '10.0.0.9:0': a port is between 1 and 65535"
+    assert inventory.peerings == {}
+    assert inventory.take(put(good)) == []
+    assert set(inventory.peerings) == {"t"}
+    assert inventory.faults == {}
+    inventory.take_dirt()
+    assert inventory.take(put(good)) == []
+    assert inventory.take_dirt() == Dirt()
+    assert len(inventory.take(put(bad))) == 1
+    assert inventory.peerings == {}
+    assert inventory.take_dirt() == Dirt(sessions=True)
+    inventory.take(gone(bad))
+    assert inventory.faults == {}
+
+
+def test_a_filter_is_there_as_long_as_its_record(inventory: Inventory) -> None:
+    one = filter_record("f", importV4=[{"action": "Accept"}])
+    inventory.take(put(one))
+    assert inventory.filters == {"f"}
+    inventory.take_dirt()
+    assert len(inventory.take(put(filter_record("f", importV4=[5])))) == 1
+    assert inventory.filters == {"f"}
+    assert inventory.take_dirt() == Dirt()
+    inventory.take(gone(one))
+    assert inventory.filters == set()
+    assert inventory.take_dirt() == Dirt(sessions=True)

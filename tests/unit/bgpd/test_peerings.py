@@ -414,3 +414,42 @@ def test_among_nodes_both_sides_want_the_same_session(
             assert (back.local_as, back.peer_as) == (spec.peer_as, spec.local_as)
             assert back.passive is not spec.passive
             assert not (spec.is_client and not everyone[name].is_reflector)
+
+
+_TEXTS = st.text() | st.sampled_from(
+    ["", "10.0.0.2", "10.0.0.2:179", "[fd00::1]:1", "all()", "Self", "5s", "x", "-1h", "9" * 30]
+)
+_TEXT_FIELDS = (
+    "node", "node_selector", "peer_ip", "peer_selector", "next_hop_mode", "source_address", "max_restart_time",
+    "keepalive_time", "reachable_by", "reverse_peering", "local_workload_selector",
+)
+_SPECS = st.builds(
+    BGPPeerSpec,
+    **dict.fromkeys(_TEXT_FIELDS, _TEXTS),
+    as_number=st.integers(0, 2**32 - 1),
+    local_as_number=st.none() | st.integers(0, 2**32 - 1),
+    num_allowed_local_as_numbers=st.none() | st.integers(),
+    ttl_security=st.none() | st.integers(0, 255),
+    filters=st.lists(_TEXTS, max_size=2),
+    keep_original_next_hop=st.booleans(),
+    password=st.none() | st.builds(BGPPassword, secret_key_ref=st.builds(SecretKeyRef, name=_TEXTS, key=_TEXTS)),
+)
+
+
+@settings(max_examples=300)
+@given(_SPECS)
+def test_no_record_brings_the_calculation_down(spec: BGPPeerSpec) -> None:
+    """Whatever is stored: it stands for sessions with right values, or is told, or does not concern this node."""
+    try:
+        one = peering_of("p", BGPPeer(metadata=Metadata(name="p"), spec=spec))
+    except ValueError:
+        return
+    for found_one in found("n1", PLAIN, one).peers.values():
+        assert 3 <= found_one.hold_seconds <= 65535
+        assert 0 <= found_one.restart_seconds <= 4095
+        assert found_one.hops is None or 1 <= found_one.hops <= 255
+        assert 1 <= found_one.port <= 65535
+        assert found_one.own_as_allowed >= 0
+        assert found_one.local_as
+        assert found_one.peer_as
+        assert spec.password is None

@@ -122,6 +122,12 @@ def test_a_password_never_gets_out_of_its_quotes(password: str) -> None:
     assert set(text) <= set(GOLDEN) | set(quoted)
 
 
+@pytest.mark.parametrize(("hops", "ttl"), [(1, 255), (2, 254), (255, 1)])
+def test_a_peer_may_be_so_far_away(hops: int, ttl: int) -> None:
+    lines = configuration([peer("10.99.0.3", hops=hops)], ROUTER_ID, RELAY).splitlines()
+    assert lines[lines.index("  outgoing-ttl 255;") + 1] == f"  incoming-ttl {ttl};"
+
+
 @pytest.mark.parametrize("password", ["", "x" * 81])
 def test_a_password_of_impossible_length_is_refused(password: str) -> None:
     with pytest.raises(ValueError, match="1 to 80 bytes"):
