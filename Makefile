@@ -4,7 +4,7 @@ BIN := .venv/bin
 # The bed needs the standard library only, so that a bed can be removed when there is no .venv any more.
 BED = PYTHONPATH=tests $(or $(wildcard $(BIN)/python),$(PYTHON)) -m bed
 
-BACK_ENDS ?= NFT
+BACK_ENDS ?= NFT,Legacy
 
 .PHONY: help demo demo-down shell test bench check lint types unit fv st image venv demo-packages test-packages
 

@@ -3,7 +3,7 @@
     make bench
     make bench ROWS="up policy"       # some rows
     make bench ROWS=list              # which there are
-    make bench BACK_ENDS=NFT,Legacy   # felix's rows in each back end
+    make bench BACK_ENDS=NFT          # one back end; both by default
 
 Run as root on a machine that does nothing else. All of it is in network namespaces that it makes and takes away.
 """
@@ -66,7 +66,7 @@ def rows_of_script(script: str) -> Iterator[Row]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", help="which rows; all by default; 'list' shows them")
-    parser.add_argument("--back-ends", default="NFT", help="NFT, Legacy or both, with a comma")
+    parser.add_argument("--back-ends", default="NFT,Legacy", help="NFT, Legacy or both, with a comma")
     parser.add_argument("--keep", action="store_true", help="add the table to RESULTS.md")
     given = parser.parse_args()
     if unknown := set(given.rows) - ROWS.keys() - {"list"}:

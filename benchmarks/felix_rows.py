@@ -224,6 +224,7 @@ def rest_rows(back_end: str, wanted: set[str]) -> Iterator[Row]:
             revision = world.grow(size)
             felix = world.start()
             world.settle(revision)
+            time.sleep(2.0)  # what it read is let go
             if "memory" in wanted:
                 yield Row(name=f"memory of felix, {size.name}, {back_end}", samples=[memory_mb(felix.pid)],
                           unit="MB", aim=80, absolute=True)
@@ -234,7 +235,6 @@ def rest_rows(back_end: str, wanted: set[str]) -> Iterator[Row]:
 
 
 def idle(pid: int, seconds: float = 8.0) -> float:
-    time.sleep(2.0)
     began, cpu = time.monotonic(), cpu_seconds(pid)
     time.sleep(seconds)
     return (cpu_seconds(pid) - cpu) / (time.monotonic() - began) * 100

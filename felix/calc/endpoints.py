@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from felix.calc.labels import Labels, interned
 from resources.datastore.keys import ResourceKey
@@ -120,7 +121,13 @@ def own_labels(labels: Mapping[str, str], namespace: str) -> Labels:
 
 
 def distinct_profiles(names: Iterable[str]) -> tuple[ProfileName, ...]:
-    return tuple(dict.fromkeys(ProfileName(name) for name in names))
+    return _shared(tuple(dict.fromkeys(ProfileName(name) for name in names)))
+
+
+@lru_cache(maxsize=1024)
+def _shared(names: tuple[ProfileName, ...]) -> tuple[ProfileName, ...]:
+    """Return the same tuple for the same names: thousands of endpoints have one of a few."""
+    return names
 
 
 def _called(endpoint: WorkloadEndpoint, workload: str) -> str:

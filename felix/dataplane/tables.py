@@ -190,6 +190,8 @@ class TableEffector:
             self._actual[chain] = self._wanted(chain).tags
         for chain in change.remove_chains - stuck.keys():
             self._actual.pop(chain, None)
+        for chain in stuck:
+            self._actual[chain] = ()  # emptied, though it is still there
         if change.delete or change.insert or change.append:
             self._outside = {
                 chain: _ours(wanted) for chain, wanted in self._kernel_chains.items()

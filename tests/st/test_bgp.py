@@ -858,8 +858,55 @@ def test_a_router_of_another_as_with_distance_and_password(router: tuple[Mesh, H
     assert mesh.sessions("node1")[str(mesh["node2"].address)]["since"] == since
 
 
+REFLECTOR = """
+router id {address};
+protocol device {{ scan time 2; }}
+protocol direct {{ ipv4; }}
+template bgp node {{
+  local {address} as 64512;
+  rr client; rr cluster id 7.7.7.7;
+  connect delay time 1; connect retry time 2;
+  ipv4 {{ import all; export where source = RTS_BGP; }};
+}}
+protocol bgp one from node {{ neighbor {one} as 64512; }}
+protocol bgp two from node {{ neighbor {two} as 64512; }}
+"""
+
+
+def test_a_reflector_in_place_of_the_mesh(router: tuple[Mesh, Host]) -> None:
+    mesh, reflector = router
+    one, two = (mesh[name].address for name in ("node1", "node2"))
+    reflector.write_file("/run/bird.conf", REFLECTOR.format(address=reflector.address, one=one, two=two))
+    reflector.popen(["bird", "-f", "-c", "/run/bird.conf", "-s", "/run/bird.ctl"])
+    mesh.start("node1", "node2")
+    mesh.await_routes("node1", mesh.expected("node1", "node2"))
+    mesh.put(peer_record("rr", peerIP=str(reflector.address), asNumber=64512))
+    for name in ("node1", "node2"):
+        wait_until("the session with the reflector", partial(up_with, mesh, name, reflector), timeout=30)
+    with monitored(mesh["node1"]) as events:
+        mesh.put(configuration_record(nodeToNodeMeshEnabled=False))
+        for name in ("node1", "node2"):
+            wait_until("the mesh to end", partial(has_only, mesh, name, reflector))
+        # a borrowed address comes by the reflector too
+        mesh["node2"].ip("addr", "add", "10.65.1.7/32", "dev", "lo")
+        mesh.put(endpoint_record("node2", "borrower", "10.65.1.7/32"))
+        borrowed = {"10.65.1.7/32": f"via {two} dev eth0"}
+        mesh.await_routes("node1", mesh.expected("node1", "node2") | borrowed)
+    # the block of the other was never without its route
+    assert not [line for line in events if block(2) in line]
+    assert mesh["node1"].ping(ip_address("10.65.1.7"), timeout=2.0).ok
+
+
 def up(mesh: Mesh, name: str) -> set[str]:
     return {peer for peer, session in mesh.sessions(name).items() if session["state"] == "up"}
+
+
+def has_only(mesh: Mesh, name: str, other: Host) -> bool:
+    return list(mesh.sessions(name)) == [str(other.address)]
+
+
+def up_with(mesh: Mesh, name: str, other: Host) -> bool:
+    return str(other.address) in up(mesh, name)
 
 
 def test_settings_of_the_store_reach_exabgp() -> None:

@@ -276,3 +276,17 @@ def test_a_write_whose_end_is_not_known_is_no_drift(kernel: FakeTables, table: T
     kernel.put(FILTER, "cali-new", *chain("-j RETURN").rules)
     table.apply()
     assert table.take_drift() is None
+
+
+def test_a_chain_that_could_only_be_emptied_is_no_drift(kernel: FakeTables, table: TableEffector) -> None:
+    table.want("cali-x", chain("-j DROP"))
+    table.apply()
+    kernel.put(FILTER, "MINE", "-j cali-y", "-j DROP")
+    kernel.put(FILTER, "cali-y", "-j cali-x")
+    table.want("cali-x", None)
+    assert list(table.apply()) == ["cali-x"]
+    table.resync()
+    table.apply()
+    drift = table.take_drift()
+    assert drift is not None
+    assert "cali-x" not in drift.found
