@@ -65,7 +65,7 @@ ROLES = 20
 
 
 def background_policy(number: int, size: Size, *, app: str = "", name: str = "p") -> Record:
-    """A policy with three ingress rules and, two times in three, an egress rule: 7.3 rules of iptables on average."""
+    """A policy with three ingress rules and one, two or no egress rules: 7.3 rules of iptables on average."""
     rules = [
         rule("Allow", "TCP", source=EntityRule(selector=f"role == 'r{number % ROLES}'"),
              destination=EntityRule(ports=[8000 + number % 100])),
@@ -74,6 +74,8 @@ def background_policy(number: int, size: Size, *, app: str = "", name: str = "p"
         rule("Deny", "UDP", destination=EntityRule(ports=[53])),
     ]
     out = [rule("Allow", "TCP", destination=EntityRule(ports=[443]))] if number % 3 else []
+    if number % 3 == 1:
+        out.append(rule("Allow", "UDP", destination=EntityRule(ports=[123])))
     types = ["Ingress", "Egress"] if out else ["Ingress"]
     selector = f"app == '{app or f'a{number % size.apps}'}'"
     return policy(f"{name}{number:04}", selector, rules, out, types=types, order=number)
