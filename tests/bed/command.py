@@ -182,6 +182,19 @@ class Process:
             except ProcessLookupError:
                 pass
 
+    def pause(self) -> None:
+        """Stop the command until `resume`; it is stopped when this returns."""
+        self.signal(signal.SIGSTOP)
+        # nsenter stops itself when what it waits for is stopped, and lets both go on when it goes on itself
+        wait_until(f"{self.name} to be stopped", self._is_stopped, every=0.002)
+
+    def resume(self) -> None:
+        """Let the command go on after `pause`."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def _is_stopped(self) -> bool:
+        return Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(") ")[2].startswith("T")
+
     def wait(self, timeout: float = 30.0) -> int:
         """Wait for the end and return the exit code.
 

@@ -84,6 +84,7 @@ def logs(lab: FelixLab, since: Mapping[str, int]) -> dict[str, list[str]]:
 
 
 @pytest.mark.scenario(36)
+@pytest.mark.any_back_end
 @pytest.mark.parametrize("namespaced", [False, True], ids=["global", "namespace"])
 def test_policies(lab: FelixLab, namespaced: bool) -> None:
     lab.tolerate("record.unreadable")

@@ -4,7 +4,6 @@ After each there is a control: the denial goes, and the same flood gets through.
 """
 
 import random
-import signal
 import time
 from collections.abc import Iterator
 
@@ -91,12 +90,12 @@ def test_the_denied_one_changes_its_labels_and_the_policy_its_word_for_it(lab: F
     lab.record(a1, labels={"role": "bad"})
     lab.put(deny("bad"))
     for word in ("evil", "bad") * 4:
-        lab.felix["node1"].signal(signal.SIGSTOP)  # so that it hears all three at once
+        lab.felix["node1"].pause()  # so that it hears all three at once
         lab.write(transition)
         revision = lab.record(a1, labels={"role": word}, wait=False)
         revision = lab.write(deny(word))
         time.sleep(0.03)
-        lab.felix["node1"].signal(signal.SIGCONT)
+        lab.felix["node1"].resume()
         lab.settle(revision)
 
 
