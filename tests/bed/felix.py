@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 from bed.cluster import Cluster, HostPlan
 from bed.command import Process, Timeout, wait_until
@@ -42,6 +43,8 @@ RESOURCES = "/calico/resources/v3/projectcalico.org/"
 SOCKET = "/run/calico/felix.sock"
 BATCH = 60
 """Puts, and deletions, in one transaction; etcd takes 128 operations."""
+REFERRING = ("workloadendpoints", "hostendpoints", "globalnetworkpolicies", "networkpolicies")
+"""Kinds that name records of other kinds."""
 _COUNTERS = re.compile(r" ?\[\d+:\d+\]")
 Record = tuple[ResourceKey, Resource]
 Pairs = set[str]
@@ -66,6 +69,7 @@ class FelixLab:
         self.keys: dict[str, ResourceKey] = {}
         self.store: Store
         self._tolerated: list[str] = []
+        self._said_before: dict[Path, int] = {}
         self._forgotten: set[str] = set()
 
     def __enter__(self) -> "FelixLab":
@@ -155,9 +159,15 @@ class FelixLab:
         self._tolerated += texts
 
     def forget_complaints(self) -> None:
-        """Begin anew with complaints and tolerance."""
+        """Begin anew with complaints, with tolerance, and with what `said` returns."""
         self._tolerated.clear()
         self._forgotten.update(self.complaints())
+        self._said_before = {felix.log: len(felix.text) for felix in self.felix.values()}
+
+    def said(self, host: Host, text: str) -> list[str]:
+        """Return the lines with this text that felix on a host logged since complaints were last forgotten."""
+        felix = self.felix[host.name]
+        return [line for line in felix.text[self._said_before.get(felix.log, 0) :].splitlines() if text in line]
 
     # -- rules, whichever variant of iptables the hosts have
 
@@ -261,12 +271,15 @@ class FelixLab:
         puts = {key: value for key, value in before.items() if now.get(key) != value}
         doomed = [key for key in now if key not in before]
         if puts or doomed:
+            # felix hears kind by kind, and would complain of what refers to something that is not there
+            plurals = sorted({_plural(key) for key in [*puts, *doomed]}, key=lambda plural: plural in REFERRING)
             revision = 0
-            for plural in {_plural(key) for key in [*puts, *doomed]}:
-                revision = max(revision, self._commit_all(
-                    [item for item in puts.items() if _plural(item[0]) == plural],
-                    [key for key in doomed if _plural(key) == plural],
-                ))  # fmt: skip
+            for plural in plurals:
+                at = self._commit_all([item for item in puts.items() if _plural(item[0]) == plural], [])
+                revision = max(revision, at)
+            for plural in reversed(plurals):
+                at = self._commit_all([], [key for key in doomed if _plural(key) == plural])
+                revision = max(revision, at)
             self.settle(revision, timeout=60.0)
 
     # -- endpoints

@@ -23,7 +23,7 @@ def forward(lab: FelixLab) -> list[str]:
 
 def test_felix_takes_the_back_end_that_the_host_uses_and_says_so(lab: FelixLab) -> None:
     for host in lab.hosts:
-        [line] = [line for line in lab.felix[host.name].text.splitlines() if "backend.chosen" in line]
+        line = [line for line in lab.felix[host.name].text.splitlines() if "backend.chosen" in line][-1]
         assert f"back_end={lab.back_end}" in line
         assert "setting=Auto" in line
         other = BackEnd.NFT if lab.back_end is BackEnd.LEGACY else BackEnd.LEGACY
@@ -46,6 +46,7 @@ def test_a_firewall_that_is_loaded_anew_without_ours(lab: FelixLab, docker: Dock
     wait_until("ours to be back", lambda: lab.ours(node1) == wanted, timeout=3.0)
     assert [line for line in lab.foreign(node1) if line.startswith(":MINE")]
     lab.expect(WITHIN)
+    # (said once a minute at most, so perhaps in another test)
     found = [line for line in lab.felix["node1"].text.splitlines() if "rules.repaired" in line]
     assert any("filter (IPv4)" in line and "FORWARD: ours were missing" in line and "gone" in line for line in found)
     assert all("level=warning" in line for line in found[-1:])
@@ -58,6 +59,7 @@ def test_another_program_above_ours_is_told_of_and_nothing_is_called_lost(lab: F
     node1.run("iptables -I FORWARD 1 -s 198.51.100.0/24 -j ACCEPT")
     try:
         wait_until("ours to be first", lambda: "cali-FORWARD" in forward(lab)[0], timeout=3.0)
+        # (said once a minute at most, so perhaps in another test)
         wait_until("that to be said", lambda: "FORWARD: ours were not in place" in lab.felix["node1"].text, timeout=3.0)
         assert forward(lab)[1] == "-A FORWARD -s 198.51.100.0/24 -j ACCEPT"
     finally:
@@ -122,7 +124,7 @@ def test_the_lock_of_iptables_is_waited_for_and_its_holder_is_named(lab: FelixLa
     holding = hold(8.0)
     late = lab.attach(node1, "late", "10.65.0.41", wait=False)
     wait_until("felix to say so", lambda: lab.ask(node1, "/readiness")[0] == 503, timeout=7.5)
-    log = lab.felix["node1"].text
+    log = "\n".join(lab.said(node1, "is held by"))
     assert re.search(r"the lock of iptables, /run/xtables.lock, is held by (flock|sleep) \(pid \d+\)", log)
     assert lab.ask(node1, "/liveness")[0] == 204
     assert not a1.ping(late.address, timeout=0.3).ok

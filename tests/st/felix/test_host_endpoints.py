@@ -304,7 +304,7 @@ def test_untracked_policy_on_all_interfaces_is_ignored_with_a_warning(lab: Felix
     lab.put(OPEN, host_endpoint("all", "*", labels=LABELS, profiles=["open"]),
             policy("p", HOSTS, [DENY], [DENY], do_not_track=True))  # fmt: skip
     assert inward(lab) == outward(lab) == set(EVERYTHING)
-    assert any(text in line for line in lab.felix["node1"].text.splitlines())
+    assert lab.said(lab.node1, text)
 
 
 def own_host(lab: FelixLab) -> set[str]:
@@ -350,8 +350,7 @@ def test_an_endpoint_that_cannot_be_read_keeps_its_interface_closed(lab: FelixLa
     lab.put(OPEN)
     lab.settle(lab.write_raw(ETH0[0], b'{"metadata":{"name":"eth0"},"spec":' + spec + b"}"))
     assert inward(lab) == FAILSAFE_IN
-    assert any("record.unreadable" in line and "hostendpoints/eth0" in line
-               for line in lab.felix["node1"].text.splitlines())  # fmt: skip
+    assert any("hostendpoints/eth0" in line for line in lab.said(lab.node1, "record.unreadable"))
 
 
 def test_what_is_rejected_is_answered(lab: FelixLab) -> None:

@@ -222,8 +222,8 @@ def test_a_policy_that_cannot_be_read_denies_and_harms_nobody_else(lab: FelixLab
     revision = lab.write_raw(key, json.dumps({"metadata": {"name": "p"}, "spec": spec}).encode())
     lab.settle(revision)
     lab.expect(WITHIN - TO_A0)
-    for felix in lab.felix.values():
-        [line] = [line for line in felix.text.splitlines() if "record.unreadable" in line]
+    for host in lab.hosts:
+        [line] = lab.said(host, "record.unreadable")
         assert "globalnetworkpolicies" in line
         assert "a Deny stands in its place" in line
     lab.put(policy("p", A0, [ALLOW_A1], types=["Ingress"]))
