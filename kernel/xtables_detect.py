@@ -57,7 +57,7 @@ def choose(setting: str, found: Findings) -> Choice:
 
 def _decide(setting: str, found: Findings) -> tuple[BackEnd, str]:
     if setting in tuple(BackEnd):
-        return BackEnd(setting), "set by IptablesBackend"
+        return BackEnd(setting), "set by IptablesBackend" + _against_others(BackEnd(setting), found)
     if found.nft_trouble and not found.legacy_trouble:
         return BackEnd.LEGACY, f"nft rules cannot be made here: {found.nft_trouble}"
     counts = f"{found.legacy_rules} legacy and {found.nft_rules} nft rules"
@@ -68,6 +68,16 @@ def _decide(setting: str, found: Findings) -> tuple[BackEnd, str]:
     if not found.nft_rules and not found.legacy_rules and found.default is BackEnd.LEGACY:
         return BackEnd.LEGACY, "other programs have no rules, and the host's iptables is the legacy one"
     return BackEnd.NFT, f"nft works, and is what other programs use or nobody does ({counts})"
+
+
+def _against_others(chosen: BackEnd, found: Findings) -> str:
+    """Return what to know of a back end that is not the one that other programs use most."""
+    rules = {BackEnd.NFT: found.nft_rules, BackEnd.LEGACY: found.legacy_rules}
+    other = BackEnd.LEGACY if chosen is BackEnd.NFT else BackEnd.NFT
+    if rules[other] <= rules[chosen]:
+        return ""
+    count = f"{rules[other]} rules"
+    return f"; but other programs use {other} ({count}): what they drop stays dropped, whatever policy allows"
 
 
 def decide(setting: str) -> Choice:

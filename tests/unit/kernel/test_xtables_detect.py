@@ -37,6 +37,15 @@ def test_the_choice(setting: str, found: Findings, back_end: BackEnd) -> None:
     assert bool(choice.trouble) is bool(choice.hint) is not works
 
 
+def test_a_back_end_against_that_of_others_is_set_with_a_word_on_what_that_means() -> None:
+    said = choose("Legacy", Findings(nft_rules=9)).reason
+    assert "other programs use nft (9 rules)" in said
+    assert "what they drop stays dropped" in said
+    assert "other programs use legacy (2 rules)" in choose("NFT", Findings(nft_rules=1, legacy_rules=2)).reason
+    for setting in ("NFT", "auto"):
+        assert "stays dropped" not in choose(setting, Findings(nft_rules=9)).reason
+
+
 def test_our_own_rules_do_not_count() -> None:
     saved = """\
 *filter
