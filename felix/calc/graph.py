@@ -479,10 +479,7 @@ class Graph:
         if key is None:
             return None
         record = self._locals.record(key)
-        missing = [name for name in record.profiles if name not in self._profiles]
-        self._problems.note(
-            key, "profiles", (f"profile {name} does not exist: until it does it denies everything" for name in missing)
-        )
+        self._note_missing_profiles(key, record.profiles)
         picking = (self._policies[policy] for policy in self._picked.selectors_of(key))
         return LocalEndpoint(
             interface=interface,
@@ -492,6 +489,12 @@ class Graph:
             profiles=record.profiles,
             spoofed_sources=record.spoofed_sources,
             name=record.name,
+        )
+
+    def _note_missing_profiles(self, key: ResourceKey, profiles: Sequence[ProfileName]) -> None:
+        missing = [name for name in profiles if name not in self._profiles]
+        self._problems.note(
+            key, "profiles", (f"profile {name} does not exist: until it does it denies everything" for name in missing)
         )
 
     def _settle_host_endpoints(self) -> dict[IfName, LocalHostEndpoint | None]:
@@ -518,10 +521,7 @@ class Graph:
         if key is None:
             return None
         record = self._hosts.record(key)
-        missing = [name for name in record.profiles if name not in self._profiles]
-        self._problems.note(
-            key, "profiles", (f"profile {name} does not exist: until it does it denies everything" for name in missing)
-        )
+        self._note_missing_profiles(key, record.profiles)
         by_stage = of_host_endpoint(
             (self._policies[policy] for policy in self._host_picked.selectors_of(key)), self._tiers
         )
