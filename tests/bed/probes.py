@@ -5,6 +5,7 @@ the methods of the same names that workloads, containers and hosts have.
 """
 
 import contextlib
+import itertools
 import os
 import select
 import socket
@@ -24,6 +25,9 @@ Address = IPAddress | str
 _ECHO_REPLY, _ECHO_REQUEST = {4: 0, 6: 129}, {4: 8, 6: 128}
 _ERRORS = {4: {3: "unreachable", 11: "time exceeded"}, 6: {1: "unreachable", 2: "packet too big", 3: "time exceeded"}}
 _IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT = 51, 52
+_identifiers = itertools.count(1)
+"""Of echo requests. None twice: connection tracking would take it for a flow that policy let pass half a minute ago,
+and random ones meet often enough in thousands of probes."""
 
 
 class Reply(Protocol):
@@ -111,9 +115,7 @@ def _received(raw: socket.socket, version: int) -> tuple[int, int, bytes]:
 
 
 def _echo_request(version: int, payload: bytes) -> bytes:
-    # another identifier each time: by the same one connection tracking takes it for a flow that policy let pass before
-    identifier = int.from_bytes(os.urandom(2), "big")
-    head = struct.pack("!BBHHH", _ECHO_REQUEST[version], 0, 0, identifier, 1)
+    head = struct.pack("!BBHHH", _ECHO_REQUEST[version], 0, 0, next(_identifiers) & 0xFFFF, 1)
     if version == 6:
         return head + payload  # the kernel adds the checksum
     return head[:2] + struct.pack("!H", checksum(head + payload)) + head[4:] + payload

@@ -205,7 +205,7 @@ def test_a_packet_of_no_connection_makes_none(lab: FelixLab) -> None:
         with a0.entered(), socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as sender:
             sender.sendto(segment, (str(b1.address), 0))
         assert not select.select([receiver], [], [], 0.4)[0]
-    assert "sport=4444" not in lab.node1.run("conntrack -L 2>/dev/null").stdout
+    assert "sport=4444 " not in lab.node1.run("conntrack -L 2>/dev/null").stdout
 
 
 @pytest.mark.scenario(86)
