@@ -213,6 +213,7 @@ def pair() -> Iterator[Mesh]:
 # --- the mesh ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.bgp_scenario(1)
 def test_three_nodes_are_meshed_within_three_seconds_of_their_start(mesh: Mesh) -> None:
     began = time.monotonic()
     mesh.start()
@@ -237,6 +238,7 @@ def test_three_nodes_are_meshed_within_three_seconds_of_their_start(mesh: Mesh) 
     assert "advice" not in mesh.daemons["node1"].text
 
 
+@pytest.mark.bgp_scenario(3)
 def test_the_smaller_address_waits_and_connections_never_collide() -> None:
     """10.77.0.9 and .10: as text the other one would be smaller."""
     plans = [HostPlan(name=f"node{number}") for number in range(1, 11)]
@@ -273,6 +275,7 @@ def test_the_smaller_address_waits_and_connections_never_collide() -> None:
                 assert host.run(["calico-bgpd", "--end-speaker"]).stdout == "The BGP speaker has ended.\n"
 
 
+@pytest.mark.bgp_scenario(2, 4)
 def test_nodes_come_go_and_move_without_touching_the_others(mesh: Mesh) -> None:
     mesh.start("node1", "node2")
     one, two, three = (mesh[f"node{number}"] for number in (1, 2, 3))
@@ -306,6 +309,7 @@ def test_a_bad_record_harms_nobody(mesh: Mesh) -> None:
     assert any("node9" in str(one) for one in (mesh.state("node1")["unusable"], mesh.state("node1")["records"]))
 
 
+@pytest.mark.bgp_scenario(32, 33, 34, 35)
 def test_blocks_and_borrowed_addresses(mesh: Mesh) -> None:
     mesh.start()
     own = [block_record("10.65.1.128/26", "node1"), affinity_record("10.65.1.128/26", "node1", "pending")]
@@ -332,6 +336,7 @@ def test_blocks_and_borrowed_addresses(mesh: Mesh) -> None:
     mesh.await_routes("node2", mesh.expected("node2"))
 
 
+@pytest.mark.bgp_scenario(39)
 def test_host_routes_stay_at_home(mesh: Mesh) -> None:
     mesh.start("node1", "node2")
     one = mesh["node1"]
@@ -345,6 +350,7 @@ def test_host_routes_stay_at_home(mesh: Mesh) -> None:
     )
 
 
+@pytest.mark.bgp_scenario(41)
 def test_ipv6_has_sessions_of_its_own(pair: Mesh) -> None:
     for number, host in enumerate(pair.cluster.hosts, 1):
         host.sysctl("net.ipv6.conf.eth0.accept_dad", 0)
@@ -370,6 +376,7 @@ def test_ipv6_has_sessions_of_its_own(pair: Mesh) -> None:
 # --- kernel -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.bgp_scenario(52)
 def test_drift_is_repaired_and_foreign_routes_are_respected(pair: Mesh) -> None:
     pair.start()
     one, two = pair["node1"], pair["node2"]
@@ -391,6 +398,7 @@ def test_drift_is_repaired_and_foreign_routes_are_respected(pair: Mesh) -> None:
     assert "event=route.conflict" in pair.daemons["node1"].text
 
 
+@pytest.mark.bgp_scenario(53)
 def test_an_interface_goes_down_and_up(pair: Mesh) -> None:
     pair.start()
     one = pair["node1"]
@@ -400,6 +408,7 @@ def test_an_interface_goes_down_and_up(pair: Mesh) -> None:
     pair.await_routes("node1", pair.expected("node1"), timeout=2)
 
 
+@pytest.mark.bgp_scenario(50)
 def test_pools_with_tunnels_that_the_host_lacks_are_withheld(pair: Mesh) -> None:
     pair.start()
     for mode in ({"ipipMode": "Always"}, {"vxlanMode": "Always"}):
@@ -422,6 +431,7 @@ def reach(pair: Mesh) -> str:
     return "10.65.2.1"
 
 
+@pytest.mark.bgp_scenario(58)
 def test_bgpd_is_killed_and_started_again_and_nobody_notices(pair: Mesh) -> None:
     pair.start()
     address = reach(pair)
@@ -469,6 +479,7 @@ def test_a_stopped_bgpd_leaves_routes_and_sessions_until_the_speaker_is_ended(pa
     assert pair.routes("node2") == pair.expected("node2")
 
 
+@pytest.mark.bgp_scenario(59)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_exabgp_dies_and_no_packet_is_lost(pair: Mesh, number: signal.Signals) -> None:
     pair.start()
@@ -484,6 +495,7 @@ def test_exabgp_dies_and_no_packet_is_lost(pair: Mesh, number: signal.Signals) -
     assert pair.state("node1")["speaker"]["restarts"] == 1
 
 
+@pytest.mark.bgp_scenario(67)
 def test_the_relay_is_stopped_and_the_watchdog_finds_out(pair: Mesh) -> None:
     pair.start()
     one = pair["node1"]
@@ -498,6 +510,7 @@ def test_the_relay_is_stopped_and_the_watchdog_finds_out(pair: Mesh) -> None:
     assert len(json.loads(one.run(["python3", "-c", _FIND, RELAY]).stdout)) == 1
 
 
+@pytest.mark.bgp_scenario(69)
 def test_a_bad_file_that_poisons_exabgp_is_overcome(pair: Mesh) -> None:
     pair.start()
     address = reach(pair)
@@ -520,6 +533,7 @@ def test_a_bad_file_that_poisons_exabgp_is_overcome(pair: Mesh) -> None:
     assert "neighbor 10.77.0.77" in one.read_file("/run/calico/exabgp.conf")
 
 
+@pytest.mark.bgp_scenario(70)
 def test_etcd_goes_away_and_comes_back(pair: Mesh) -> None:
     pair.start()
     since = pair.sessions("node1")
@@ -537,6 +551,7 @@ def test_etcd_goes_away_and_comes_back(pair: Mesh) -> None:
     )
 
 
+@pytest.mark.bgp_scenario(60)
 def test_all_is_dead_and_the_store_does_not_answer(pair: Mesh) -> None:
     pair.start()
     one = pair["node1"]
@@ -556,6 +571,7 @@ def test_all_is_dead_and_the_store_does_not_answer(pair: Mesh) -> None:
     assert pair.routes("node1") == pair.expected("node1")
 
 
+@pytest.mark.bgp_scenario(61)
 def test_what_disappeared_during_an_outage_goes_when_the_peer_has_told_all(pair: Mesh) -> None:
     more = [block_record("10.65.2.64/26", "node2"), affinity_record("10.65.2.64/26", "node2")]
     pair.put(*more)
@@ -575,6 +591,7 @@ def test_what_disappeared_during_an_outage_goes_when_the_peer_has_told_all(pair:
     pair.await_routes("node1", pair.expected("node1"), timeout=20)
 
 
+@pytest.mark.bgp_scenario(66)
 def test_a_cable_is_cut_for_longer_than_the_hold_time(pair: Mesh) -> None:
     pair.start()
     fabric, two = pair.cluster.fabric, pair["node2"]
@@ -657,6 +674,7 @@ def with_bird(*static: str, **settings: Any) -> Iterator[tuple[Mesh, Bird]]:
         yield mesh, bird
 
 
+@pytest.mark.bgp_scenario(43)
 def test_routes_that_bird_sends_and_must_not() -> None:
     sent = {
         block(2): None,
@@ -691,6 +709,7 @@ def test_routes_that_bird_sends_and_must_not() -> None:
         wait_until("the bridge to count", lambda: refused()["172.17.0.0/16"] == "node-address")
 
 
+@pytest.mark.bgp_scenario(59)
 def test_exabgp_dies_and_bird_keeps_our_routes() -> None:
     more = [block_record("10.65.1.64/26", "node1"), affinity_record("10.65.1.64/26", "node1")]
     with with_bird() as (mesh, bird):
@@ -717,6 +736,7 @@ def test_exabgp_dies_and_bird_keeps_our_routes() -> None:
         assert [line.split()[:2] for line in events] == [["Deleted", "10.65.1.64/26"]]
 
 
+@pytest.mark.bgp_scenario(62)
 def test_a_bird_that_does_not_restart_gracefully() -> None:
     with with_bird(graceful="off") as (mesh, bird):
         mesh.await_routes("node1", mesh.expected("node1"))
@@ -726,6 +746,7 @@ def test_a_bird_that_does_not_restart_gracefully() -> None:
         mesh.await_routes("node1", mesh.expected("node1"), timeout=15)
 
 
+@pytest.mark.bgp_scenario(63)
 def test_a_bird_that_restarts_gracefully() -> None:
     with with_bird(block(2), "10.65.2.64/26", seconds=6) as (mesh, bird):
         full = mesh.expected("node1") | {"10.65.2.64/26": f"via {mesh['node2'].address} dev eth0"}
@@ -745,6 +766,7 @@ def test_a_bird_that_restarts_gracefully() -> None:
         mesh.await_routes("node1", {block(1): "blackhole"}, timeout=6)
 
 
+@pytest.mark.bgp_scenario(55)
 def test_ten_thousand_routes_come_and_go() -> None:
     many = [f"10.{128 + n // 1024}.{n // 4 % 256}.{n % 4 * 64}/26" for n in range(10_000)]
     with with_bird(*many) as (mesh, bird):
@@ -775,6 +797,7 @@ def withheld(mesh: Mesh, name: str) -> list[str]:
     return [one["reason"] for one in mesh.state(name).get("unusable", ())]
 
 
+@pytest.mark.bgp_scenario(16)
 def test_the_mesh_has_a_password_from_a_file(pair: Mesh) -> None:
     pair.put(configuration_record(nodeMeshPassword=SECRET))
     put_secret(pair["node1"], "s3cret-1\n")
@@ -800,6 +823,7 @@ def test_the_mesh_has_a_password_from_a_file(pair: Mesh) -> None:
         assert "s3cret" not in pair.daemons[name].text + json.dumps(pair.state(name))
 
 
+@pytest.mark.bgp_scenario(16)
 def test_bird_and_we_mean_the_same_password() -> None:
     password = "s3;cr{et} '\\ x"
     with Cluster(2) as cluster:
@@ -827,6 +851,7 @@ def router() -> Iterator[tuple[Mesh, Host]]:
         yield mesh, cluster["node3"]
 
 
+@pytest.mark.bgp_scenario(17)
 def test_a_router_of_another_as_with_distance_and_password(router: tuple[Mesh, Host]) -> None:
     mesh, tor = router
     mesh.start("node1", "node2")
@@ -873,6 +898,7 @@ protocol bgp two from node {{ neighbor {two} as 64512; }}
 """
 
 
+@pytest.mark.bgp_scenario(6, 22)
 def test_a_reflector_in_place_of_the_mesh(router: tuple[Mesh, Host]) -> None:
     mesh, reflector = router
     one, two = (mesh[name].address for name in ("node1", "node2"))
