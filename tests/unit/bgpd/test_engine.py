@@ -183,6 +183,7 @@ def test_a_node_gets_another_address() -> None:
     assert host.routes == {**ALL, B3: "via 10.0.0.33 dev eth0"}
 
 
+@pytest.mark.bgp_scenario(21)
 def test_ten_nodes_at_once_are_one_reload() -> None:
     host = meshed()
     for number in range(10, 20):
@@ -313,6 +314,7 @@ def test_a_pool_is_kept_home_and_let_out_again() -> None:
     assert host.offered(N2) == {"10.65.1.0/26"}
 
 
+@pytest.mark.bgp_scenario(37)
 def test_communities_change_without_a_withdrawal() -> None:
     advertised = [{"cidr": "10.65.0.0/16", "communities": ["64512:7"]}]
     host = meshed(configuration_record(prefixAdvertisements=advertised))
@@ -386,6 +388,7 @@ def test_routes_that_must_not_come_in() -> None:
     assert table.accepted == 1
 
 
+@pytest.mark.bgp_scenario(44)
 def test_a_next_hop_that_becomes_reachable_needs_no_new_update() -> None:
     host = meshed(node_record("node9", "172.16.0.9/24"))
     host.exabgp.peer_up("172.16.0.9")
@@ -397,6 +400,7 @@ def test_a_next_hop_that_becomes_reachable_needs_no_new_update() -> None:
     assert host.routes["10.65.9.0/26"] == "via 10.0.0.99 dev eth0"
 
 
+@pytest.mark.bgp_scenario(46)
 def test_the_best_path_is_replaced_and_never_missing() -> None:
     host = meshed()
     host.exabgp.peer_sends(N3, [B2], local_preference=50)
@@ -409,6 +413,7 @@ def test_the_best_path_is_replaced_and_never_missing() -> None:
     assert host.kernel.routes.log == [f"replace {B2}"]
 
 
+@pytest.mark.bgp_scenario(47)
 def test_equal_paths_share_the_traffic() -> None:
     host = meshed()
     host.exabgp.peer_sends(N3, [B2])
@@ -419,6 +424,7 @@ def test_equal_paths_share_the_traffic() -> None:
     assert host.routes[B2] == f"via {N3} dev eth0"
 
 
+@pytest.mark.bgp_scenario(56)
 def test_a_peer_with_too_many_routes_keeps_the_first() -> None:
     host = meshed(host=BgpHost(max_prefixes=3))
     first = [f"10.65.10.{n * 64}/26" for n in range(2)]
@@ -660,6 +666,7 @@ def test_a_peer_that_never_returns_is_given_up_in_time() -> None:
     assert B2 not in host.routes
 
 
+@pytest.mark.bgp_scenario(64)
 def test_a_second_restart_begins_the_time_anew() -> None:
     host = meshed()
     host.exabgp.peer_down(N2)
@@ -833,6 +840,7 @@ def test_a_store_that_does_not_answer_at_the_start_changes_nothing() -> None:
     assert again.kernel.routes.log == []
 
 
+@pytest.mark.bgp_scenario(70)
 def test_a_store_that_goes_away_for_ten_minutes_changes_nothing() -> None:
     host = meshed()
     host.kernel.routes.log.clear()
@@ -1070,6 +1078,7 @@ def test_nodes_that_peer_by_selector_with_the_mesh_off() -> None:
     assert host.phases == {"Global_10_0_0_2": "start Passive", "Global_10_0_0_3": "start Passive"}
 
 
+@pytest.mark.bgp_scenario(20)
 def test_bad_peers_harm_nobody_and_are_told() -> None:
     broken = [
         peer_record("a", peerIP="nonsense", asNumber=1),

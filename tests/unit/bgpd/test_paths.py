@@ -106,6 +106,7 @@ STEPS = {
 }
 
 
+@pytest.mark.bgp_scenario(46)
 @pytest.mark.parametrize("step", STEPS)
 def test_each_step_decides(step: str) -> None:
     winner, loser = STEPS[step]
