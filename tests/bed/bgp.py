@@ -72,6 +72,13 @@ class Mesh:
         status, body = health.ask(self[name].path("/run/calico/bgpd.sock"), "/state", timeout=5)
         return json.loads(body) if status == 200 else {}
 
+    def learned(self, name: str) -> list[Any]:
+        """Every route that a node was told of."""
+        status, body = health.ask(self[name].path("/run/calico/bgpd.sock"), "/routes", timeout=5)
+        found = json.loads(body)["routes"] if status == 200 else []
+        assert isinstance(found, list)
+        return found
+
     def sessions(self, name: str) -> dict[str, Any]:
         """The sessions of a node, by the peer's address."""
         return {session["peer"]: session for session in self.state(name).get("sessions", [])}
