@@ -379,7 +379,6 @@ class TestTables:
         failsafe = world.desired.chains[ChainKey(4, "filter", "cali-failsafe-in")]
         assert failsafe.rules[0].endswith("-p tcp -m multiport --destination-ports 22 --jump ACCEPT")
 
-
     def test_what_keeps_the_link_alive_is_in_the_failsafe_chains_of_ipv6_only(self) -> None:
         none = FelixConfigurationSpec(failsafe_inbound_host_ports=[], failsafe_outbound_host_ports=[])
         early = policy("early", HOSTS, [ALLOW], types=["Ingress", "Egress"], do_not_track=True)
