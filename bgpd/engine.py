@@ -424,6 +424,10 @@ class Engine:
             "withheld": {
                 str(prefix): {"pool": one.pool, "reason": one.reason} for prefix, one in routing.withheld.items()
             },
+            "next_hops": {
+                str(address): {"what": what, "routes": count}
+                for address, (what, count) in routing.next_hops.troubles.items()
+            },
             "kernel": {
                 "routes": len(routing.fib.actual),
                 "inherited": sorted(map(str, routing.fib.inherited)),

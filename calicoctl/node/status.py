@@ -117,6 +117,11 @@ class _Withheld(msgspec.Struct):
     reason: str
 
 
+class _NextHop(msgspec.Struct):
+    what: str
+    routes: int
+
+
 class _Unusable(msgspec.Struct):
     what: str
     reason: str
@@ -131,6 +136,7 @@ class BgpState(msgspec.Struct):
     """The part of bgpd's state that an operator must hear of."""
 
     withheld: dict[str, _Withheld] = {}
+    next_hops: dict[str, _NextHop] = {}
     unusable: list[_Unusable] = []
     records: dict[str, str] = {}
     kernel: _Kernel = msgspec.field(default_factory=_Kernel)
@@ -181,6 +187,7 @@ def warnings(state: BgpState) -> list[str]:
         f"{len(prefixes)} routes of pool {pool} are withheld: {reason} ({', '.join(sorted(prefixes))})"
         for (pool, reason), prefixes in sorted(by_cause.items())
     ]
+    lines += [f"next hop of {one.routes} routes {one.what}" for _, one in sorted(state.next_hops.items())]
     lines += [f"{one.what} is not used: {one.reason}" for one in state.unusable]
     lines += [f"{key} is not used: {fault}" for key, fault in sorted(state.records.items())]
     kernel = state.kernel

@@ -129,13 +129,13 @@ def put(store: Etcd, *records: tuple[str, bytes]) -> None:
 
 
 def routes(host: Host, protocol: str = "81") -> dict[str, str]:
-    """Return the routes of a protocol, as ``via A dev D`` or ``blackhole``."""
+    """Return the routes of a protocol, as ``via A dev D``, ``blackhole`` or ``unreachable``."""
     found = {}
     for route in json.loads(host.ip("-j", "-N", "route", "show", "table", "main").stdout or "[]"):
         if str(route.get("protocol")) == protocol:
-            blackhole = route.get("type") == "6"
+            kind = {"6": "blackhole", "7": "unreachable"}.get(str(route.get("type")))
             destination = route["dst"] if "/" in route["dst"] else f"{route['dst']}/32"
-            found[destination] = "blackhole" if blackhole else f"via {route.get('gateway')} dev {route.get('dev')}"
+            found[destination] = kind or f"via {route.get('gateway')} dev {route.get('dev')}"
     return found
 
 
@@ -221,7 +221,7 @@ protocol bgp mesh {{
   {more}
   connect delay time 1; connect retry time 2;
   graceful restart {graceful}; graceful restart time {seconds};
-  ipv4 {{ import all; export where source = RTS_STATIC; next hop self; }};
+  ipv4 {{ import all; export where source = RTS_STATIC; {next_hop} }};
 }}
 """
 
@@ -231,9 +231,10 @@ class Bird:
 
     def __init__(
         self, host: Host, peer: IPv4Address, *static: str, graceful: str = "on", seconds: int = 120,
-        number: int = 64512, more: str = "",
+        number: int = 64512, more: str = "", next_hop: str = "next hop self;",
     ) -> None:
         self.host, self._peer, self._graceful, self._seconds = host, peer, graceful, seconds
+        self._next_hop = next_hop
         self._number, self._more = number, more
         self.configure(*static)
         self.start()
@@ -245,7 +246,7 @@ class Bird:
             "/run/bird.conf",
             BIRD.format(
                 address=self.host.address, peer=self._peer, routes=lines, graceful=self._graceful,
-                seconds=self._seconds, number=self._number, more=self._more,
+                seconds=self._seconds, number=self._number, more=self._more, next_hop=self._next_hop,
             ),
         )
 

@@ -454,12 +454,20 @@ def test_a_block_from_another_node_than_the_store_says(strict: bool) -> None:
 # --- pools with tunnels -----------------------------------------------------------------------------------------------
 
 
+def closed(prefix: str) -> dict[str, str]:
+    """What stands in place of a route that is withheld: behind every other one to the prefix."""
+    return {f"{prefix} metric 4294967295": "unreachable"}
+
+
 @pytest.mark.parametrize("mode", [{"ipipMode": "Always"}, {"vxlanMode": "Always"}, {"vxlanMode": "CrossSubnet"}])
 def test_without_the_tunnel_nothing_is_sent_unwrapped(mode: dict[str, str]) -> None:
     host = meshed()
+    host.kernel.routes.log.clear()
     host.put(pool_record("p", "10.65.0.0/16", **mode))
     host.run()
-    assert host.routes == {"10.65.1.0/26": "blackhole"}
+    assert host.routes == {"10.65.1.0/26": "blackhole", **closed(B2), **closed(B3)}
+    # at no moment have the packets the default route only
+    assert [line.split()[0] for line in host.kernel.routes.log] == ["add", "add", "delete", "delete"]
     assert {str(prefix) for prefix in host.routing.withheld} == {B2, B3}
     withheld = host.engine.state()["withheld"]
     assert isinstance(withheld, dict)
@@ -483,13 +491,33 @@ def test_ipip_goes_through_the_tunnel_that_is_up() -> None:
     assert B2 not in host.routes
 
 
+def test_what_is_closed_is_opened_by_a_bgpd_that_comes_after() -> None:
+    tunnelled = pool_record("p", "10.65.0.0/16", ipipMode="Always")
+    host = meshed(tunnelled)
+    shut = {"10.65.1.0/26": "blackhole", **closed(B2), **closed(B3)}
+    assert host.routes == shut
+    again = started(tunnelled, host=restarted(host))
+    again.run(5)
+    assert (again.routes, again.kernel.routes.log) == (shut, [])
+    last = started(host=restarted(again))
+    last.run(5)
+    assert last.routes == ALL
+
+
+def test_a_withdrawn_route_that_was_withheld_leaves_nothing() -> None:
+    host = meshed(pool_record("p", "10.65.0.0/16", ipipMode="Always"))
+    host.exabgp.peer_withdraws(N2, [B2])
+    host.run()
+    assert host.routes == {"10.65.1.0/26": "blackhole", **closed(B3)}
+
+
 def test_across_subnets_only() -> None:
     host = meshed(pool_record("p", "10.65.0.0/16", ipipMode="CrossSubnet"), node_record("node9", "10.1.0.9/24"))
     host.put_route("0.0.0.0/0", Route.via(GATEWAY, ETH0, protocol=PROTOCOL_STATIC))
     host.exabgp.peer_up("10.1.0.9")
     host.exabgp.peer_sends("10.1.0.9", ["10.65.9.0/26"])
     host.run()
-    assert host.routes == ALL
+    assert host.routes == {**ALL, **closed("10.65.9.0/26")}
     assert [str(prefix) for prefix in host.routing.withheld] == ["10.65.9.0/26"]
     host.kernel.links.add(IfName("tunl0"), up=False)
     host.set_link(IfName("tunl0"), up=True)
