@@ -18,9 +18,12 @@ MAX_PREFIXES = 20_000
 
 @dataclass(slots=True)
 class Entry:
-    """A path and what was decided about it; `refusal` counts only once it was decided."""
+    """A path and what was decided about it, which counts only once it was decided."""
 
     path: Path
+    """As the peer told it."""
+    used: Path | None = None
+    """As filters made it; None if it is refused."""
     refusal: Refusal | None = None
     is_decided: bool = False
 
@@ -114,6 +117,11 @@ class Rib:
         else:
             self._dirty.update(prefix for prefix in prefixes if prefix in self._peers_of)
 
+    def recheck_peers(self, peers: Iterable[IPAddress]) -> None:
+        """Decide again about everything that some peers told."""
+        for peer in peers:
+            self._dirty.update(self.table(peer).entries)
+
     # --- the decision ------------------------------------------------------------------------------------------------
 
     @property
@@ -127,24 +135,26 @@ class Rib:
         dirty, self._dirty = self._dirty, set()
         for prefix in dirty:
             accepted = [
-                entry.path
+                used
                 for peer in sorted(self._peers_of.get(prefix, ()), key=_order)
-                if (entry := self._check(peer, prefix, peers.get(peer), rules)).refusal is None
+                if (used := self._check(peer, prefix, peers.get(peer), rules).used) is not None
             ]
             yield prefix, best(accepted, rules.surroundings.cost)
 
     def _check(self, peer: IPAddress, prefix: IPNetwork, spec: PeerSpec | None, rules: ImportRules) -> Entry:
         table = self._tables[peer]
         entry = table.entries[prefix]
-        refusal = Refusal.NOT_PEER if spec is None else accept(spec, prefix, entry.path, rules)
+        found = Refusal.NOT_PEER if spec is None else accept(spec, prefix, entry.path, rules)
         self._uncount(table, entry)
-        if refusal is None and table.accepted >= self._max:
-            refusal = Refusal.MAX_PREFIX
-        entry.refusal, entry.is_decided = refusal, True
-        if refusal is None:
+        if isinstance(found, Path) and table.accepted >= self._max:
+            found = Refusal.MAX_PREFIX
+        entry.is_decided = True
+        if isinstance(found, Path):
+            entry.refusal, entry.used = None, found
             table.accepted += 1
         else:
-            table.refused[refusal] += 1
+            entry.refusal, entry.used = found, None
+            table.refused[found] += 1
         return entry
 
     @staticmethod
