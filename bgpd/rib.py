@@ -22,6 +22,8 @@ class Entry:
 
     path: Path
     """As the peer told it."""
+    told_at: float = 0.0
+    """Wall time at which the peer told it; of what an earlier bgpd heard, when this one learned of it."""
     used: Path | None = None
     """As filters made it; None if it is refused."""
     refusal: Refusal | None = None
@@ -48,6 +50,8 @@ class Rib:
         self._tables: dict[IPAddress, PeerTable] = {}
         self._peers_of: dict[IPNetwork, set[IPAddress]] = {}
         self._dirty: set[IPNetwork] = set()
+        self.refusals: Counter[tuple[IPAddress, Refusal]] = Counter()
+        """How often a path of a peer was found to be refused, ever."""
 
     def table(self, peer: IPAddress) -> PeerTable:
         """Return what `peer` told; an empty table if it never told anything."""
@@ -63,8 +67,8 @@ class Rib:
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
-    def learn(self, prefix: IPNetwork, path: Path) -> None:
-        """Take a path that its peer told just now."""
+    def learn(self, prefix: IPNetwork, path: Path, told_at: float = 0.0) -> None:
+        """Take a path that its peer told just now, `told_at` by the wall clock."""
         table = self._tables.setdefault(path.peer, PeerTable())
         table.stale.discard(prefix)
         before = table.entries.get(prefix)
@@ -72,7 +76,7 @@ class Rib:
             if before.path == path:
                 return
             self._uncount(table, before)
-        table.entries[prefix] = Entry(path)
+        table.entries[prefix] = Entry(path, told_at)
         self._peers_of.setdefault(prefix, set()).add(path.peer)
         self._dirty.add(prefix)
 
@@ -145,6 +149,7 @@ class Rib:
         table = self._tables[peer]
         entry = table.entries[prefix]
         found = Refusal.NOT_PEER if spec is None else accept(spec, prefix, entry.path, rules)
+        before = entry.refusal if entry.is_decided else None
         self._uncount(table, entry)
         if isinstance(found, Path) and table.accepted >= self._max:
             found = Refusal.MAX_PREFIX
@@ -153,6 +158,8 @@ class Rib:
             entry.refusal, entry.used = None, found
             table.accepted += 1
         else:
+            if found is not before:
+                self.refusals[peer, found] += 1
             entry.refusal, entry.used = found, None
             table.refused[found] += 1
         return entry

@@ -4,9 +4,9 @@ from ipaddress import ip_network
 
 import pytest
 
-from bgpd.calc.blocks import AffinityState
 from bgpd.calc.exports import Advertisement, Attributes, advertisements, aggregates, exports, own_blocks
 from bgpd.calc.pools import Pool, Pools
+from resources.blocks import AffinityState
 from resources.kinds.base import Metadata
 from resources.kinds.bgpconfiguration import BGPConfiguration, BGPConfigurationSpec, Community, PrefixAdvertisement
 from resources.names import IPNetwork, NodeName
