@@ -18,6 +18,7 @@ from felix.calc.masquerade import NodeRecord, PoolRecord, read_node, read_pool, 
 from felix.calc.model import (
     ALLOW_ALL,
     ANY_INTERFACE,
+    NO_TURNOVER,
     LocalEndpoint,
     LocalHostEndpoint,
     MembersChange,
@@ -26,6 +27,7 @@ from felix.calc.model import (
     SetSpec,
     Stage,
     Surroundings,
+    Turnover,
 )
 from felix.calc.netsets import Entry, network_set, read_entries
 from felix.calc.parameters import Parameters, Resolved, effective, spec_texts
@@ -81,6 +83,8 @@ class Conclusions:
     sets: Mapping[str, MembersChange | None] = field(default_factory=nothing)
     specs: Mapping[str, SetSpec] = field(default_factory=nothing)
     """The sets that `sets` mentions and that exist."""
+    closing: Mapping[str, frozenset[PolicyId | ProfileName]] = field(default_factory=nothing)
+    """Of sets that have no safe order: whose rules are to let nothing pass while the members change."""
     policies: Mapping[PolicyId, Rules | None] = field(default_factory=nothing)
     profiles: Mapping[ProfileName, Rules | None] = field(default_factory=nothing)
     endpoints: Mapping[IfName, LocalEndpoint | None] = field(default_factory=nothing)
@@ -143,6 +147,8 @@ class Graph:
         self._host_policy_users: dict[PolicyId, set[IfName]] = {}
         self._entries: dict[ResourceKey, Mapping[str, Entry]] = {}
         self._set_use = SetUse()
+        self._sets_changed: Mapping[str, MembersChange | None] = {}
+        self._turnover = NO_TURNOVER
         self._problems = Problems()
 
         self._unsettled: set[IfName] = set()
@@ -223,15 +229,21 @@ class Graph:
         self._settle_host_interfaces()
         endpoints = self._settle_endpoints()
         host_endpoints = self._settle_host_endpoints()
-        sets, rules = self._settle_rules()
+        surroundings_now = self._settle_surroundings()
+        rules = self._settle_rules()
+        if host_endpoints or surroundings_now is not None or parameters is not None:
+            self._turnover |= Turnover.CHANGES
+        sets, closing = self._set_use.in_order(self._sets_changed, self._turnover)
+        self._sets_changed, self._turnover = {}, NO_TURNOVER
         return Conclusions(
             sets=sets,
+            closing={set_id: frozenset(map(_rules_id, owners)) for set_id, owners in closing.items()},
             specs={set_id: self._members.spec(set_id) for set_id, change in sets.items() if change is not None},
             policies={policy_id(key): told for key, told in rules.items() if key.plural != "profiles"},
             profiles={ProfileName(key.name): told for key, told in rules.items() if key.plural == "profiles"},
             endpoints=endpoints,
             host_endpoints=host_endpoints,
-            surroundings=self._settle_surroundings(),
+            surroundings=surroundings_now,
             parameters=parameters,
             problems=self._problems.take_changes(),
         )
@@ -465,6 +477,7 @@ class Graph:
             if endpoint == told:
                 continue
             changes[interface] = endpoint
+            self._turnover |= _turnover(told, endpoint)
             old, new = (each.profiles if each else () for each in (told, endpoint))
             self._dirty_profiles |= _use(self._profile_users, interface, old, new)
             if endpoint is None:
@@ -541,8 +554,8 @@ class Graph:
             forward=by_stage[None],
         )
 
-    def _settle_rules(self) -> tuple[dict[str, MembersChange | None], dict[ResourceKey, Rules | None]]:
-        """Decide which policies and profiles are in use, and with them the sets; return the changes of both."""
+    def _settle_rules(self) -> dict[ResourceKey, Rules | None]:
+        """Decide which policies and profiles are in use, and with them the sets; return the changes of the rules."""
         flipped = {
             policy
             for policy in self._picked_otherwise
@@ -557,7 +570,7 @@ class Graph:
         for key, concluded in rules.items():
             self._set_use.replace(key, concluded or self._needed_anyway(key))
         self._set_use.settle(self._members)
-        sets = self._set_use.in_order(self._members.flush(self.parameters.set_size_max))
+        self._sets_changed = self._members.flush(self.parameters.set_size_max)
         refused, self._refused = self._refused, self._members.refused
         doubtful, self._doubtful = self._doubtful, self._members.doubtful
         affected = (refused ^ self._refused) | (doubtful ^ self._doubtful)
@@ -568,7 +581,7 @@ class Graph:
             for key in self._set_use.owners(set_id):
                 rules.setdefault(key, self._conclude_rules(key))
         enforced = {key: self._enforced(key, concluded) for key, concluded in rules.items()}
-        return sets, {key: told for key, told in enforced.items() if self._tell(key, told)}
+        return {key: told for key, told in enforced.items() if self._tell(key, told)}
 
     def _conclude_rules(self, key: ResourceKey) -> Rules | None:
         """Return the rules of a policy or profile that is in use, else None."""
@@ -611,8 +624,11 @@ class Graph:
 
     def _tell(self, key: ResourceKey, rules: Rules | None) -> bool:
         """Remember what is told of a policy or profile; tell whether it is news."""
-        if self._rules_told.get(key) == rules:
+        before = self._rules_told.get(key)
+        if before == rules:
             return False
+        if before is not None and rules is not None:  # new rules meet nothing but by an endpoint that changes
+            self._turnover |= Turnover.CHANGES
         if rules is None:
             del self._rules_told[key]
         else:
@@ -651,6 +667,16 @@ class Graph:
                 self._dirty_interfaces.add(self._locals.record(key).interface)
         for key in self._host_picked.items_of(policy):
             self._dirty_hosts.update(self._hosts.serves(key))
+
+
+def _turnover(before: LocalEndpoint | None, now: LocalEndpoint | None) -> Turnover:
+    if before is None:
+        return Turnover.COMES
+    return Turnover.GOES if now is None else Turnover.CHANGES
+
+
+def _rules_id(owner: ResourceKey) -> PolicyId | ProfileName:
+    return ProfileName(owner.name) if owner.plural == "profiles" else policy_id(owner)
 
 
 def _use(users: dict[V, set[IfName]], user: IfName, before: Iterable[V], now: Iterable[V]) -> set[V]:
