@@ -1,7 +1,7 @@
 """A route as a peer told it, and which of several to believe (RFC 4271 9.1.2.2, RFC 4456 9; reference bgp.md 4.6)."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from ipaddress import IPv4Address
 
@@ -9,6 +9,11 @@ from resources.names import IPAddress
 
 DEFAULT_LOCAL_PREFERENCE = 100
 ECMP_MAX = 16
+NORMAL_PRIORITY = 1024
+"""Of every route that nobody gave another. Lower is better: Calico's priorities are metrics of kernel routes."""
+_LOCAL_PREFERENCE_MAX = 2147483647
+_PRIORITIES_FROM = 1 << 30
+"""A LOCAL_PREF from here on says a priority, as Calico 3.32 sends it; nobody else's numbers are as large."""
 UNKNOWN_IDENTIFIER = IPv4Address(0)
 
 
@@ -56,6 +61,34 @@ class PathAttributes:
     def occurrences(self, number: int) -> int:
         return sum(segment.numbers.count(number) for segment in self.as_path)
 
+    @property
+    def priority(self) -> int:
+        """What LOCAL_PREF says in Calico's terms: 2147483647 less the priority (reference bgp.md 1.2)."""
+        stated = self.local_preference
+        return NORMAL_PRIORITY if stated is None or stated < _PRIORITIES_FROM else _LOCAL_PREFERENCE_MAX - stated
+
+    def with_priority(self, priority: int) -> "PathAttributes":
+        return replace(self, local_preference=_LOCAL_PREFERENCE_MAX - priority)
+
+    @property
+    def preference(self) -> int:
+        """What paths are compared by first, higher is better: LOCAL_PREF, where a normal priority is worth its default.
+
+        So a path of a Calico that sends priorities and one of a speaker that does not are equals.
+        """
+        stated = self.local_preference
+        if stated is None:
+            return DEFAULT_LOCAL_PREFERENCE
+        if stated < _PRIORITIES_FROM or self.priority < NORMAL_PRIORITY:
+            return stated
+        return DEFAULT_LOCAL_PREFERENCE - (self.priority - NORMAL_PRIORITY)
+
+    def from_outside(self) -> "PathAttributes":
+        """Return what of the attributes means anything if another AS says it (RFC 4271 5.1.5, RFC 7606 7.9, 7.10)."""
+        if self.local_preference is None and self.originator is None and not self.clusters:
+            return self
+        return replace(self, local_preference=None, originator=None, clusters=())
+
 
 NO_PATH_ATTRIBUTES = PathAttributes()
 
@@ -92,14 +125,44 @@ def best(paths: Iterable[Path], cost: Cost) -> Choice | None:
     costs = {path: known for path in paths if (known := cost(path.next_hop)) is not None}
     if not costs:
         return None
-    equals = _least(list(costs), lambda path: -_preference(path))
-    equals = _least(equals, lambda path: path.attributes.length)
-    equals = _least(equals, lambda path: path.attributes.origin)
-    equals = _without_worse_med(equals)
-    equals = _least(equals, lambda path: not path.is_external)
-    equals = _least(equals, costs.__getitem__)
+    equals = list(costs)
+    for _, keep in _steps(costs):
+        equals = keep(equals)
     equals.sort(key=_tie_break)
     return Choice(equals[0], _group(equals))
+
+
+def lost_by(path: Path, paths: Iterable[Path], cost: Cost) -> str | None:
+    """Return by what `path` lost against the other accepted `paths`, for people; None if it is best or among equals."""
+    costs = {one: known for one in paths if (known := cost(one.next_hop)) is not None}
+    if path not in costs:
+        return "next hop out of reach"
+    equals = list(costs)
+    for step, keep in _steps(costs):
+        equals = keep(equals)
+        if path not in equals:
+            return step
+    equals.sort(key=_tie_break)
+    group = _group(equals)
+    if path in group:
+        return None
+    twin = next((one for one in group if one.next_hop == path.next_hop), None)
+    return f"more than {ECMP_MAX} equal next hops" if twin is None else f"same next hop from {twin.peer}"
+
+
+_Step = Callable[[Sequence[Path]], list[Path]]
+
+
+def _steps(costs: Mapping[Path, int]) -> tuple[tuple[str, _Step], ...]:
+    """Return what is asked in order, by what a path then lost: each step keeps those that are equal and best in it."""
+    return (
+        ("lower local preference", lambda paths: _least(paths, lambda path: -path.attributes.preference)),
+        ("longer AS path", lambda paths: _least(paths, lambda path: path.attributes.length)),
+        ("worse origin", lambda paths: _least(paths, lambda path: path.attributes.origin)),
+        ("higher MED", _without_worse_med),
+        ("iBGP", lambda paths: _least(paths, lambda path: not path.is_external)),
+        ("farther next hop", lambda paths: _least(paths, costs.__getitem__)),
+    )
 
 
 def _least(paths: Sequence[Path], measure: Callable[[Path], int]) -> list[Path]:
@@ -107,11 +170,6 @@ def _least(paths: Sequence[Path], measure: Callable[[Path], int]) -> list[Path]:
         return list(paths)
     least = min(map(measure, paths))
     return [path for path in paths if measure(path) == least]
-
-
-def _preference(path: Path) -> int:
-    stated = path.attributes.local_preference
-    return DEFAULT_LOCAL_PREFERENCE if path.is_external or stated is None else stated
 
 
 def _without_worse_med(paths: Sequence[Path]) -> list[Path]:
