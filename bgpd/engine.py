@@ -413,6 +413,7 @@ class Engine:
                 "stage": self.speaker.stage.value,
                 "pid": self.speaker.pid,
                 "restarts": self.speaker.restarts,
+                "trouble": self.speaker.trouble,
                 "lost_events": self.speaker.lost_events,
                 "settled": self.speaker.is_settled,
             },

@@ -1,6 +1,7 @@
 """One session as it goes: its phase, what is awaited of the peer, how long its old routes are kept (reference bgp.md
 4.3). Time is an argument: `now` is monotonic seconds, `wall` seconds since the epoch."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -37,6 +38,14 @@ _PHASES = {"CONNECT": Phase.CONNECT, "OPENSENT": Phase.OPEN_SENT, "OPENCONFIRM":
 _NOTIFICATIONS = {
     (2, 2): "Bad peer AS",
     (2, 3): "Bad BGP identifier",
+    (3, 1): "Malformed attribute list",
+    (3, 3): "Missing mandatory attribute",
+    (3, 4): "Invalid attribute flags",
+    (3, 5): "Invalid attribute length",
+    (3, 6): "Invalid ORIGIN attribute",
+    (3, 8): "Invalid NEXT_HOP attribute",
+    (3, 10): "Invalid network field",
+    (3, 11): "Malformed AS_PATH",
     (4, 0): "Hold timer expired",
     (6, 1): "Maximum number of prefixes reached",
     (6, 2): "Administrative shutdown",
@@ -46,6 +55,14 @@ _NOTIFICATIONS = {
     (6, 6): "Other configuration change",
     (6, 7): "Connection collision resolution",
 }
+
+
+_SENT = re.compile(r"notification sent \((\d+),(\d+)\)")
+
+
+def _named(code: int, subcode: int) -> str:
+    """Return a NOTIFICATION in BIRD's words."""
+    return _NOTIFICATIONS.get((code, subcode), f"{code}/{subcode}")
 
 
 class Change(Enum):
@@ -135,7 +152,7 @@ class Neighbor:
 
     def on_notification(self, event: Notified) -> None:
         self._notified = True
-        text = _NOTIFICATIONS.get((event.code, event.subcode), f"{event.code}/{event.subcode}")
+        text = _named(event.code, event.subcode)
         self.error = f"Received: {text}" if event.received else f"BGP Error: {text}"
 
     def on_session(self, event: SessionChanged, now: float, wall: float) -> Change:
@@ -204,8 +221,8 @@ class Neighbor:
         quick = self._connected_at is not None and now - self._connected_at < _REFUSED_WITHIN_SECONDS
         self._connected_at = None
         notified, self._notified = self._notified or reason.startswith("notification"), False
-        if reason.startswith("notification sent (4,0)"):
-            self.error = "BGP Error: Hold timer expired"
+        if (sent := _SENT.match(reason)) is not None:
+            self.error = f"BGP Error: {_named(int(sent[1]), int(sent[2]))}"
         elif not notified and reason == "closing connection":
             self.error = "Socket: Connection refused" if quick and not self.is_up else "Socket: Connection closed"
         if not self.is_up:

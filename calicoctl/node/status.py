@@ -132,9 +132,14 @@ class _Kernel(msgspec.Struct):
     failed: dict[str, str] = {}
 
 
+class _Speaker(msgspec.Struct):
+    trouble: str = ""
+
+
 class BgpState(msgspec.Struct):
     """The part of bgpd's state that an operator must hear of."""
 
+    speaker: _Speaker = msgspec.field(default_factory=_Speaker)
     withheld: dict[str, _Withheld] = {}
     next_hops: dict[str, _NextHop] = {}
     unusable: list[_Unusable] = []
@@ -183,7 +188,9 @@ def warnings(state: BgpState) -> list[str]:
     by_cause: dict[tuple[str, str], list[str]] = {}
     for prefix, found in state.withheld.items():
         by_cause.setdefault((found.pool, found.reason), []).append(prefix)
-    lines = [
+    trouble = state.speaker.trouble
+    lines = [f"ExaBGP, which speaks BGP for calico-bgpd, does not run and is started again: {trouble}"] * bool(trouble)
+    lines += [
         f"{len(prefixes)} routes of pool {pool} are withheld: {reason} ({', '.join(sorted(prefixes))})"
         for (pool, reason), prefixes in sorted(by_cause.items())
     ]

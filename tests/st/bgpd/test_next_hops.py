@@ -21,6 +21,7 @@ def test_a_next_hop_behind_a_router_is_named_and_taken_without_a_new_update_when
         mesh.await_routes("node1", mesh.expected("node1"), timeout=20)
         router = cluster.fabric.address
         told = f"{FAR}: it is no node's, and behind the router {router}; peer with that router (BGPPeer)"
+        wait_until("the trouble to be told", lambda: mesh.state("node1")["next_hops"] != {})
         [(address, found)] = mesh.state("node1")["next_hops"].items()
         assert (address, found["routes"]) == (FAR, 1)
         assert found["what"].startswith(told)

@@ -654,6 +654,17 @@ def test_one_change_among_many_is_one_write() -> None:
 # --- sessions fall ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.bgp_scenario(54)
+def test_what_is_withdrawn_while_it_is_written_is_absent_at_the_end() -> None:
+    host = started()
+    host.exabgp.peer_up(N2)
+    host.exabgp.peer_sends(N2, [B2, "10.65.2.64/26"])
+    host.kernel.routes.meanwhile.append(lambda: host.exabgp.peer_withdraws(N2, [B2]))
+    host.run(5)
+    assert [line for line in host.kernel.routes.log if B2 in line] == [f"add {B2}", f"delete {B2}"]
+    assert host.routes == {"10.65.1.0/26": "blackhole", "10.65.2.64/26": f"via {N2} dev eth0"}
+
+
 def test_a_peer_without_graceful_restart_takes_its_routes_with_it() -> None:
     host = started()
     host.exabgp.peer_up(N2, graceful=None)
@@ -749,6 +760,19 @@ def test_our_hold_timer_ends_it_at_once() -> None:
     assert B3 not in host.routes
     [row] = [row for row in host.snapshot.rows if row.name == "Mesh_10_0_0_3"]
     assert row.text == "BGP Error: Hold timer expired"
+
+
+@pytest.mark.parametrize(
+    ("reason", "text"),
+    [("notification sent (3,1)", "BGP Error: Malformed attribute list"), ("notification sent (7,7)", "BGP Error: 7/7")],
+)
+def test_a_session_that_we_ended_says_why(reason: str, text: str) -> None:
+    host = meshed()
+    host.exabgp.peer_down(N3, reason)
+    host.run(0.01)
+    assert B3 not in host.routes
+    [row] = [row for row in host.snapshot.rows if row.name == "Mesh_10_0_0_3"]
+    assert row.text == text
 
 
 def test_a_silent_peer_is_waited_for_thirty_seconds() -> None:
@@ -928,6 +952,19 @@ def test_exabgp_keeps_dying_and_is_started_ever_more_slowly() -> None:
             host.exabgp.die()
         host.run(1)
     assert 6 <= host.exabgp.starts <= 14
+
+
+def test_an_exabgp_that_cannot_listen_is_told_of_with_the_way_out_until_it_can() -> None:
+    host = started()
+    host.exabgp.last = "25 network and check that no other daemon is already binding to port 179"
+    for _ in range(2):
+        host.exabgp.die(1)
+        host.run(0.5)
+    assert host.speaker.trouble.startswith("it ended with status 1: another program listens on the BGP port")
+    assert SPEAKER in host.waits.waiting
+    host.run(5)
+    assert host.speaker.trouble == ""
+    assert SPEAKER not in host.waits.waiting
 
 
 def test_a_block_disappears_during_the_outage_and_its_route_not_earlier() -> None:

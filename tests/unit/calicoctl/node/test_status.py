@@ -10,7 +10,8 @@ from resources.runtime.health import Health
 
 def test_what_is_not_as_asked_for_is_one_line_each() -> None:
     state = msgspec.json.decode(
-        b"""{"node": "node1", "withheld": {"10.6.0.64/26": {"pool": "p", "reason": "no tunl0"},
+        b"""{"node": "node1", "speaker": {"stage": "absent", "trouble": "it ended"},
+        "withheld": {"10.6.0.64/26": {"pool": "p", "reason": "no tunl0"},
         "10.6.0.0/26": {"pool": "p", "reason": "no tunl0"}}, "unusable": [{"what": "node2", "reason": "no address"}],
         "next_hops": {"10.2.0.5": {"what": "10.2.0.5 (node n3): it is behind a router", "routes": 2}},
         "records": {"nodes/x": "no JSON"}, "kernel": {"conflicts": {"10.0.0.0/26": "via 192.0.2.1 proto 4"},
@@ -18,6 +19,7 @@ def test_what_is_not_as_asked_for_is_one_line_each() -> None:
         type=BgpState,
     )
     assert warnings(state) == [
+        "ExaBGP, which speaks BGP for calico-bgpd, does not run and is started again: it ended",
         "2 routes of pool p are withheld: no tunl0 (10.6.0.0/26, 10.6.0.64/26)",
         "next hop of 2 routes 10.2.0.5 (node n3): it is behind a router",
         "node2 is not used: no address",
