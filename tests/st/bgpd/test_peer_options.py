@@ -1,0 +1,95 @@
+"""Filters, gateways and source addresses of single peers, with real ExaBGP and kernels, and BIRD as the router."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from bed import Cluster, Host, wait_until
+from bed.bgp import Mesh, block, routes
+from fakes.bgp_host import filter_record, peer_record
+
+ROUTER = """
+router id {address};
+protocol device {{ scan time 2; }}
+protocol direct {{ ipv4; }}
+protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; }}
+protocol static st {{ ipv4; {routes} }}
+protocol bgp far {{
+  local 192.0.2.7 as 65001;
+  neighbor {node} as 64512;
+  multihop;
+  connect delay time 1; connect retry time 1;
+  ipv4 {{ import all; export where source = RTS_STATIC; }};
+}}
+protocol bgp second {{
+  local 10.88.0.3 as 65002;
+  neighbor 10.88.0.1 as 64512;
+  connect delay time 1; connect retry time 1;
+  ipv4 {{ import all; export none; }};
+}}
+"""
+SERVICE = "10.96.0.0/16"
+
+
+@pytest.fixture
+def racked() -> Iterator[tuple[Mesh, Host]]:
+    """node1 and node2 with bgpd, and a router that has two more addresses: one behind it, one on a second network."""
+    with Cluster(3) as cluster:
+        mesh, tor = Mesh(cluster), cluster["node3"]
+        mesh.remove(*mesh.records(3, tor.address))
+        tor.ip("addr", "add", "192.0.2.7/32", "dev", "lo")
+        for host, address in ((tor, "10.88.0.3/24"), (mesh["node1"], "10.88.0.1/24")):
+            host.ip("addr", "add", address, "dev", "eth0")
+        static = " ".join(f"route {prefix} blackhole;" for prefix in (SERVICE, "0.0.0.0/0", "10.65.9.0/26", block(1)))
+        node = mesh["node1"].address
+        tor.write_file("/run/bird.conf", ROUTER.format(address=tor.address, node=node, routes=static))
+        tor.popen(["bird", "-f", "-c", "/run/bird.conf", "-s", "/run/bird.ctl"])
+        mesh.start("node1", "node2")
+        yield mesh, tor
+
+
+@pytest.mark.bgp_scenario(18, 19, 38)
+def test_a_router_behind_a_gateway_with_filters_and_one_on_a_second_network(racked: tuple[Mesh, Host]) -> None:
+    mesh, tor = racked
+    one = mesh["node1"]
+    gateway = f"via {tor.address} dev eth0"
+    ours = mesh.expected("node1", "node2")
+
+    # filters that name nothing yet are passed over
+    far = peer_record(
+        "far", node="node1", peerIP="192.0.2.7", asNumber=65001, reachableBy=str(tor.address), filters=["rack"]
+    )
+    mesh.put(far)
+    wait_until("the far session", lambda: mesh.sessions("node1").get("192.0.2.7", {}).get("state") == "up", timeout=30)
+    way = {"192.0.2.7/32": gateway}
+    learned = {"10.65.9.0/26": gateway}
+    mesh.await_routes("node1", ours | way | learned)
+    refused = mesh.sessions("node1")["192.0.2.7"]["routes_refused"]
+    assert refused == {"not-in-pool": 1, "default": 1, "own-block": 1}
+    wait_until("the router to have both blocks", lambda: set(routes(tor, "12")) == {block(1), block(2)})
+
+    accept = {"action": "Accept", "cidr": SERVICE, "matchOperator": "In"}
+    operations = [{"addCommunity": {"value": "65000:1"}}, {"prependASPath": {"prefix": [64999]}}]
+    tagged = {"action": "Accept", "cidr": block(1), "matchOperator": "Equal", "operations": operations}
+    mesh.put(filter_record("rack", importV4=[accept], exportV4=[tagged, {"action": "Reject"}]))
+    mesh.await_routes("node1", ours | way | learned | {SERVICE: gateway})
+    wait_until("the router to have one block", lambda: set(routes(tor, "12")) == {block(1)})
+    seen = tor.run(["birdc", "-s", "/run/bird.ctl", "show", "route", "all", block(1)]).stdout
+    assert "BGP.as_path: 64512 64999\n" in seen
+    assert "BGP.community: (65000,1)\n" in seen
+
+    # a filter that cannot be read any more closes
+    mesh.put(filter_record("rack", importV4=[{"action": "Perhaps"}], exportV4=[tagged]))
+    mesh.await_routes("node1", ours | way)
+    assert mesh.sessions("node1")["192.0.2.7"]["routes_refused"] == {"filter-reject": 4}
+
+    # the other router hears us from the address of its own network, with a new listener and no lost route
+    mesh.put(peer_record("second", node="node1", peerIP="10.88.0.3", asNumber=65002, sourceAddress="None"))
+    wait_until(
+        "the second session", lambda: mesh.sessions("node1").get("10.88.0.3", {}).get("state") == "up", timeout=40
+    )
+    assert mesh.sessions("node1")["10.88.0.3"]["local"] == "10.88.0.1"
+
+    mesh.remove(far)
+    mesh.await_routes("node1", ours)
+    assert mesh.sessions("node2")[str(one.address)]["up"]
