@@ -13,7 +13,7 @@ import structlog
 
 from bgpd.calc.exports import Advertisement, Attributes, advertisements, aggregates, exports, own_blocks
 from bgpd.calc.filters import Filters
-from bgpd.calc.imports import ImportRules, Withheld, forward, is_forbidden, other_owner
+from bgpd.calc.imports import ImportRules, Refusal, Withheld, forward, is_forbidden, other_owner
 from bgpd.calc.offers import OfferRules
 from bgpd.calc.paths import Choice
 from bgpd.calc.pools import Pools
@@ -122,7 +122,6 @@ class Routing:
         self.book.set_filters(self.rules.filters)
         self.book.set_rules(
             OfferRules(
-                router_id=router_id,
                 cluster_id=self.rules.cluster_id,
                 pools=self.rules.pools,
                 own_blocks=PrefixTable(dict.fromkeys(aggregates(self.blocks))),
@@ -261,7 +260,9 @@ class Routing:
         for peer, entry in self.rib.entries(prefix).items():
             if entry.refusal is not None and self._may_tell(("refused", peer, entry.refusal), now):
                 count = self.rib.table(peer).refused[entry.refusal]
-                self._log.warning(
+                # what a filter rejects was meant so
+                tell = self._log.info if entry.refusal is Refusal.FILTER_REJECT else self._log.warning
+                tell(
                     "route.refused", peer=str(peer), reason=entry.refusal.value, prefix=str(prefix), so_far=count
                 )
 

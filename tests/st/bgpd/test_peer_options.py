@@ -1,12 +1,14 @@
 """Filters, gateways and source addresses of single peers, with real ExaBGP and kernels, and BIRD as the router."""
 
 from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from bed import Cluster, Host, wait_until
-from bed.bgp import Mesh, block, routes
-from fakes.bgp_host import filter_record, peer_record
+from bed.bgp import Mesh, block, monitored, routes
+from fakes.bgp_host import configuration_record, filter_record, node_record, peer_record
 
 ROUTER = """
 router id {address};
@@ -40,7 +42,7 @@ def racked() -> Iterator[tuple[Mesh, Host]]:
         tor.ip("addr", "add", "192.0.2.7/32", "dev", "lo")
         for host, address in ((tor, "10.88.0.3/24"), (mesh["node1"], "10.88.0.1/24")):
             host.ip("addr", "add", address, "dev", "eth0")
-        static = " ".join(f"route {prefix} blackhole;" for prefix in (SERVICE, "0.0.0.0/0", "10.65.9.0/26", block(1)))
+        static = " ".join(f"route {prefix} blackhole;" for prefix in (SERVICE, "0.0.0.0/0", "10.65.9.0/26", "10.65.1.0/24"))
         node = mesh["node1"].address
         tor.write_file("/run/bird.conf", ROUTER.format(address=tor.address, node=node, routes=static))
         tor.popen(["bird", "-f", "-c", "/run/bird.conf", "-s", "/run/bird.ctl"])
@@ -93,3 +95,76 @@ def test_a_router_behind_a_gateway_with_filters_and_one_on_a_second_network(rack
     mesh.remove(far)
     mesh.await_routes("node1", ours)
     assert mesh.sessions("node2")[str(one.address)]["up"]
+
+
+RACK = """
+router id {address};
+protocol device {{ scan time 2; }}
+protocol direct {{ ipv4; }}
+protocol static st {{ ipv4; route 10.65.50.0/26 blackhole; route 10.65.51.0/26 blackhole; }}
+protocol bgp node {{
+  local {address} as {number};
+  neighbor {node} as 64512;
+  connect delay time 1; connect retry time 1; error wait time 1, 2;
+  ipv4 {{ import all; export filter {{ if source != RTS_STATIC then reject; {more} accept; }}; }};
+}}
+"""
+
+
+@pytest.mark.bgp_scenario(46, 47)
+def test_two_racks_share_a_prefix_and_one_takes_over_without_a_hole() -> None:
+    with Cluster(3) as cluster:
+        mesh = Mesh(cluster)
+        one, left, right = cluster.hosts
+        for number, host in enumerate((left, right), 2):
+            mesh.remove(*mesh.records(number, host.address))
+        racks = {left: (65001, ""), right: (65002, "if net = 10.65.51.0/26 then bgp_path.prepend(65002);")}
+        for host, (number, more) in racks.items():
+            text = RACK.format(address=host.address, node=one.address, number=number, more=more)
+            host.write_file("/run/bird.conf", text)
+            host.popen(["bird", "-f", "-c", "/run/bird.conf", "-s", "/run/bird.ctl"])
+            mesh.put(peer_record(host.name, peerIP=str(host.address), asNumber=number))
+        mesh.start("node1", wait=False)
+
+        def ways(prefix: str) -> set[str]:
+            words = one.ip("route", "show", prefix).stdout.split()
+            return {after for word, after in pairwise(words) if word == "via"}
+
+        both, shared, longer = {str(left.address), str(right.address)}, "10.65.50.0/26", "10.65.51.0/26"
+        wait_until("one route with two ways", lambda: ways(shared) == both, timeout=30)
+        wait_until("the shorter path", lambda: ways(longer) == {str(left.address)})
+        (rival,) = [path for path in paths(mesh, longer) if path["lost_by"]]
+        assert (rival["peer"], rival["lost_by"]) == (str(right.address), "longer AS path")
+
+        for command, first, second in (("disable", {str(right.address)}, {str(right.address)}),
+                                       ("enable", both, {str(left.address)})):  # fmt: skip
+            with monitored(one) as events:
+                left.run(["birdc", "-s", "/run/bird.ctl", command, "node"])
+                wait_until("the other ways", lambda: (ways(shared), ways(longer)) == (first, second), timeout=20)  # noqa: B023
+            touched = [line for line in events if shared in line or longer in line]
+            assert touched
+            assert not [line for line in touched if line.startswith("Deleted")]
+
+
+def paths(mesh: Mesh, prefix: str) -> list[Any]:
+    return next(route["paths"] for route in mesh.learned("node1") if route["prefix"] == prefix)
+
+
+@pytest.mark.bgp_scenario(12, 13)
+def test_each_node_has_an_as_of_its_own_and_one_listens_elsewhere(pair: Mesh) -> None:
+    one, two = pair["node1"], pair["node2"]
+    nodes = [node_record(f"node{n}", f"{pair[f'node{n}'].address}/24", asNumber=65010 + n) for n in (1, 2)]
+    pair.put(*nodes)
+    pair.start()
+    for name in ("node1", "node2"):
+        pair.await_routes(name, pair.expected(name))
+    (path,) = paths(pair, block(2))
+    assert (path["as_path"], path["next_hop"], path["external"]) == ("65012", str(two.address), True)
+
+    # node1 begins to listen on another port: its peers connect there, and nobody loses a route
+    with monitored(one) as here, monitored(two) as there:
+        pair.put(configuration_record("node.node1", listenPort=1790))
+        connected = "ss -Htn state established '( sport = :1790 or dport = :1790 )'"
+        wait_until("the session by the new port", lambda: one.run(connected).stdout.count("\n") == 1, timeout=30)
+        pair.await_mesh(timeout=30)
+    assert here == there == []
