@@ -8,6 +8,7 @@ import enum
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from resources.names import IfName, IPNetwork, ProfileName
 from resources.selector import Selector
@@ -58,6 +59,7 @@ class SetSpec:
     port: NamedPort | None = field(default=None, compare=False)
 
 
+@lru_cache(maxsize=1024)
 def selector_set(selector: Selector) -> SetSpec:
     """Return the set of the addresses of what the selector picks (reference felix.md 4.4)."""
     return SetSpec(selector.unique_id, selector)
