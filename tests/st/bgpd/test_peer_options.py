@@ -42,7 +42,8 @@ def racked() -> Iterator[tuple[Mesh, Host]]:
         tor.ip("addr", "add", "192.0.2.7/32", "dev", "lo")
         for host, address in ((tor, "10.88.0.3/24"), (mesh["node1"], "10.88.0.1/24")):
             host.ip("addr", "add", address, "dev", "eth0")
-        static = " ".join(f"route {prefix} blackhole;" for prefix in (SERVICE, "0.0.0.0/0", "10.65.9.0/26", "10.65.1.0/24"))
+        sent = (SERVICE, "0.0.0.0/0", "10.65.9.0/26", "10.65.1.0/24")
+        static = " ".join(f"route {prefix} blackhole;" for prefix in sent)
         node = mesh["node1"].address
         tor.write_file("/run/bird.conf", ROUTER.format(address=tor.address, node=node, routes=static))
         tor.popen(["bird", "-f", "-c", "/run/bird.conf", "-s", "/run/bird.ctl"])
