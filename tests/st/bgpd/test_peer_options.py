@@ -8,7 +8,17 @@ import pytest
 
 from bed import Cluster, Host, wait_until
 from bed.bgp import Mesh, block, monitored, routes
-from fakes.bgp_host import configuration_record, filter_record, node_record, peer_record
+from bgpd.calc.sessions import router_id
+from fakes.bgp_host import (
+    affinity_record,
+    block_record,
+    configuration_record,
+    filter_record,
+    node_record,
+    peer_record,
+    pool_record,
+)
+from resources.names import NodeName
 
 ROUTER = """
 router id {address};
@@ -169,3 +179,22 @@ def test_each_node_has_an_as_of_its_own_and_one_listens_elsewhere(pair: Mesh) ->
         wait_until("the session by the new port", lambda: one.run(connected).stdout.count("\n") == 1, timeout=30)
         pair.await_mesh(timeout=30)
     assert here == there == []
+
+
+@pytest.mark.bgp_scenario(5)
+def test_nodes_with_ipv6_only(pair: Mesh) -> None:
+    records = [pool_record("p6", "fd80::/48")]
+    for number, host in enumerate(pair.cluster.hosts, 1):
+        host.sysctl("net.ipv6.conf.eth0.accept_dad", 0)
+        host.ip("addr", "add", f"fd99::{number}/64", "dev", "eth0", "nodad")
+        cidr, name = f"fd80::{number}:0/122", f"node{number}"
+        records += [
+            node_record(name, ipv6=f"fd99::{number}/64"), block_record(cidr, name), affinity_record(cidr, name)
+        ]  # fmt: skip
+    pair.put(*records)
+    pair.start(wait=False)
+    wait_until("the session", lambda: pair.sessions("node1").get("fd99::2", {}).get("state") == "up", timeout=30)
+    assert set(pair.sessions("node1")) == {"fd99::2"}
+    one, way = pair["node1"], "fd80::2:0/122 via fd99::2 dev eth0"
+    wait_until("the other's block", lambda: way in one.ip("-6", "route").stdout)
+    assert pair.sessions("node1")["fd99::2"]["router_id"] == str(router_id(None, NodeName("node2")))
