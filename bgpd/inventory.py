@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from bgpd.calc.blocks import AffinityState, MalformedRecord, affinity_state, block_owner
 from bgpd.calc.peers import Peering, peering_of
 from bgpd.calc.pools import Pool, pool_of
 from bgpd.calc.sessions import NodeView, node_view
+from resources.blocks import AffinityState, MalformedRecord, affinity_state, block_owner
 from resources.datastore.keys import (
     RESOURCES,
     ResourceKey,

@@ -4,9 +4,10 @@ import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 
+from bgpd import speaker
 from bgpd.calc.sessions import DEFAULT_HOLD_SECONDS
 from bgpd.rib import MAX_PREFIXES
-from resources.runtime import paths
+from resources.runtime import paths, process_names
 from resources.runtime.log import LEVELS
 from resources.runtime.options import Option, Settings, Source, boolean, choice, integer, resolve, seconds
 
@@ -72,7 +73,16 @@ ROUTE_REFRESH_SECONDS: Option[float] = Option(
     parse=seconds(1.0),
     default=90.0,
     unit="s",
-    help="How often all routes of the kernel are read back and compared.",
+    help="How often all routes of the kernel are read back and compared, and ExaBGP is asked whether it announces what "
+    "it was told.",
+)
+PATIENCE_SECONDS: Option[float] = Option(
+    name="patience_seconds",
+    keys=("BGPD_PATIENCE_SECONDS",),
+    parse=seconds(1.0),
+    default=speaker.PATIENCE_SECONDS,
+    unit="s",
+    help="ExaBGP is ended and started again if it owes an answer for so long and says nothing else either.",
 )
 RUN_DIR: Option[Path] = Option(
     name="run_dir",
@@ -97,9 +107,26 @@ LOG_DIR: Option[Path] = Option(
     help="Folder of the log files; ExaBGP's is bgpd/exabgp.log in it.",
 )
 
+METRICS_PORT: Option[int] = Option(
+    name="metrics_port",
+    keys=("BGPD_METRICS_PORT",),
+    parse=integer(0, 65535),
+    default=0,
+    help="TCP port where Prometheus finds /metrics. 0: none; /run/calico/bgpd.sock has the same page.",
+    example="9900",
+)
+METRICS_HOST: Option[str] = Option(
+    name="metrics_host",
+    keys=("BGPD_METRICS_HOST",),
+    parse=str.strip,
+    default="",
+    help="Address for the port of the metrics. Empty: all addresses.",
+    example="127.0.0.1",
+)
+
 OPTIONS: tuple[Option[object], ...] = (
-    LOG_LEVEL, ROUTER_ID, HOLD_SECONDS, MAX_PREFIX, STRICT_OWNERS, ROUTE_REFRESH_SECONDS, SECRETS_DIR, RUN_DIR,
-    LOG_DIR,
+    LOG_LEVEL, ROUTER_ID, HOLD_SECONDS, MAX_PREFIX, STRICT_OWNERS, ROUTE_REFRESH_SECONDS, PATIENCE_SECONDS,
+    SECRETS_DIR, RUN_DIR, LOG_DIR, METRICS_PORT, METRICS_HOST, process_names.ORIGINAL_NAMES,
 )
 
 

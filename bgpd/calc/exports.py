@@ -7,9 +7,9 @@ routes stay at home by construction.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bgpd.calc.blocks import AffinityState
 from bgpd.calc.pools import Pools
 from bgpd.calc.prefixes import PrefixTable
+from resources.blocks import AffinityState
 from resources.kinds.bgpconfiguration import BGPConfiguration, BGPConfigurationSpec
 from resources.names import IPNetwork, NodeName, parse_network
 

@@ -7,7 +7,7 @@ original Calico). So this costs nothing until somebody asks.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from felix.calc.graph import Conclusions
+from felix.calc.conclusions import Conclusions
 from felix.desired import ChainKey
 from felix.render.chains import Jump, Part, Rule
 from felix.render.names import GROUP_PREFIX

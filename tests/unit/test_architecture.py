@@ -30,11 +30,14 @@ ADAPTERS = {
     "click": {"calicoctl"},
     "supervisor": {"calicoctl.node.supervise"},
     "prettytable": {"calicoctl.output"},
+    "prometheus_client": {"resources.runtime.metrics"},
+    "setproctitle": {"resources.runtime.process_names"},
     "exabgp": set(),
 }
 
 PURE_PARTS = ("felix/calc", "felix/render", "bgpd/calc", "resources/kinds", "ipam/assign.py", "ipam/claim.py",
-              "ipam/block.py", "bgpd/render.py", "bgpd/messages.py", "resources/selector.py")
+              "ipam/block.py", "bgpd/render.py", "bgpd/messages.py", "resources/selector.py",
+              "calicoctl/node/agent/tunnels.py")
 IMPURE_MODULES = {"socket", "subprocess", "os", "time", "random", "structlog", "threading", "requests", "shutil"}
 
 

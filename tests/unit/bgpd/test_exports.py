@@ -2,9 +2,11 @@
 
 from ipaddress import ip_network
 
-from bgpd.calc.blocks import AffinityState
+import pytest
+
 from bgpd.calc.exports import Advertisement, Attributes, advertisements, aggregates, exports, own_blocks
 from bgpd.calc.pools import Pool, Pools
+from resources.blocks import AffinityState
 from resources.kinds.base import Metadata
 from resources.kinds.bgpconfiguration import BGPConfiguration, BGPConfigurationSpec, Community, PrefixAdvertisement
 from resources.names import IPNetwork, NodeName
@@ -67,6 +69,7 @@ def test_a_pool_kept_home_lets_nothing_out() -> None:
     assert exports(nets("17.16.10.0/26"), nets("17.16.20.7/32"), kept) == {}
 
 
+@pytest.mark.bgp_scenario(40)
 def test_a_block_of_one_address_is_its_workload() -> None:
     """It is neither blackholed nor announced while nobody is there to answer."""
     single = nets("17.16.10.5/32")
@@ -108,6 +111,7 @@ def test_advertisements_resolve_names_and_tell_what_is_wrong() -> None:
     assert len(faults) == 3
 
 
+@pytest.mark.bgp_scenario(36)
 def test_a_nodes_own_advertisements_replace_the_global_ones() -> None:
     default = configuration(
         "default",
@@ -122,6 +126,7 @@ def test_a_nodes_own_advertisements_replace_the_global_ones() -> None:
     assert advertisements(B, both)[0] == (Advertisement(ip_network("17.16.0.0/16"), ("64512:1",)),)
 
 
+@pytest.mark.bgp_scenario(36)
 def test_communities_of_all_matching_advertisements_are_joined_and_sorted() -> None:
     announced = exports(
         nets("17.16.10.0/26"),

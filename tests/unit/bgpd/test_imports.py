@@ -138,6 +138,7 @@ CASES: dict[str, tuple[str, Path, PeerSpec, Refusal | None]] = {
 }
 
 
+@pytest.mark.bgp_scenario(43, 45)
 @pytest.mark.parametrize("case", CASES)
 def test_each_reason(case: str) -> None:
     prefix, path, peer, expected = CASES[case]

@@ -4,7 +4,6 @@ from ipaddress import ip_network
 
 import pytest
 
-from bgpd.calc.blocks import AffinityState
 from bgpd.inventory import Dirt, Inventory
 from fakes.bgp_host import (
     affinity_record,
@@ -17,6 +16,7 @@ from fakes.bgp_host import (
     pool_record,
     record,
 )
+from resources.blocks import AffinityState
 from resources.datastore.sync import Change
 from resources.names import NodeName
 

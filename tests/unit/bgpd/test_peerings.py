@@ -81,12 +81,14 @@ def test_a_global_peer_is_every_nodes() -> None:
         assert (spec.hops, spec.any_source, spec.filters, spec.password) == (None, False, (), None)
 
 
+@pytest.mark.bgp_scenario(7)
 def test_a_peer_of_one_node_and_of_those_that_a_selector_picks() -> None:
     for one in (peering(node="n1"), peering(node_selector="name == 'n1'")):
         assert names(found("n1", PLAIN, one)) == {"Node_192_0_2_1"}
         assert found("n2", PLAIN, one).peers == {}
 
 
+@pytest.mark.bgp_scenario(7)
 def test_a_label_that_changes_moves_the_peer() -> None:
     one = peering(node_selector="rack == 'r1'")
     moved = nodes(view("n2", "10.0.0.2"), NodeView(name=NodeName("n1"), ipv4=N1.ipv4, labels={"rack": "r1"}))
@@ -94,6 +96,7 @@ def test_a_label_that_changes_moves_the_peer() -> None:
     assert names(found("n1", moved, one)) == {"Node_192_0_2_1"}
 
 
+@pytest.mark.bgp_scenario(8)
 def test_a_peer_selector_is_a_session_with_each_node_and_both_sides_of_it() -> None:
     all_nodes = nodes(N1, N2, N3, RR1, RR2)
     one = among("has(rr)", node_selector="!has(rr)")
@@ -156,6 +159,7 @@ def test_no_other_side_where_it_could_not_fit(spec: dict[str, object]) -> None:
     assert mine.passive is (spec == {"reverse_peering": "Manual"})
 
 
+@pytest.mark.bgp_scenario(11)
 def test_the_port_of_a_peer() -> None:
     (spec,) = found("n1", PLAIN, peering(peer_ip="192.0.2.1:1790")).peers.values()
     assert spec.port == 1790
@@ -165,6 +169,7 @@ def test_the_port_of_a_peer() -> None:
         assert (spec.port, spec.node) == (1790, "n2")
 
 
+@pytest.mark.bgp_scenario(10)
 def test_a_peer_that_is_this_node_is_passed_over() -> None:
     assert found("n1", nodes(N1), peering(peer_ip="10.0.0.1", as_number=64512)) == Sessions()
     assert found("n1", nodes(N1), among("all()")) == Sessions()
@@ -173,6 +178,7 @@ def test_a_peer_that_is_this_node_is_passed_over() -> None:
 # --- which of several
 
 
+@pytest.mark.bgp_scenario(9)
 def test_the_mesh_gives_way_to_what_is_said_of_an_address() -> None:
     one = peering(node="n1", peer_ip="10.0.0.2", as_number=64512)
     all_sessions = found("n1", PLAIN, one, globals=Globals())
@@ -181,6 +187,7 @@ def test_the_mesh_gives_way_to_what_is_said_of_an_address() -> None:
     assert all_sessions.unusable == ()
 
 
+@pytest.mark.bgp_scenario(9)
 def test_one_for_this_node_comes_before_one_for_all() -> None:
     general, own = peering("a", max_restart_time="10s"), peering("b", node="n1", max_restart_time="20s")
     result = found("n1", PLAIN, general, own)
@@ -198,6 +205,7 @@ def test_what_a_node_says_itself_comes_before_what_others_ask_of_it() -> None:
     assert (spec.origin, spec.hops) == ("b", None)
 
 
+@pytest.mark.bgp_scenario(15)
 def test_of_two_of_one_rank_the_first_by_name_stands_and_the_other_is_told() -> None:
     result = found("n1", PLAIN, peering("b", as_number=64514), peering("a"))
     (spec,) = result.peers.values()
@@ -284,6 +292,7 @@ def test_times_have_their_bounds() -> None:
     assert spec.restart_seconds == 0
 
 
+@pytest.mark.bgp_scenario(14)
 def test_a_local_number_is_what_the_other_side_expects() -> None:
     one = among("name == 'n2'", node="n1", local_as_number=64700)
     (mine,), (theirs,) = (found(this, PLAIN, one).peers.values() for this in ("n1", "n2"))

@@ -128,6 +128,7 @@ def test_without_a_client_events_are_counted_and_gone(bench: Bench) -> None:
     assert hello(bench.connect())["lost"] == 0
 
 
+@pytest.mark.bgp_scenario(68)
 def test_it_reads_a_million_events_for_nobody(bench: Bench) -> None:
     os.set_blocking(bench.events, False)
     line = b"x" * 99 + b"\n"

@@ -88,6 +88,7 @@ def test_the_whole_state_is_one_line() -> None:
     assert ask("show calico json") == '1900-{"a":[1]}\n0000 \n'
 
 
+@pytest.mark.bgp_scenario(74)
 @pytest.mark.parametrize("command", ["", "quit now", "show", "show protocols all", "show route", "down", "\x00\x1b"])
 def test_other_commands_are_syntax_errors(command: str) -> None:
     reply = ask(command)
@@ -241,6 +242,7 @@ def test_the_sockets_are_for_root_and_its_group(server: Served) -> None:
         assert stat.S_ISSOCK(os.stat(path).st_mode)
 
 
+@pytest.mark.bgp_scenario(74)
 def test_a_client_that_does_not_read_holds_up_nobody(server: Served) -> None:
     slow = [Client(server[1][4]) for _ in range(5)]
     for client in slow:
@@ -254,6 +256,7 @@ def test_a_client_that_does_not_read_holds_up_nobody(server: Served) -> None:
         client.close()
 
 
+@pytest.mark.bgp_scenario(74)
 def test_a_hundred_readers_at_once(server: Served) -> None:
     found: list[str] = []
 
