@@ -137,8 +137,7 @@ def test_long_lists_decide_like_one_policy_after_the_other(seed: int) -> None:
     tiers: list[tuple[str, list[Own]]] = []
     world = Scenario()
     for number in range(3):
-        own: list[Own] = []
-        policies = [
+        policies: list[Own] = [
             [(chance.choice(["Allow", "Deny", "Pass"]), chance.randrange(80, 100)) for _ in range(chance.randrange(4))]
             for _ in range(chance.randrange(1, 14))
         ]
