@@ -251,7 +251,7 @@ def drawn(policies: Mapping[int, Drawn], roles: Sequence[str]) -> Records:
 
 STATES = st.builds(
     drawn,
-    st.dictionaries(st.sampled_from(range(4)), POLICIES, max_size=4),
+    st.dictionaries(st.sampled_from(range(6)), POLICIES, max_size=6),
     st.tuples(*(st.sampled_from(ROLES) for _ in ADDRESSES)),
 )
 
