@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 
 import msgspec
 
-from bgpd.calc.exports import Attributes
+from bgpd.calc.offers import Offer
 from bgpd.calc.paths import NO_PATH_ATTRIBUTES, Origin, PathAttributes, Segment
 from resources.names import IPAddress, IPNetwork
 
@@ -65,6 +65,8 @@ class Opened:
     as_number: int
     hold_seconds: int
     restart_seconds: int | None = None
+    has_restarted: bool = False
+    """It has just started and knows nothing yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +126,8 @@ class Neighbour:
     hold_seconds: int
     router_id: IPv4Address | None = None
     restarts_gracefully: bool = False
+    updates_sent: int | None = None
+    """Of this session, End-of-RIB too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +230,7 @@ class _Refresh(msgspec.Struct):
 class _Capability(msgspec.Struct, rename="kebab"):
     time: int = 0
     address_family_flags: dict[str, list[str]] = {}
+    restart_flags: list[str] = []
 
 
 class _Open(msgspec.Struct):
@@ -330,12 +335,21 @@ class _Side(msgspec.Struct):
     asn: int | None = msgspec.field(default=None, name="as")
 
 
+class _Counts(msgspec.Struct):
+    update: int | None = None
+
+
+class _Messages(msgspec.Struct):
+    sent: _Counts = msgspec.field(default_factory=_Counts)
+
+
 class _Row(msgspec.Struct):
     state: str
     fsm: str
     duration: int
     local: _Side
     peer: _Side
+    messages: _Messages = msgspec.field(default_factory=_Messages)
 
 
 _EVENT = msgspec.json.Decoder(
@@ -419,12 +433,15 @@ def _opened(neighbor: _OpenNeighbor) -> Message:
         return Ignored()
     peer = _address(neighbor.address.peer)
     restart: int | None = None
+    has_restarted = False
     if (raw := neighbor.open.capabilities.get(_GRACEFUL_RESTART)) is not None:
         capability = msgspec.json.decode(raw, type=_Capability)
         if _FAMILIES[peer.version].replace(" ", "/") in capability.address_family_flags:
             restart = capability.time
+        # so ExaBGP calls the R bit (reference bgp.md 2.2)
+        has_restarted = "forwarding" in capability.restart_flags
     said = neighbor.open
-    return Opened(peer, IPv4Address(said.router_id), said.asn, said.hold_time, restart)
+    return Opened(peer, IPv4Address(said.router_id), said.asn, said.hold_time, restart, has_restarted)
 
 
 def _update(neighbor: _UpdateNeighbor) -> Message:
@@ -489,6 +506,7 @@ def _neighbour(row: _Row) -> Neighbour:
         hold_seconds=row.local.hold or 0,
         router_id=None if row.peer.id is None else IPv4Address(row.peer.id),
         restarts_gracefully=row.peer.capabilities.get("graceful-restart") is True,
+        updates_sent=row.messages.sent.update,
     )
 
 
@@ -499,22 +517,49 @@ SHOW_RECEIVED = "show adj-rib in json"
 SHOW_SENT = "show adj-rib out json"
 
 
-def announce(peer: IPAddress, routes: Mapping[IPNetwork, Attributes]) -> list[str]:
-    """Return the commands that announce `routes`, with this node as next hop, to one peer."""
-    grouped: dict[Attributes, list[IPNetwork]] = {}
-    for prefix, attributes in routes.items():
-        grouped.setdefault(attributes, []).append(prefix)
+def show_sent(peer: IPAddress) -> str:
+    """Return the question what is announced to one peer; others whose addresses begin alike are shown too."""
+    return f"show adj-rib out {peer} json"
+
+
+def announce(peer: IPAddress, routes: Mapping[IPNetwork, Offer]) -> list[str]:
+    """Return the commands that announce `routes` to one peer: what has equal attributes goes together."""
+    grouped: dict[Offer, list[IPNetwork]] = {}
+    for prefix, found in routes.items():
+        grouped.setdefault(found, []).append(prefix)
+    by_words = {_words(found): prefixes for found, prefixes in grouped.items()}
     commands: list[str] = []
-    for attributes in sorted(grouped, key=lambda found: (found.communities, found.large_communities)):
-        words = ["next-hop self"]
-        if attributes.communities:
-            words.append(f"community [{' '.join(attributes.communities)}]")
-        if attributes.large_communities:
-            words.append(f"large-community [{' '.join(attributes.large_communities)}]")
-        commands += _per_hundred(
-            f"neighbor {peer} announce attributes {' '.join(words)} nlri", grouped[attributes]
-        )
+    for words in sorted(by_words):
+        commands += _per_hundred(f"neighbor {peer} announce attributes {words} nlri", by_words[words])
     return commands
+
+
+def _words(found: Offer) -> str:
+    """Return next hop and attributes in ExaBGP's words (reference bgp.md 2.4)."""
+    said = found.attributes
+    words = [f"next-hop {found.next_hop or 'self'}"]
+    if said.origin is not Origin.IGP:
+        words.append(f"origin {said.origin.name.lower()}")
+    if said.as_path:
+        words.append(f"as-path {' '.join(map(_segment, said.as_path))}")
+    if said.med:
+        words.append(f"med {said.med}")
+    if said.local_preference is not None:
+        words.append(f"local-preference {said.local_preference}")
+    if said.communities:
+        words.append(f"community [{' '.join(said.communities)}]")
+    if said.large_communities:
+        words.append(f"large-community [{' '.join(said.large_communities)}]")
+    if said.originator is not None:
+        words.append(f"originator-id {said.originator}")
+    if said.clusters:
+        words.append(f"cluster-list [ {' '.join(map(str, said.clusters))} ]")
+    return " ".join(words)
+
+
+def _segment(segment: Segment) -> str:
+    numbers = " ".join(map(str, segment.numbers))
+    return f"( {numbers} )" if segment.is_set else f"[ {numbers} ]"
 
 
 def withdraw(peer: IPAddress, prefixes: Iterable[IPNetwork]) -> list[str]:
@@ -525,6 +570,11 @@ def withdraw(peer: IPAddress, prefixes: Iterable[IPNetwork]) -> list[str]:
 def end_of_rib(peer: IPAddress) -> str:
     """Return the command that tells one peer that it has everything. It fails if the session is not up."""
     return f"neighbor {peer} announce eor {_FAMILIES[peer.version]}"
+
+
+def resend(peer: IPAddress) -> str:
+    """Return the command that has everything sent again that is announced to one peer. It fails if it is not up."""
+    return f"neighbor {peer} flush adj-rib out"
 
 
 def _per_hundred(start: str, prefixes: Iterable[IPNetwork]) -> list[str]:

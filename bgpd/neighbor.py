@@ -1,17 +1,21 @@
 """One session as it goes: its phase, what is awaited of the peer, how long its old routes are kept (reference bgp.md
 4.3). Time is an argument: `now` is monotonic seconds, `wall` seconds since the epoch."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address
 
-from bgpd.calc.exports import Attributes
+from bgpd.calc.offers import Offer
 from bgpd.calc.sessions import PeerSpec
 from bgpd.messages import FsmChanged, Neighbour, Notified, Opened, SessionChanged
 from resources.names import IPNetwork
 
 SILENT_PEER_SECONDS = 30.0
 """How long to wait for all routes of a peer that does not say when it has sent them."""
+
+RESTARTS = 2
+"""For so many of its restart times routes are kept in all that the peer does not tell again (adr 31)."""
 
 _REFUSED_WITHIN_SECONDS = 0.05
 
@@ -73,13 +77,17 @@ class Neighbor:
     end_sent: bool = False
     keep_until: float | None = None
     """When stale routes of the peer go, whatever it says."""
+    kept_since: float | None = None
+    """Since when it has stale routes: it went then, and has not told all since."""
     error: str = ""
     """The last trouble, in BIRD's words: ``Socket: ...``, ``Received: ...``, ``BGP Error: ...``."""
     transitions: int = 0
-    offered: dict[IPNetwork, Attributes | None] = field(default_factory=dict)
+    offered: dict[IPNetwork, Offer | None] = field(default_factory=dict)
     """What ExaBGP was told to announce to this peer; None: something, its attributes are not known."""
-    needs_offer: bool = True
-    """What is offered has to be compared with what should be."""
+    pending: set[IPNetwork] | None = None
+    """The prefixes of which what is offered has to be compared with what should be; None: all."""
+    has_restarted: bool = False
+    """The peer had just started when the session came up, and knew nothing yet."""
     offer_after: float = 0.0
     """No new offer before: ExaBGP mixes up an announcement and a withdrawal of one prefix that it still queues."""
     _connected_at: float | None = None
@@ -88,6 +96,18 @@ class Neighbor:
     @property
     def is_up(self) -> bool:
         return self.up_at is not None
+
+    @property
+    def needs_offer(self) -> bool:
+        """Whether what is offered may differ from what should be."""
+        return self.pending is None or bool(self.pending)
+
+    def reconsider(self, prefixes: Iterable[IPNetwork] | None = None) -> None:
+        """Have what is offered compared again, for some prefixes or for all."""
+        if prefixes is None:
+            self.pending = None
+        elif self.pending is not None:
+            self.pending.update(prefixes)
 
     @property
     def has_told_all(self) -> bool:
@@ -111,7 +131,7 @@ class Neighbor:
 
     def on_open(self, event: Opened) -> None:
         self.router_id = event.router_id
-        self.restart_seconds = event.restart_seconds
+        self.restart_seconds, self.has_restarted = event.restart_seconds, event.has_restarted
 
     def on_notification(self, event: Notified) -> None:
         self._notified = True
@@ -132,7 +152,7 @@ class Neighbor:
 
     def on_end_of_rib(self) -> None:
         self.end_received = True
-        self.keep_until = None
+        self.keep_until = self.kept_since = None
 
     def come_up(self, now: float, wall: float, *, for_seconds: float | None = None) -> None:
         """Take it that the session is up. `for_seconds`: for how long, where we may have missed what came meanwhile."""
@@ -141,13 +161,14 @@ class Neighbor:
         self.up_at, self.since = now - (for_seconds or 0.0), wall - (for_seconds or 0.0)
         self.end_received = self.end_sent = False
         self.end_is_unknown = for_seconds is not None
-        self.needs_offer = True
+        self.reconsider()
         if for_seconds is not None and for_seconds >= SILENT_PEER_SECONDS:
-            self.end_received, self.keep_until = True, None
+            self.end_received, self.keep_until, self.kept_since = True, None, None
         elif for_seconds is not None or self.restart_seconds is None:
             self.keep_until = self.up_at + SILENT_PEER_SECONDS
         else:
-            self.keep_until = now + max(self.restart_seconds, SILENT_PEER_SECONDS)
+            limit = self._limit(now, self.restart_seconds)
+            self.keep_until = max(min(now + self.restart_seconds, limit), now + SILENT_PEER_SECONDS)
 
     def show(self, row: Neighbour, now: float, wall: float) -> Change:
         """Take over what ExaBGP says of a session that we may have missed the events of."""
@@ -167,7 +188,7 @@ class Neighbor:
         if not self.is_up:
             return Change.NONE
         self._leave_up(now, wall)
-        self.keep_until = now + self.spec.restart_seconds
+        self._keep(now, self.spec.restart_seconds)
         return Change.DOWN_KEEP
 
     def is_overdue(self, now: float) -> bool:
@@ -176,7 +197,7 @@ class Neighbor:
 
     def stop_waiting(self) -> None:
         """Take what the peer told so far for all it has."""
-        self.keep_until = None
+        self.keep_until = self.kept_since = None
         self.end_received = self.is_up
 
     def _go_down(self, reason: str, now: float, wall: float) -> Change:
@@ -193,10 +214,20 @@ class Neighbor:
         self._leave_up(now, wall)
         if notified or not self.restart_seconds:
             # RFC 4724, section 4.2: a session that was ended on purpose is not a restart
-            self.keep_until = None
+            self.keep_until = self.kept_since = None
             return Change.DOWN_DROP
-        self.keep_until = now + self.restart_seconds
+        self._keep(now, self.restart_seconds)
         return Change.DOWN_KEEP
+
+    def _keep(self, now: float, seconds: int) -> None:
+        """Keep its routes for `seconds`, though not for ever if it falls again and again without having told all."""
+        limit = self._limit(now, seconds)
+        if self.kept_since is None:
+            self.kept_since = now
+        self.keep_until = min(now + seconds, limit)
+
+    def _limit(self, now: float, seconds: int) -> float:
+        return (now if self.kept_since is None else self.kept_since) + RESTARTS * seconds
 
     def _leave_up(self, now: float, wall: float) -> None:
         self.phase = Phase.ACTIVE

@@ -4,13 +4,13 @@ Session events change the Rib; everything else about routes is bgpd.routing's.
 """
 
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
 
 from bgpd import messages
-from bgpd.calc.exports import Attributes
+from bgpd.calc.offers import Offer
 from bgpd.calc.paths import UNKNOWN_IDENTIFIER, Path
 from bgpd.calc.sessions import DEFAULT_PORT, PeerSpec, Sessions
 from bgpd.dialogue import Doubt
@@ -25,21 +25,32 @@ from bgpd.messages import (
     Unreadable,
     Updated,
 )
-from bgpd.neighbor import Change, Neighbor
+from bgpd.neighbor import SILENT_PEER_SECONDS, Change, Neighbor
+from bgpd.offering import Book
 from bgpd.probe import Target
 from bgpd.render import configuration, environment
 from bgpd.rib import Rib
-from bgpd.speaker import Applied, Event, Gone, Plan, Refused, Seen, Speaker, Synced
+from bgpd.speaker import Applied, Audited, Detached, Event, Gone, Plan, Refused, Seen, Speaker, Synced, visible
 from resources.names import IPAddress, IPNetwork
 
 DEBOUNCE_SECONDS = 0.1
 """Changes of the store that come close together make one reload."""
 OFFER_PAUSE_SECONDS = 0.2
 DOUBT_PAUSE_SECONDS = 1.0
-PROBE_EVERY_SECONDS = 5.0
+PROBE_EVERY_SECONDS = 2.0
 PROBE_AFTER_SECONDS = 6.0
 """Before, ExaBGP itself tries often enough."""
-NUDGE_PAUSE_SECONDS = 15.0
+NUDGE_PAUSE_SECONDS = (15.0, 30.0, 60.0, 120.0)
+"""Before a peer that answers is retried once more, by how often it was without coming up."""
+AUDIT_SECONDS = 90.0
+AUDIT_AGAIN_SECONDS = 2.0
+"""After an audit that found something, or could not be held."""
+AUDIT_ROUTES = 2000
+"""Announced routes that one audit asks for, not counting those of its last peer: each costs ExaBGP a line."""
+SILENT_SPEAKER_SECONDS = 10.0
+"""After that ExaBGP has sent what it was told when the session came up."""
+REPAIR_AT, RESTART_AT = 2, 3
+"""At which audit in a row that finds the same a repair is tried, and at which ExaBGP is restarted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +73,9 @@ class Peering:
         relay_command: Iterable[str],
         probe: Callable[[Iterable[Target]], None],
         wall: Callable[[], float],
+        audit_seconds: float = AUDIT_SECONDS,
     ) -> None:
-        self.speaker, self._rib, self._wall = speaker, rib, wall
+        self.speaker, self._rib, self._wall, self._audit_seconds = speaker, rib, wall, audit_seconds
         self._relay_command = tuple(relay_command)
         self._probe = probe
         self.neighbors: dict[IPAddress, Neighbor] = {}
@@ -73,9 +85,14 @@ class Peering:
         self._plan: Plan | None = None
         self._plan_at: float | None = None
         self._nudging: frozenset[IPAddress] = frozenset()
-        self._nudged: dict[IPAddress, float] = {}
+        self._nudged: dict[IPAddress, list[float]] = {}
+        """When a peer that is down was retried."""
         self._probe_at = 0.0
-        self._strangers: dict[IPAddress, list[IPNetwork]] = {}
+        self._is_complete_at: float | None = None
+        self._audit_at: float | None = None
+        self._audited: list[IPAddress] = []
+        self._doubts: dict[IPAddress | None, int] = {}
+        """How many audits in a row found something wrong about a peer; None: about ExaBGP as a whole."""
         self._log = structlog.get_logger().bind(part="sessions")
 
     @property
@@ -117,6 +134,7 @@ class Peering:
                 self._log.info("session.added", peer=str(address), name=spec.name, passive=spec.passive)
             elif neighbor.spec != spec:
                 neighbor.spec = spec
+                neighbor.reconsider()
                 self._log.info("session.changed", peer=str(address), name=spec.name)
         if self._plan_at is None and self.identity is not None:
             # the first plan waits for nothing
@@ -176,6 +194,10 @@ class Peering:
                     self._show(row, now)
             case Synced():
                 self._on_synced(event, now)
+            case Detached():
+                self._log.warning("speaker.detached", reason=event.reason, then="it is asked for everything again")
+            case Audited():
+                self._on_audited(event, now)
             case Gone():
                 self._on_gone(event, now)
             case Applied():
@@ -198,6 +220,7 @@ class Peering:
         for prefix in event.withdrawn:
             self._rib.forget(event.peer, prefix)
         external, told_at = neighbor.spec.is_external, self._wall()
+        attributes = event.attributes.from_outside() if external else event.attributes
         identifier = neighbor.router_id or UNKNOWN_IDENTIFIER
         for prefix, next_hop in event.announced:
             self._rib.learn(
@@ -205,7 +228,7 @@ class Peering:
                 Path(
                     peer=event.peer,
                     next_hop=next_hop,
-                    attributes=event.attributes,
+                    attributes=attributes,
                     is_external=external,
                     identifier=identifier,
                 ),
@@ -218,6 +241,7 @@ class Peering:
             case Change.NONE:
                 return
             case Change.UP:
+                self._nudged.pop(peer, None)
                 self._rib.mark_stale(peer)
                 self._log.info("session.up", peer=str(peer), name=neighbor.spec.name)
             case Change.DOWN_KEEP:
@@ -241,14 +265,25 @@ class Peering:
             adopted=event.was_adopted,
             sessions_up=sum(neighbor.is_up for neighbor in self.neighbors.values()),
             routes=len(event.received),
+            events_lost=event.lost,
         )
+        if self._is_complete_at is None:
+            # an ExaBGP that was adopted has what the peers told; otherwise they are about to tell it
+            self._is_complete_at = now if event.was_adopted else now + SILENT_PEER_SECONDS
+        told: dict[IPAddress, set[IPNetwork]] = {}
+        for peer, prefix in event.touched:
+            told.setdefault(peer, set()).add(prefix)
         for shown in event.received:
             # the table of a peer that is down is an old one
             if (known := self.neighbors.get(shown.peer)) is not None and known.is_up:
+                told.setdefault(shown.peer, set()).add(shown.prefix)
                 self._on_update(Updated(shown.peer, ((shown.prefix, shown.next_hop),), shown.attributes))
+        for peer, neighbor in self.neighbors.items():
+            if neighbor.is_up:
+                self._forget_untold(peer, told.get(peer, set()))
         for neighbor in self.neighbors.values():
             neighbor.offered = {}
-            neighbor.needs_offer, neighbor.end_sent, neighbor.offer_after = True, False, now
+            neighbor.pending, neighbor.end_sent, neighbor.offer_after = None, False, now
         strangers: dict[IPAddress, list[IPNetwork]] = {}
         for shown in event.sent:
             if (owner := self.neighbors.get(shown.peer)) is not None:
@@ -257,6 +292,12 @@ class Peering:
                 strangers.setdefault(shown.peer, []).append(shown.prefix)
         for peer, prefixes in strangers.items():
             self.speaker.say(messages.withdraw(peer, prefixes))
+
+    def _forget_untold(self, peer: IPAddress, told: Collection[IPNetwork]) -> None:
+        """Forget what a peer withdrew while nobody listened; what is stale has its own end."""
+        table = self._rib.table(peer)
+        for prefix in [prefix for prefix in table.entries if prefix not in told and prefix not in table.stale]:
+            self._rib.forget(peer, prefix)
 
     def _show(self, neighbour: Neighbour, now: float) -> None:
         if (neighbor := self.neighbors.get(neighbour.peer)) is not None:
@@ -287,14 +328,96 @@ class Peering:
         for neighbor in self.neighbors.values():
             if str(neighbor.spec.address) in addresses:
                 neighbor.offered = dict.fromkeys(neighbor.offered)
-                neighbor.needs_offer, neighbor.end_sent = True, False
+                neighbor.pending, neighbor.end_sent = None, False
                 neighbor.offer_after = now + DOUBT_PAUSE_SECONDS
         self._log.warning("command.refused", peers=sorted(addresses))
 
+    # --- does ExaBGP do what it was told -----------------------------------------------------------------------------
+
+    def _hold_audit(self, now: float) -> None:
+        if self._audit_at is None:
+            self._audit_at = now + self._audit_seconds
+        if now < self._audit_at:
+            return
+        self._audit_at = now + AUDIT_AGAIN_SECONDS
+        if self._plan_at is not None or self._nudging:
+            return
+        chosen = self._next_to_audit(now)
+        if self.speaker.audit(chosen):
+            self._audited = [peer for peer in self._audited if peer not in chosen] + chosen
+
+    def _next_to_audit(self, now: float) -> list[IPAddress]:
+        """Return whose announcements to ask for: the doubtful, then those whose turn is longest ago."""
+        ready = {peer for peer, neighbor in self.neighbors.items() if self._is_offered(neighbor, now)}
+        turns = {peer: turn for turn, peer in enumerate(self._audited)}
+        chosen: list[IPAddress] = []
+        budget = AUDIT_ROUTES
+        for peer in sorted(ready, key=lambda peer: (peer not in self._doubts, turns.get(peer, -1))):
+            chosen.append(peer)
+            budget -= len(self.neighbors[peer].offered)
+            if budget <= 0:
+                break
+        return chosen
+
+    @staticmethod
+    def _is_offered(neighbor: Neighbor, now: float) -> bool:
+        """Whether a peer has been told all it is to know, long enough ago for ExaBGP to have sent it."""
+        up_for = 0.0 if neighbor.up_at is None else now - neighbor.up_at
+        return neighbor.end_sent and not neighbor.needs_offer and up_for >= SILENT_SPEAKER_SECONDS
+
+    def _on_audited(self, event: Audited, now: float) -> None:
+        """Compare what ExaBGP says with what it was told: doubt, then repair, then restart."""
+        rows = {row.peer: row for row in event.neighbours}
+        found: dict[IPAddress | None, str] = {}
+        if self._plan is not None and {row.peer: visible(row) for row in event.neighbours} != self._plan.visible:
+            found[None] = "its sessions are not those of its configuration"
+        for peer, row in rows.items():
+            if (neighbor := self.neighbors.get(peer)) is not None and neighbor.is_up != row.is_up:
+                found[peer] = f"the session is {'up' if row.is_up else 'down'} by its own word"
+        for peer, sent in event.sent.items():
+            neighbor, seen = self.neighbors.get(peer), rows.get(peer)
+            if neighbor is None or seen is None or peer in found or not self._is_offered(neighbor, now):
+                continue
+            if missing := neighbor.offered.keys() - sent:
+                found[peer] = f"it does not announce {_some(missing)}"
+            elif surplus := sent - neighbor.offered.keys():
+                found[peer] = f"it announces {_some(surplus)}, which it was told to withdraw"
+            elif neighbor.offered and seen.updates_sent == 0:
+                found[peer] = "it has sent no update"
+        self._doubts = {peer: self._doubts.get(peer, 0) + 1 for peer in found}
+        self._audit_at = now + (AUDIT_AGAIN_SECONDS if found else self._audit_seconds)
+        for culprit, what in found.items():
+            count = self._doubts[culprit]
+            if count >= RESTART_AT:
+                self._doubts = {}
+                self.handle(self.speaker.restart(f"{culprit or 'ExaBGP'}: {what}", now), now)
+                return
+            if count >= REPAIR_AT:
+                self._log.error("speaker.disagrees", peer=str(culprit or "all"), what=what, then="it is told again")
+                self._repair(culprit, rows, event.sent, now)
+
+    def _repair(
+        self,
+        peer: IPAddress | None,
+        rows: Mapping[IPAddress, Neighbour],
+        sent: Mapping[IPAddress, frozenset[IPNetwork]],
+        now: float,
+    ) -> None:
+        neighbor = None if peer is None else self.neighbors.get(peer)
+        if peer is None or neighbor is None:
+            return
+        if peer in rows and rows[peer].is_up != neighbor.is_up:
+            self._show(rows[peer], now)
+        else:
+            # announced again it sends nothing that it believes to have sent
+            self.speaker.say([messages.resend(peer)])
+            neighbor.offered = {prefix: neighbor.offered.get(prefix) for prefix in sent.get(peer, ())}
+            neighbor.reconsider()
+
     # --- what is due -------------------------------------------------------------------------------------------------
 
-    def tick(self, exports: Mapping[IPNetwork, Attributes], now: float) -> None:
-        """Do what is due: a new plan, offers, ends of waiting, probes."""
+    def tick(self, now: float) -> None:
+        """Do what is due: a new plan, ends of waiting, probes."""
         if self._plan_at is not None and now >= self._plan_at:
             self._plan_at = None
             self._make_plan()
@@ -303,37 +426,67 @@ class Peering:
                 neighbor.stop_waiting()
                 self._swept(neighbor)
         if self.speaker.is_ready:
-            self._offer(exports, now)
             self._probe_silent(now)
+            self._hold_audit(now)
 
-    def exports_changed(self) -> None:
-        """Have every peer's offer compared again."""
-        for neighbor in self.neighbors.values():
-            neighbor.needs_offer = True
+    def reconsider(self, peers: Iterable[IPAddress], prefixes: Iterable[IPNetwork] | None = None) -> None:
+        """Have what some peers are offered compared again, for some prefixes or for all."""
+        for address in peers:
+            if (neighbor := self.neighbors.get(address)) is not None:
+                neighbor.reconsider(prefixes)
 
-    def _offer(self, exports: Mapping[IPNetwork, Attributes], now: float) -> None:
+    def offer(self, book: Book, now: float) -> None:
         """Tell ExaBGP the difference between what each peer is offered and what it should be.
 
         A peer that is not up is told nothing: ExaBGP would forget reloads while it holds routes for it. It is offered
         the difference when it comes up.
         """
-        was_quiet = self.speaker.is_quiet
+        if (changed := book.take_changes()) is None or changed:
+            self.reconsider(self.neighbors, changed)
+        if not self.speaker.is_ready:
+            return
+        was_quiet, waits_for_routes = self.speaker.is_quiet, self._waits_for_routes(book, now)
         for neighbor in self.neighbors.values():
-            if not neighbor.is_up or not neighbor.needs_offer or now < neighbor.offer_after:
+            if not neighbor.is_up or now < neighbor.offer_after or (neighbor.end_sent and not was_quiet):
                 continue
-            if neighbor.end_sent and not was_quiet:
-                continue
-            wanted = {p: found for p, found in exports.items() if p.version == neighbor.spec.version}
-            missing = {p: found for p, found in wanted.items() if neighbor.offered.get(p) != found}
-            surplus = neighbor.offered.keys() - wanted.keys()
-            peer = neighbor.spec.address
-            commands = messages.withdraw(peer, surplus) + messages.announce(peer, missing)
-            if not neighbor.end_sent:
-                commands.append(messages.end_of_rib(peer))
+            if neighbor.needs_offer:
+                self.speaker.say(self._difference(neighbor, book))
+                neighbor.pending, neighbor.offer_after = set(), now + OFFER_PAUSE_SECONDS
+            if not neighbor.end_sent and not waits_for_routes:
+                self.speaker.say([messages.end_of_rib(neighbor.spec.address)])
                 neighbor.end_sent = True
-            self.speaker.say(commands)
-            neighbor.offered = dict(wanted)
-            neighbor.needs_offer, neighbor.offer_after = False, now + OFFER_PAUSE_SECONDS
+
+    def _difference(self, neighbor: Neighbor, book: Book) -> list[str]:
+        """Return the commands that make what a peer is offered what it should be, and note that they were said."""
+        peer, offered = neighbor.spec, neighbor.offered
+        pending = neighbor.pending
+        prefixes = {*offered, *book.prefixes(peer)} if pending is None else pending
+        missing: dict[IPNetwork, Offer] = {}
+        surplus: list[IPNetwork] = []
+        for prefix in prefixes:
+            wanted = book.offer(peer, neighbor.router_id, prefix)
+            if wanted is not None:
+                if offered.get(prefix) != wanted:
+                    missing[prefix] = wanted
+            elif prefix in offered:
+                surplus.append(prefix)
+        offered.update(missing)
+        for prefix in surplus:
+            del offered[prefix]
+        return messages.withdraw(peer.address, surplus) + messages.announce(peer.address, missing)
+
+    def _waits_for_routes(self, book: Book, now: float) -> bool:
+        """Return whether peers must not be told yet that they have everything (RFC 4724 4.1).
+
+        Who passes on what it learned and has just started waits for its peers to tell it, for some time; not for those
+        that have just started as well, they might wait for us.
+        """
+        return (
+            book.is_transit
+            and self._is_complete_at is not None
+            and now < self._is_complete_at
+            and not all(neighbor.has_told_all or neighbor.has_restarted for neighbor in self.neighbors.values())
+        )
 
     def _silent(self, now: float, after: float) -> list[Neighbor]:
         return [
@@ -341,17 +494,26 @@ class Peering:
             for neighbor in self.neighbors.values()
             if not neighbor.is_up
             and not neighbor.spec.passive
-            and neighbor.spec.password is None
             and now - neighbor.down_at >= after
-            and now - self._nudged.get(neighbor.spec.address, -NUDGE_PAUSE_SECONDS) >= NUDGE_PAUSE_SECONDS
+            and self._may_nudge(neighbor.spec.address, now)
         ]
+
+    def _may_nudge(self, peer: IPAddress, now: float) -> bool:
+        tries = self._nudged.get(peer, [])
+        pause = NUDGE_PAUSE_SECONDS[min(len(tries), len(NUDGE_PAUSE_SECONDS)) - 1]
+        return not tries or now - tries[-1] >= pause
 
     def _probe_silent(self, now: float) -> None:
         if now < self._probe_at or not self.speaker.is_settled:
             return
         self._probe_at = now + PROBE_EVERY_SECONDS
         self._probe(
-            Target(neighbor.spec.address, neighbor.spec.port, neighbor.spec.local_address)
+            Target(
+                address=neighbor.spec.address,
+                port=neighbor.spec.port,
+                local=None if neighbor.spec.any_source else neighbor.spec.local_address,
+                password=neighbor.spec.password,
+            )
             for neighbor in self._silent(now, PROBE_AFTER_SECONDS)
         )
 
@@ -366,7 +528,8 @@ class Peering:
         silent = {neighbor.spec.address for neighbor in self._silent(now, PROBE_AFTER_SECONDS)}
         self._nudging = frozenset(silent.intersection(addresses))
         if self._nudging:
-            self._nudged |= dict.fromkeys(self._nudging, now)
+            for address in self._nudging:
+                self._nudged.setdefault(address, []).append(now)
             self._log.info("session.retried", peers=sorted(map(str, self._nudging)))
             self._make_plan()
 
@@ -378,6 +541,16 @@ class Peering:
                 times.append(neighbor.keep_until)
             if neighbor.is_up and neighbor.needs_offer:
                 times.append(max(neighbor.offer_after, now + 0.02))
+            elif neighbor.is_up and not neighbor.end_sent:
+                times.append(max(self._is_complete_at or now, neighbor.offer_after, now + 0.02))
         if self.speaker.is_ready and self._silent(now, 0.0):
             times.append(self._probe_at)
+        if self.speaker.is_ready and self._audit_at is not None:
+            times.append(self._audit_at)
         return max(0.0, min(times) - now) if times else None
+
+
+def _some(prefixes: Collection[IPNetwork]) -> str:
+    """Return a few prefixes as text, and how many more there are."""
+    first, *more = sorted(map(str, prefixes))
+    return f"{first} and {len(more)} more" if more else first

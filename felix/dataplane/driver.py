@@ -2,8 +2,9 @@
 
 Additions go sets, tables, interfaces, routes; removals the other way round. So a packet meets an endpoint's chains
 before it can reach the endpoint, and a rule never names a set that is not there. Before the tables only those members
-of sets come and go that close something; those that open something follow the tables. The address families follow one
-another: one whose tables cannot be written stays closed and does not hold up the other.
+of sets come and go that close something; those that open something follow the tables. Where no order of sets and tables
+is safe, the chains in question let nothing pass meanwhile. The address families follow one another: one whose tables
+cannot be written stays closed and does not hold up the other.
 """
 
 import ipaddress
@@ -82,6 +83,9 @@ class Dataplane:
             for version, path, wanted in ((4, IP_FORWARD, forward_v4), (6, IP6_FORWARD, forward_v6))
             if wanted
         }
+        self._unsure = set(self._versions)
+        """Address families in whose tables there may be rules of which nothing is known but that they are not wanted:
+        of an earlier process, or left by an apply that failed."""
         self._links: dict[IfName, Link] = {}
         self._went: Link | None = None
 
@@ -158,8 +162,14 @@ class Dataplane:
         if routes_known:
             self._step(failed, "route", self._answer_for_the_gateway)
             self._step(failed, "route", self._routes.remove)
-        self._step(failed, "set", self._sets.apply)
-        written = [self._apply_family(version, failed, with_routes=routes_known) for version in self._versions]
+        self._step(failed, "set", self._sets.refresh)
+        held = {version for version in self._versions if not self._close(version, failed)}
+        self._step(failed, "set", lambda: self._sets.apply(held))
+        written = [
+            version not in held and self._apply_family(version, failed, with_routes=routes_known)
+            for version in self._versions
+        ]
+        self._unsure = {version for version, done in zip(self._versions, written, strict=True) if not done}
         if all(written):
             if self._left_over is not None:
                 self._step(failed, "left over", self._left_over.sweep)
@@ -177,6 +187,24 @@ class Dataplane:
             repaired=self._repaired(failed),
             written={kind: count - before[kind] for kind, count in self._counts().items() if count > before[kind]},
         )
+
+    def _close(self, version: int, failed: dict[str, DataplaneError]) -> bool:
+        """Close chains for a moment, if sets that they name change in no safe order; return whether that is done.
+
+        It costs a transaction, so it is done where it must: by what the calculation says of such sets, and where rules
+        that nobody knows may name a set that changes.
+        """
+        asked: dict[TableKey, list[str]] = {}
+        for chain_key in self._sets.closing(version):
+            asked.setdefault(TableKey(chain_key.version, chain_key.table), []).append(chain_key.chain)
+        unsure = version in self._unsure and self._sets.is_changing(version)
+
+        def close(key: TableKey) -> bool:
+            return self._step(
+                failed, f"table {key}", lambda: self._tables[key].close(asked.get(key, ()), unknown_too=unsure)
+            )
+
+        return all(close(key) for key in self._tables if key.version == version and (unsure or key in asked))
 
     def _apply_family(self, version: int, failed: dict[str, DataplaneError], *, with_routes: bool) -> bool:
         """Write tables, and only when they are as wanted what makes addresses reachable; return whether they are."""
@@ -202,6 +230,7 @@ class Dataplane:
         return {
             "sets": self._sets.written,
             "chains": sum(table.written for table in self._tables.values()),
+            "closed": sum(table.closed for table in self._tables.values()),
             "settings": self._interfaces.written,
             "routes": self._routes.written,
         }

@@ -5,8 +5,10 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
+from bgpd import peering
 from bgpd.calc.secrets import Password, SecretName, Unread
 from bgpd.engine import KERNEL, NODE, SPEAKER, STORE
+from bgpd.peering import AUDIT_SECONDS
 from fakes.bgp_host import (
     ETH0,
     BgpHost,
@@ -680,6 +682,29 @@ def test_a_second_restart_begins_the_time_anew() -> None:
     assert B2 not in host.routes
 
 
+def test_a_peer_that_falls_again_and_again_is_believed_for_two_restart_times() -> None:
+    host = meshed()
+    host.exabgp.peer_down(N2)
+    for _ in range(11):
+        host.run(10)
+        assert B2 in host.routes
+        host.exabgp.peer_up(N2)
+        host.exabgp.peer_sends(N2, ["10.65.2.64/26"])
+        host.run(10)
+        assert B2 in host.routes
+        host.exabgp.peer_down(N2)
+    host.run(21)
+    assert host.routes == {prefix: route for prefix, route in ALL.items() if prefix != B2}
+    # then it is a peer like any other again
+    host.exabgp.peer_up(N2)
+    host.exabgp.peer_sends(N2, [B2])
+    host.exabgp.peer_ends(N2)
+    host.run(1)
+    host.exabgp.peer_down(N2)
+    host.run(119)
+    assert host.routes == ALL
+
+
 def test_a_notification_ends_it_at_once() -> None:
     host = meshed()
     host.exabgp.peer_notifies(N2, 6, 2)
@@ -890,6 +915,53 @@ def test_a_block_disappears_during_the_outage_and_its_route_not_earlier() -> Non
     assert B3 in host.routes
 
 
+def test_a_relay_that_cuts_the_line_is_heard_again_and_no_session_falls() -> None:
+    host = meshed()
+    host.kernel.routes.log.clear()
+    transitions = {peer: neighbor.transitions for peer, neighbor in host.peering.neighbors.items()}
+    host.exabgp.cut_the_line()
+    # nobody hears of these
+    host.exabgp.peer_withdraws(N2, [B2])
+    host.exabgp.peer_sends(N2, ["10.65.2.64/26"])
+    host.exabgp.peer_sends(N3, ["10.65.3.64/26"])
+    host.put(block_record("10.65.1.64/26", "node1"), affinity_record("10.65.1.64/26", "node1"))
+    host.run(5)
+    assert host.exabgp.starts == 1
+    assert host.speaker.lost_events == 3
+    expected = {prefix: route for prefix, route in ALL.items() if prefix != B2}
+    expected |= {"10.65.2.64/26": f"via {N2} dev eth0", "10.65.3.64/26": f"via {N3} dev eth0"}
+    assert host.routes == expected | {"10.65.1.64/26": "blackhole"}
+    assert host.offered(N2) == host.offered(N3) == {"10.65.1.0/26", "10.65.1.64/26"}
+    assert {peer: neighbor.transitions for peer, neighbor in host.peering.neighbors.items()} == transitions
+
+
+def test_a_session_that_fell_while_the_line_was_cut_is_made_good() -> None:
+    host = meshed()
+    host.run(60)
+    host.exabgp.cut_the_line()
+    host.exabgp.peer_down(N2)
+    host.exabgp.peer_notifies(N3, 6, 2)
+    host.exabgp.peer_up(N3)
+    host.run(5)
+    assert host.phases == {"Mesh_10_0_0_2": "start Passive", "Mesh_10_0_0_3": "up Established"}
+    # of the one that is up again nobody knows whether it has told all
+    assert host.routes == ALL
+    host.run(60)
+    assert host.routes == {prefix: route for prefix, route in ALL.items() if prefix != B3}
+    assert host.offered(N3) == {"10.65.1.0/26"}
+    assert host.exabgp.starts == 1
+
+
+def test_a_line_that_is_cut_again_and_again_ends_the_pair() -> None:
+    host = meshed()
+    host.exabgp.cut_the_line()
+    host.run(5)
+    host.exabgp.cut_the_line()
+    host.run(5)
+    assert host.exabgp.starts == 2
+    assert host.routes == ALL
+
+
 def test_the_relay_dies_and_the_pair_is_restarted() -> None:
     host = meshed()
     host.exabgp.lose_relay()
@@ -944,6 +1016,94 @@ def test_a_configuration_that_exabgp_refuses_is_not_installed() -> None:
     assert set(host.exabgp.peers) == {N2, N3, "10.0.0.4", "10.0.0.5"}
 
 
+# --- does ExaBGP do what it was told ----------------------------------------------------------------------------------
+
+
+def test_an_exabgp_that_does_as_told_is_left_alone() -> None:
+    host = meshed()
+    said = list(host.exabgp.commands)
+    host.run(600)
+    assert host.exabgp.commands == said
+    assert (host.exabgp.starts, host.exabgp.signals) == (1, 0)
+
+
+@pytest.mark.parametrize("ours", [[], ["10.65.1.0/26", "10.65.77.0/26"]])
+def test_an_exabgp_that_announces_something_else_is_told_again(ours: list[str]) -> None:
+    host = meshed()
+    host.run(30)
+    host.exabgp.peers[N2].offered = dict.fromkeys(ours, ())
+    host.run(AUDIT_SECONDS + 10)
+    assert host.offered(N2) == {"10.65.1.0/26"}
+    assert host.exabgp.starts == 1
+    assert host.routes == ALL
+
+
+def test_an_exabgp_that_takes_routes_and_sends_none_is_replaced() -> None:
+    host = started()
+    host.exabgp.is_mute = True
+    for peer in (N2, N3):
+        host.exabgp.peer_up(peer)
+    host.run(AUDIT_SECONDS)
+    assert host.exabgp.starts == 1
+    host.run(30)
+    assert host.exabgp.starts == 2
+
+
+def test_an_exabgp_that_loses_what_it_is_told_is_replaced_and_no_route_is_touched() -> None:
+    host = meshed()
+    host.run(30)
+    host.kernel.routes.log.clear()
+
+    def lose() -> None:
+        host.exabgp.peers[N2].offered.clear()
+        host.exabgp.before[f"show adj-rib out {N2} json"] = lose
+
+    lose()
+    host.run(AUDIT_SECONDS + 20)
+    assert host.exabgp.starts == 2
+    assert host.kernel.routes.log == []
+    assert host.routes == ALL
+
+
+def test_a_session_that_nobody_told_of_is_found() -> None:
+    host = meshed()
+    host.run(30)
+    # the words "down" and "up" were lost, and the routes with them
+    host.exabgp.peers[N2].is_up = False
+    host.run(AUDIT_SECONDS + 10)
+    assert host.phases["Mesh_10_0_0_2"] == "start Passive"
+    host.exabgp.peers[N2].is_up = True
+    host.run(AUDIT_SECONDS + 10)
+    assert host.phases["Mesh_10_0_0_2"] == "up Established"
+    assert host.exabgp.starts == 1
+
+
+def test_an_exabgp_that_lost_a_session_is_replaced() -> None:
+    host = meshed()
+    host.run(30)
+    del host.exabgp.peers[N2]
+    host.run(AUDIT_SECONDS + 20)
+    assert host.exabgp.starts == 2
+    assert set(host.exabgp.peers) == {N2, N3}
+
+
+def test_an_audit_asks_about_everybody_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peering, "AUDIT_ROUTES", 2)
+    more = [node_record(f"node{n}", f"10.0.0.{n}/24") for n in (4, 5, 6)]
+    host = started(*more)
+    peers = [f"10.0.0.{n}" for n in range(2, 7)]
+    for peer in peers:
+        host.exabgp.peer_up(peer)
+    host.run(30)
+    asked: list[str] = []
+    for peer in peers:
+        host.exabgp.before[f"show adj-rib out {peer} json"] = lambda peer=peer: asked.append(peer)  # type: ignore[misc]
+    host.run(AUDIT_SECONDS)
+    assert len(asked) == 2
+    host.run(2 * AUDIT_SECONDS)
+    assert sorted(asked) == peers
+
+
 # --- peers that are back ----------------------------------------------------------------------------------------------
 
 
@@ -973,6 +1133,36 @@ def test_the_side_that_waits_does_not_probe() -> None:
     host = started()
     host.run(120)
     assert host.probed == []
+
+
+def test_peers_that_answer_together_are_retried_together_and_ever_more_seldom() -> None:
+    last = BgpHost("node9", "10.0.0.9/24")
+    others = [f"10.0.0.{n}" for n in range(1, 9)]
+    last.put(POOL, *(node_record(f"node{n}", f"10.0.0.{n}/24") for n in range(1, 10)))
+    last.in_sync()
+    last.answering |= {ip_address(peer) for peer in others}
+    last.run(12)
+    # out of the file and into it again
+    assert last.exabgp.signals == 2
+    for peer in others[1:]:
+        last.exabgp.peer_up(peer)
+    last.run(600)
+    assert last.exabgp.peers.keys() == set(others)
+    # the first one answers and never comes up
+    assert last.exabgp.signals < 2 + 2 * 10
+    assert all(last.exabgp.peers[peer].is_up for peer in others[1:])
+
+
+def test_a_peer_is_asked_as_exabgp_would_ask_it() -> None:
+    last = BgpHost("node3", "10.0.0.3/24")
+    last.secrets[SecretName("bgp", "mesh")] = Password("s3cret")
+    last.put(POOL, *NODES, configuration_record(nodeMeshPassword={"secretKeyRef": {"name": "bgp", "key": "mesh"}}))
+    last.in_sync()
+    last.run(10)
+    assert {(str(target.address), target.port, str(target.local), target.password) for target in last.probed} == {
+        ("10.0.0.1", 179, "10.0.0.3", "s3cret"), ("10.0.0.2", 179, "10.0.0.3", "s3cret")
+    }
+    assert "s3cret" not in repr(last.probed)
 
 
 # --- settings of the store --------------------------------------------------------------------------------------------
@@ -1038,7 +1228,13 @@ def test_a_router_of_another_as_beside_the_mesh() -> None:
     assert host.routes == ALL | {"10.65.9.0/26": f"via {TOR} dev eth0"}
     assert host.refused("0.0.0.0/0") == ["default"]
     assert host.refused("10.65.9.7/32") == ["too-long"]
-    assert host.offered(TOR) == {"10.65.1.0/26"}
+    # and hears of all blocks, those of others with the way that it has itself
+    assert host.exabgp.peers[TOR].words == {
+        "10.65.1.0/26": "self",
+        B2: f"{N2} as-path [ 64512 ]",
+        B3: f"{N3} as-path [ 64512 ]",
+    }
+    assert host.offered(N2) == {"10.65.1.0/26", "10.65.9.0/26"}
 
 
 def test_peers_come_and_go_without_touching_the_others() -> None:
@@ -1090,15 +1286,17 @@ def test_bad_peers_harm_nobody_and_are_told() -> None:
         peer_record("h", peerIP="10.0.0.204", asNumber=65001, filters=["nosuch"], node="node9"),
     ]
     host = meshed(*broken, filter_record("f", importV4=[{"action": "Maybe"}]))
-    assert set(host.exabgp.peers) == {N2, N3}
+    assert set(host.exabgp.peers) == {N2, N3, "10.0.0.201"}
     assert host.routes == ALL
     assert unusable(host) == {
         "BGPPeer(c)": "asNumber is missing, and the peer is no node whose own could be taken",
-        "BGPPeer(d)": "filters is not carried out by this version",
+        "BGPPeer(d)": "BGPFilter(f) rejects every route from what cannot be read on: " + str(
+            host.inventory.filters["f"].fault
+        ),
         "BGPPeer(e)": "sourceAddress: None is not carried out by this version",
         "BGPPeer(g)": "reachableBy is not carried out by this version",
     }
-    assert host.phases["Global_10_0_0_201"] == "down Down"
+    assert host.phases["Global_10_0_0_202"] == "down Down"
     records = host.engine.state()["records"]
     assert {str(key).rpartition("/")[2] for key in records} == {"a", "b", "f"}  # type: ignore[attr-defined]
     host.remove(*broken)
@@ -1106,16 +1304,223 @@ def test_bad_peers_harm_nobody_and_are_told() -> None:
     assert unusable(host) == {}
     host.put(peer_record("d", peerIP=TOR, asNumber=65001, filters=["nosuch"]))
     host.run()
-    assert unusable(host) == {"BGPPeer(d)": "filters is not carried out by this version"}
+    assert unusable(host) == {"BGPPeer(d)": "BGPFilter(nosuch) does not exist and is passed over"}
 
 
-def test_a_node_that_is_to_reflect_says_that_it_does_not() -> None:
-    own = node_record("node1", "10.0.0.1/24", routeReflectorClusterID="1.0.0.1")
-    host = started(own, peer_record("all", peerSelector="name == 'x' || !has(name)"))
-    assert set(host.exabgp.peers) == {N2, N3}
-    assert unusable(host) == {
-        "routeReflectorClusterID": "this version reflects no routes: its clients get those of this node only"
-    }
+def test_filters_follow_the_store_and_touch_their_own_peers_only() -> None:
+    service = "10.96.0.0/16"
+    host = meshed(peer_record("tor", peerIP=TOR, asNumber=65001, filters=["f"]))
+    host.exabgp.peer_up(TOR)
+    path = {"0": {"element": "as-sequence", "value": [65001]}}
+    host.exabgp.peer_sends(TOR, [service, "10.65.9.0/26"], as_path=path, local_preference=None)
+    host.run()
+    assert unusable(host) == {"BGPPeer(tor)": "BGPFilter(f) does not exist and is passed over"}
+    assert host.refused(service) == ["not-in-pool"]
+    assert host.offered(TOR) == {"10.65.1.0/26", B2, B3}
+    host.exabgp.commands.clear()
+
+    accept = {"action": "Accept", "cidr": service, "matchOperator": "In"}
+    reject = {"action": "Reject", "cidr": B2, "matchOperator": "Equal"}
+    host.put(filter_record("f", importV4=[accept], exportV4=[reject]))
+    host.run()
+    assert unusable(host) == {}
+    assert host.routes[service] == f"via {TOR} dev eth0"
+    assert host.offered(TOR) == {"10.65.1.0/26", B3}
+    assert host.exabgp.commands == [f"neighbor {TOR} withdraw attributes next-hop self nlri {B2}"]
+    # what lies in no pool is not for others without a filter of theirs
+    assert host.offered(N2) == {"10.65.1.0/26", "10.65.9.0/26"}
+
+    host.put(filter_record("f", importV4=[{"action": "Maybe"}], exportV4=[reject]))
+    host.run()
+    assert unusable(host)["BGPPeer(tor)"].startswith("BGPFilter(f) rejects every route from what cannot be read on: ")
+    assert host.refused(service) == host.refused("10.65.9.0/26") == ["filter-reject"]
+    assert host.routes == ALL
+    host.remove(filter_record("f"))
+    host.run()
+    assert host.refused("10.65.9.0/26") == [None]
+    assert host.offered(TOR) == {"10.65.1.0/26", B2, B3}
+
+
+def test_a_rule_lets_single_workloads_and_routes_of_the_host_out() -> None:
+    listener = peer_record("tor", peerIP=TOR, asNumber=65001, filters=["f"])
+    host = meshed(listener, endpoint_record("node1", "a", "10.65.1.5/32"))
+    host.put_route("192.168.7.0/24", Route.via(GATEWAY, ETH0, protocol=PROTOCOL_STATIC))
+    host.exabgp.peer_up(TOR)
+    host.run()
+    assert host.offered(TOR) == {"10.65.1.0/26", B2, B3}
+    rules = [{"action": "Accept", "interface": name} for name in ("cali*", "eth0")]
+    host.put(filter_record("f", exportV4=rules))
+    host.run()
+    assert host.offered(TOR) == {"10.65.1.0/26", B2, B3, "10.65.1.5/32", "10.0.0.0/24", "192.168.7.0/24"}
+    assert host.exabgp.peers[TOR].words["192.168.7.0/24"] == "self"
+    assert host.offered(N2) == {"10.65.1.0/26"}
+    host.lose_route("192.168.7.0/24")
+    host.remove(endpoint_record("node1", "a"))
+    host.run()
+    assert host.offered(TOR) == {"10.65.1.0/26", B2, B3, "10.0.0.0/24"}
+
+
+# --- reflection ------------------------------------------------------------------------------------------------------
+
+REFLECTOR = node_record("node1", "10.0.0.1/24", routeReflectorClusterID="1.0.0.1")
+CLIENTS = peer_record("clients", peerSelector="all()")
+
+
+def reflector(*records: tuple[str, bytes], host: BgpHost | None = None) -> BgpHost:
+    """Return a host that reflects between its clients node2 and node3, which have told one block each."""
+    return meshed(REFLECTOR, MESH_OFF, CLIENTS, *records, host=host)
+
+
+@pytest.mark.bgp_scenario(23)
+def test_a_reflector_tells_each_client_of_the_others() -> None:
+    host = reflector()
+    assert host.exabgp.peers[N2].words == {
+        "10.65.1.0/26": "self", B3: f"{N3} local-preference 100 originator-id {N3} cluster-list [ 1.0.0.1 ]",
+    }  # fmt: skip
+    assert host.exabgp.peers[N3].words == {
+        "10.65.1.0/26": "self", B2: f"{N2} local-preference 100 originator-id {N2} cluster-list [ 1.0.0.1 ]",
+    }  # fmt: skip
+    assert host.routes == ALL
+    assert host.exabgp.peers[N2].ends == host.exabgp.peers[N3].ends == 1
+
+
+@pytest.mark.bgp_scenario(26)
+def test_what_was_in_our_cluster_or_began_with_us_is_refused_and_counted() -> None:
+    host = reflector()
+    host.exabgp.peer_sends(N2, ["10.65.8.0/26"], cluster_list=["1.0.0.9", "1.0.0.1"], originator_id="10.0.0.9")
+    host.exabgp.peer_sends(N2, ["10.65.9.0/26"], originator_id="10.0.0.1")
+    host.run()
+    assert (host.refused("10.65.8.0/26"), host.refused("10.65.9.0/26")) == (["cluster-loop"], ["originator-loop"])
+    assert host.offered(N3) == {"10.65.1.0/26", B2}
+    (session,) = [one for one in host.engine.state()["sessions"] if one["peer"] == N2]  # type: ignore[attr-defined]
+    assert session["routes_refused"] == {"cluster-loop": 1, "originator-loop": 1}
+
+
+@pytest.mark.bgp_scenario(28)
+def test_what_a_client_withdraws_is_withdrawn_from_all_once() -> None:
+    host = reflector()
+    host.exabgp.commands.clear()
+    host.exabgp.peer_withdraws(N2, [B2])
+    host.run()
+    assert host.exabgp.commands == [f"neighbor {N3} withdraw attributes next-hop self nlri {B2}"]
+
+
+@pytest.mark.bgp_scenario(29)
+def test_a_client_that_flaps_ends_in_the_right_state_and_is_said_in_pieces() -> None:
+    host = reflector()
+    host.exabgp.commands.clear()
+    for number in range(100):
+        host.exabgp.peer_withdraws(N2, [B2])
+        host.run(0.05)
+        host.exabgp.peer_sends(N2, [B2], med=number)
+        host.run(0.05)
+    host.run(2)
+    assert host.exabgp.peers[N3].words[B2] == (
+        f"{N2} med 99 local-preference 100 originator-id {N2} cluster-list [ 1.0.0.1 ]"
+    )
+    assert len(host.exabgp.commands) < 80
+    assert {peer: host.exabgp.peers[peer].ends for peer in (N2, N3)} == {N2: 1, N3: 1}
+    assert host.routes == ALL
+
+
+def test_two_reflectors_of_one_cluster_do_not_reflect_to_each_other() -> None:
+    second = node_record("node3", "10.0.0.3/24", routeReflectorClusterID="1.0.0.1")
+    host = reflector(second)
+    # what the client said goes to both; what the other reflector says of the client has our cluster in it
+    assert host.offered(N3) == {"10.65.1.0/26", B2}
+    assert host.offered(N2) == {"10.65.1.0/26", B3}
+    host.exabgp.peer_sends(N3, [B2], next_hop=N2, originator_id=N2, cluster_list=["1.0.0.1"])
+    host.run()
+    assert host.refused(B2) == [None, "cluster-loop"]
+
+
+@pytest.mark.bgp_scenario(25)
+def test_reflectors_of_two_clusters_pass_on_both_ways_and_loops_end() -> None:
+    second = node_record("node3", "10.0.0.3/24", routeReflectorClusterID="1.0.0.2")
+    host = reflector(second)
+    far = "10.65.7.0/26"
+    host.exabgp.peer_sends(N3, [far], next_hop="10.0.0.7", originator_id="10.0.0.7", cluster_list=["1.0.0.2"])
+    host.run()
+    assert host.exabgp.peers[N2].words[far] == (
+        "10.0.0.7 local-preference 100 originator-id 10.0.0.7 cluster-list [ 1.0.0.1 1.0.0.2 ]"
+    )
+    host.exabgp.peer_sends(N3, [B2], next_hop=N2, originator_id=N2, cluster_list=["1.0.0.2", "1.0.0.1"])
+    host.run()
+    assert host.refused(B2) == [None, "cluster-loop"]
+    assert host.exabgp.peers[N3].words[B2].endswith(f"originator-id {N2} cluster-list [ 1.0.0.1 ]")
+
+
+def test_a_node_begins_and_ends_to_reflect() -> None:
+    host = meshed()
+    assert host.offered(N2) == {"10.65.1.0/26"}
+    sessions = {peer: host.exabgp.peers[peer].up_at for peer in (N2, N3)}
+    host.put(CLIENTS)
+    host.run()
+    host.put(REFLECTOR)
+    host.run()
+    assert host.offered(N2) == {"10.65.1.0/26", B3}
+    host.put(NODES[0])
+    host.run()
+    assert host.offered(N2) == {"10.65.1.0/26"}
+    assert {peer: host.exabgp.peers[peer].up_at for peer in (N2, N3)} == sessions
+    assert host.routes == ALL
+
+
+def test_a_killed_reflector_comes_back_and_says_nothing_twice() -> None:
+    host = reflector()
+    host.exabgp.stay_behind()
+    before = {peer: dict(host.exabgp.peers[peer].words) for peer in (N2, N3)}
+    host.exabgp.commands.clear()
+    again = BgpHost(kernel=host.kernel, exabgp=host.exabgp, clock=host.clock)
+    again.put(POOL, *NODES[1:], *OWN, REFLECTOR, MESH_OFF, CLIENTS)
+    again.in_sync()
+    again.run(3)
+    assert {peer: host.exabgp.peers[peer].words for peer in (N2, N3)} == before
+    assert not [command for command in host.exabgp.commands if "withdraw" in command]
+    assert again.routes == ALL
+
+
+def test_a_reflector_that_starts_anew_says_its_end_when_it_has_heard_all() -> None:
+    host = started(REFLECTOR, MESH_OFF, CLIENTS)
+    host.exabgp.peer_up(N2)
+    host.exabgp.peer_sends(N2, [B2])
+    host.exabgp.peer_ends(N2)
+    host.run()
+    assert (host.offered(N2), host.exabgp.peers[N2].ends) == ({"10.65.1.0/26"}, 0)
+    host.exabgp.peer_up(N3)
+    host.exabgp.peer_sends(N3, [B3])
+    host.exabgp.peer_ends(N3)
+    host.run()
+    assert (host.offered(N2), host.exabgp.peers[N2].ends) == ({"10.65.1.0/26", B3}, 1)
+    assert host.exabgp.peers[N3].ends == 1
+
+
+def test_a_reflector_does_not_wait_for_a_client_that_stays_away() -> None:
+    host = started(REFLECTOR, MESH_OFF, CLIENTS)
+    host.exabgp.peer_up(N2)
+    host.run(20)
+    assert host.exabgp.peers[N2].ends == 0
+    host.run(15)
+    assert host.exabgp.peers[N2].ends == 1
+
+
+@pytest.mark.bgp_scenario(79)
+def test_one_change_among_ten_thousand_is_one_line_for_each_neighbour() -> None:
+    many = [f"10.65.{16 + n // 256}.{n % 256}/32" for n in range(10_000)]
+    host = reflector()
+    host.exabgp.peer_sends(N2, many)
+    host.run(5)
+    assert len(host.offered(N3)) == 10_002
+    assert max(len(command) for command in host.exabgp.commands) < 4_000
+    host.exabgp.commands.clear()
+    writes = len(host.kernel.routes.log)
+    host.exabgp.peer_sends(N2, [many[77]], med=5)
+    host.run(5)
+    assert [command.split()[:2] for command in host.exabgp.commands] == [["neighbor", N3]]
+    host.exabgp.peer_withdraws(N2, [many[77]])
+    host.run(5)
+    assert host.exabgp.commands[1:] == [f"neighbor {N3} withdraw attributes next-hop self nlri {many[77]}"]
+    assert len(host.kernel.routes.log) - writes == 1
 
 
 def test_an_external_mesh() -> None:
