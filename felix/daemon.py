@@ -21,10 +21,13 @@ from felix.calc.parameters import Parameters, effective, environment_texts, file
 from felix.dataplane.conntrack import FlowCleaner
 from felix.dataplane.driver import Dataplane
 from felix.dataplane.interfaces import InterfaceEffector
+from felix.dataplane.ipip import IpipEffector
 from felix.dataplane.left_over import LeftOver
 from felix.dataplane.routes import RouteEffector, owns
 from felix.dataplane.sets import SetEffector
+from felix.dataplane.sizes import HostSizes, MtuFile
 from felix.dataplane.tables import TableEffector
+from felix.dataplane.tunnels import Tunnels
 from felix.desired import TABLES
 from felix.pipeline import Pipeline
 from felix.status import StatusReporter
@@ -160,6 +163,11 @@ class Felix:
             ),
             route_kernel=self._routes,
             sysctls=sysctls,
+            tunnels=Tunnels(
+                sizes=HostSizes(self._links, parameters.interface_prefixes),
+                mtu=MtuFile(paths.MTU),
+                ipip=IpipEffector(self._links, time.monotonic),
+            ),
             forward_v4=parameters.ip_forwarding,
             forward_v6=parameters.ip_forwarding and 6 in versions and parameters.ipv6,
         )
