@@ -3,6 +3,7 @@
 With a tunnel: tests/st/test_ipip.py.
 """
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -35,7 +36,8 @@ def told(host: Host) -> int:
 
 
 def mtu_of(workload: Workload) -> int:
-    return int(workload.run("cat /sys/class/net/cali0/mtu").stdout)
+    (link,) = json.loads(workload.ip("-j", "link", "show", "dev", "cali0").stdout)
+    return int(link["mtu"])
 
 
 @pytest.fixture
