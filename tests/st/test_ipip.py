@@ -14,6 +14,7 @@ import pytest
 from bed import Namespace, wait_until
 from bed.node import Flood
 from bed.probes import checksum
+from bed.transfer import transfer
 from bed.whole import Whole
 from bed.workload import Workload
 from resources.kinds.base import Metadata
@@ -145,6 +146,31 @@ def test_the_size_of_the_device_follows_setting_and_link_and_stray_addresses_go(
     whole["node1"].ip("link", "set", "tunl0", "down")
     wait_until("tunl0 to be up again", lambda: "UP" in whole.device("node1", "tunl0")["flags"], timeout=30.0)
     await_routes(whole, {"node1": TUNNELLED["node1"]})
+
+
+def test_full_packets_pass_the_tunnel_over_any_link_and_larger_ones_are_answered(whole: Whole) -> None:
+    """Of links of 9000, 1450 and 1500 bytes a tunnel leaves 20 less; what was made for larger ones adapts."""
+    older: tuple[Workload, Workload] | None = None
+    try:
+        for number, mtu in enumerate((9000, 1450, 1500)):
+            whole.cluster.resize_links(mtu)
+            for host in whole.hosts:
+                file = host.path("/var/lib/calico/mtu")
+                wait_until(f"felix to tell {mtu - 20}", lambda: file.read_text() == f"{mtu - 20}\n", timeout=30.0)  # noqa: B023
+            one, two = (whole.network.attach(host, f"{host.name}-{number}") for host in whole.hosts[:2])
+            one.await_ping(two.address, timeout=60.0)
+            full = one.ping(two.address, size=mtu - 48, whole=True, timeout=5.0)
+            assert full.ok, (mtu, full)
+            assert one.ping(two.address, size=mtu - 47, whole=True).error == "Message too long"
+            if older is None:
+                older = one, two
+                continue
+            over = older[0].ping(two.address, size=mtu - 47, whole=True, timeout=5.0)
+            assert over.error == "packet too big", (mtu, over)
+            transfer(*older, older[1].address, 2 << 20)
+            transfer(one, two, two.address, 8 << 20)
+    finally:
+        whole.cluster.resize_links(1500)
 
 
 # --- who may send ----------------------------------------------------------------------------------------------------

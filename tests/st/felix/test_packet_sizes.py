@@ -22,10 +22,7 @@ MEBIBYTE = 1 << 20
 
 def set_links(lab: FelixLab, mtu: int) -> None:
     """Give all links between the hosts another size, and wait until felix has told the hosts of it."""
-    core = lab.cluster.fabric.core
-    core.ip(batch="\n".join(f"link set {host.port} mtu {mtu}" for host in lab.hosts) + f"\nlink set br0 mtu {mtu}\n")
-    for host in lab.hosts:
-        host.ip("link", "set", "eth0", "mtu", str(mtu))
+    lab.cluster.resize_links(mtu)
     for host in lab.hosts:
         wait_until(f"felix on {host.name} to tell {mtu}", lambda: told(host) == mtu)  # noqa: B023
 
