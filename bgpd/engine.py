@@ -257,7 +257,7 @@ class Engine:
             self.routing.refresh_own(self.inventory)
         if dirt.sessions:
             self._follow_sessions(now)
-        if dirt.sessions or dirt.imports or dirt.own:
+        if dirt.imports or dirt.own:
             self._follow_rules()
         elif dirt.prefixes:
             self.routing.rib.recheck(dirt.prefixes)

@@ -68,8 +68,11 @@ class Book:
 
     def set_peers(self, peers: Mapping[IPAddress, PeerSpec]) -> None:
         """Take the sessions: whom a path came from decides who may hear of it."""
-        before, self.rules = self.rules.peers, replace(self.rules, peers=dict(peers))
-        if {a: _role(peer) for a, peer in before.items()} != {a: _role(peer) for a, peer in peers.items()}:
+        was_transit, before = self.is_transit, self.rules.peers
+        self.rules = replace(self.rules, peers=dict(peers))
+        # one that is new has told nothing yet, and what one that is gone told goes with it
+        others = any(address in before and _role(before[address]) != _role(peer) for address, peer in peers.items())
+        if others or was_transit != self.is_transit:
             self._all_changed = True
 
     @property
