@@ -232,7 +232,9 @@ class Peering:
                 prefix,
                 Path(
                     peer=event.peer,
-                    next_hop=next_hop,
+                    # a link-local one says no interface, and is told on a link with the peer only (RFC 2545, 3): it
+                    # is the peer itself or a router beside it, so packets may as well go to the peer
+                    next_hop=event.peer if next_hop.is_link_local else next_hop,
                     attributes=attributes,
                     is_external=external,
                     identifier=identifier,

@@ -23,7 +23,7 @@ from fakes.bgp_host import (
 )
 from kernel.errors import KernelFailure
 from kernel.monitor import AddressAdded, ResyncNeeded
-from kernel.route import PROTOCOL_BGPD, PROTOCOL_STATIC, Route, RouteKey
+from kernel.route import PROTOCOL_BGPD, PROTOCOL_KERNEL, PROTOCOL_STATIC, Route, RouteKey
 from resources.names import IfName
 
 POOL = pool_record("p", "10.65.0.0/16")
@@ -1667,6 +1667,22 @@ def test_both_families_each_over_its_own_session() -> None:
     assert host.routes["fd80::80/122"] == "via fd99::2 dev eth0"
     assert host.routes["fd80::40/122"] == "blackhole"
     assert host.phases == {"Mesh_10_0_0_2": "up Established", "Mesh_fd99__2": "up Established"}
+
+
+def test_a_link_local_next_hop_is_the_peer() -> None:
+    host = BgpHost()
+    for device in (ETH0, IfName("docker0")):
+        link_local = RouteKey(ip_network("fe80::/64"), metric=256 if device == ETH0 else 255)
+        host.kernel.routes.put(link_local, Route.on(device, protocol=PROTOCOL_KERNEL))
+    host.kernel.links.add_address(ETH0, ip_interface("fd99::1/64"))
+    nodes = [node_record(f"node{n}", f"10.0.0.{n}/24", ipv6=f"fd99::{n}/64") for n in (1, 2)]
+    host.put(pool_record("p6", "fd80::/48"), *nodes)
+    host.in_sync()
+    host.run()
+    host.exabgp.peer_up("fd99::2")
+    host.exabgp.peer_sends("fd99::2", ["fd80::80/122"], next_hop="fe80::df:15ff:fe71:7d19")
+    host.run()
+    assert host.routes["fd80::80/122"] == "via fd99::2 dev eth0"
 
 
 def test_state_says_everything() -> None:

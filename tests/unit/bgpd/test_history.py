@@ -23,7 +23,8 @@ PEERS = (N2, N3, TOR)
 PREFIXES = ["10.65.2.0/26", "10.65.3.0/26", "10.65.1.64/26", "10.65.2.7/32", "10.96.0.0/16"]
 BASE = [
     node_record("node2", "10.0.0.2/24"), node_record("node3", "10.0.0.3/24"),
-    block_record("10.65.1.64/26", "node1"), block_record("10.65.1.0/26", "node1"), affinity_record("10.65.1.0/26", "node1"),
+    block_record("10.65.1.64/26", "node1"),
+    block_record("10.65.1.0/26", "node1"), affinity_record("10.65.1.0/26", "node1"),
     peer_record("nodes", peerSelector="all()", filters=["inside"]),
     peer_record("tor", peerIP=TOR, asNumber=65001, filters=["outside", "inside"]),
 ]  # fmt: skip
