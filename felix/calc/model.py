@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from resources.names import IfName, IPNetwork, ProfileName
+from resources.names import IfName, IPAddress, IPNetwork, ProfileName
 from resources.selector import Selector
 
 
@@ -59,7 +59,7 @@ class SetSpec:
     port: NamedPort | None = field(default=None, compare=False)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def selector_set(selector: Selector) -> SetSpec:
     """Return the set of the addresses of what the selector picks (reference felix.md 4.4)."""
     return SetSpec(selector.unique_id, selector)
@@ -351,3 +351,5 @@ class Surroundings:
     """Some pool wants IPIP, or the settings say so."""
     tunnel_address: str | None
     """This host's own IPIP tunnel address."""
+    addresses: frozenset[IPAddress] = frozenset()
+    """This host's own addresses: where they are is the link to the other hosts."""

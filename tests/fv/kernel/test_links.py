@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import pytest
 
 from bed import Namespace
-from fakes.link_contract import CALI, MAC, TEMP, Host, LinkContract, wait_until
+from bed.guest import machine_has
+from fakes.link_contract import CALI, MAC, TEMP, TUNL0, Host, IpipContract, LinkContract, wait_until
+from kernel.errors import NotSupported
 from kernel.link import link_local_of
 from kernel.links import NetlinkLinks, supports
 from resources.names import IfName
@@ -41,6 +43,19 @@ class TestNetlinkLinks(LinkContract):
         return real
 
 
+@pytest.mark.ipip
+class TestNetlinkIpip(IpipContract):
+    @pytest.fixture
+    def host(self, real: RealHost) -> Host:
+        return real
+
+
+@pytest.mark.skipif(machine_has("ipip"), reason="this kernel has IPIP")
+def test_a_kernel_without_ipip_says_so(real: RealHost) -> None:
+    with pytest.raises(NotSupported):
+        real.links.create_ipip(TUNL0)
+
+
 def test_iproute2_shows_what_was_made(netns: Namespace, real: RealHost) -> None:
     real.links.create_veth(CALI, TEMP, mac=MAC, mtu=1410)
     (link,) = json.loads(netns.ip("-j", "-d", "link", "show", "dev", CALI).stdout)
@@ -64,6 +79,19 @@ def test_the_link_local_address_of_a_mac_is_the_one_that_the_kernel_makes(netns:
         return [str(found.address) for found in real.links.addresses() if found.device == CALI]
 
     wait_until(lambda: made() == [f"{link_local_of(MAC)}/64"])
+
+
+def test_addresses_that_will_go_are_told_apart(netns: Namespace, real: RealHost) -> None:
+    real.links.create_veth(CALI, TEMP)
+    for text, *how in (
+        ("2001:db8::1/64",),
+        ("2001:db8::2/64", "preferred_lft", "0"),
+        ("2001:db8::3/64", "valid_lft", "1000", "preferred_lft", "1000"),
+        ("192.0.2.1/24",),
+        ("192.0.2.2/24",),  # a second one of a net has the bit that means privacy in IPv6
+    ):
+        netns.ip("addr", "add", text, "dev", CALI, *how)
+    assert [str(found.address) for found in real.links.fleeting_addresses()] == ["2001:db8::2/64"]
 
 
 def test_devices_of_other_kinds_are_listed(netns: Namespace, real: RealHost) -> None:

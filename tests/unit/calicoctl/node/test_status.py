@@ -3,7 +3,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from calicoctl.node.status import BgpState, FelixState, trouble, unready, warnings
+from calicoctl.node.status import AgentState, BgpState, FelixState, trouble, unready, warnings, without_address
 from resources.runtime import paths
 from resources.runtime.health import Health
 
@@ -14,6 +14,7 @@ def test_what_is_not_as_asked_for_is_one_line_each() -> None:
         "withheld": {"10.6.0.64/26": {"pool": "p", "reason": "no tunl0"},
         "10.6.0.0/26": {"pool": "p", "reason": "no tunl0"}}, "unusable": [{"what": "node2", "reason": "no address"}],
         "next_hops": {"10.2.0.5": {"what": "10.2.0.5 (node n3): it is behind a router", "routes": 2}},
+        "twins": ["node3 has this node's BGP identifier"],
         "records": {"nodes/x": "no JSON"}, "kernel": {"conflicts": {"10.0.0.0/26": "via 192.0.2.1 proto 4"},
         "failed": {}, "routes": 3}}""",
         type=BgpState,
@@ -23,13 +24,30 @@ def test_what_is_not_as_asked_for_is_one_line_each() -> None:
         "2 routes of pool p are withheld: no tunl0 (10.6.0.0/26, 10.6.0.64/26)",
         "next hop of 2 routes 10.2.0.5 (node n3): it is behind a router",
         "node2 is not used: no address",
+        "node3 has this node's BGP identifier",
         "nodes/x is not used: no JSON",
         "10.0.0.0/26 is somebody else's route (via 192.0.2.1 proto 4) and stays",
     ]
 
 
 def test_a_quiet_state_gives_no_line() -> None:
-    assert warnings(BgpState()) == trouble(FelixState()) == []
+    assert warnings(BgpState()) == trouble(FelixState()) == without_address(AgentState()) == []
+
+
+def test_a_tunnel_that_cannot_be_had_is_named_with_the_way_out() -> None:
+    state = msgspec.json.decode(b'{"troubles": {"ipip": "this kernel has no IPIP; modprobe ipip"}}', type=FelixState)
+    assert trouble(state) == ["no ipip tunnel: this kernel has no IPIP; modprobe ipip"]
+
+
+def test_a_tunnel_without_an_address_says_why() -> None:
+    state = msgspec.json.decode(
+        b"""{"node": "node1", "tunnels": {"ipip": {"address": null, "pools": [], "trouble": "the pool is full"},
+        "vxlan": {"address": "10.0.0.1", "trouble": ""}}, "unusable": [{"what": "ippools/x", "reason": "no CIDR"}]}""",
+        type=AgentState,
+    )
+    assert without_address(state) == [
+        "no address for the ipip tunnel: the pool is full", "ippools/x is not used for tunnels: no CIDR",
+    ]
 
 
 def test_records_that_felix_cannot_use_are_named() -> None:
