@@ -1,6 +1,6 @@
 """`calicoctl node status`: are the daemons running, and how are the BGP sessions (reference resources.md 5.9)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO, TypeVar
@@ -147,6 +147,7 @@ class BgpState(msgspec.Struct):
     withheld: dict[str, _Withheld] = {}
     next_hops: dict[str, _NextHop] = {}
     unusable: list[_Unusable] = []
+    untold: dict[str, list[str]] = {}
     twins: list[str] = []
     records: dict[str, str] = {}
     kernel: _Kernel = msgspec.field(default_factory=_Kernel)
@@ -225,6 +226,11 @@ def warnings(state: BgpState) -> list[str]:
     lines += [f"next hop of {one.routes} routes {one.what}" for _, one in sorted(state.next_hops.items())]
     lines += [f"{one.what} is not used: {one.reason}" for one in state.unusable]
     lines += state.twins
+    lines += [
+        f"{node} is up and does not announce {len(blocks)} of its blocks ({_some(blocks)}): its "
+        f"containers there cannot be reached from here; look at calicoctl node status on {node}"
+        for node, blocks in sorted(state.untold.items())
+    ]
     lines += [f"{key} is not used: {fault}" for key, fault in sorted(state.records.items())]
     kernel = state.kernel
     lines += [
@@ -232,3 +238,8 @@ def warnings(state: BgpState) -> list[str]:
     ]
     lines += [f"{key} could not be written: {error}" for key, error in sorted(kernel.failed.items())]
     return lines
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the first three of several names, and a word if there are more."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

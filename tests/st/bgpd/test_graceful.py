@@ -12,7 +12,7 @@ from functools import partial
 
 import pytest
 
-from bed import Cluster, wait_until
+from bed import Cluster, Timeout, wait_until
 from bed.bgp import (
     EXABGP,
     BirdFarSide,
@@ -55,7 +55,11 @@ def facing(make: Callable[[Mesh], FarSide], **configuration: str) -> Iterator[tu
 
 def await_all(mesh: Mesh, far: FarSide, timeout: float = 30.0) -> None:
     """Wait until both sides have said everything to each other."""
-    wait_until("node1 to have the session", lambda: mesh.is_up("node1", "node2"), timeout=timeout)
+    try:
+        wait_until("node1 to have the session", lambda: mesh.is_up("node1", "node2"), timeout=timeout)
+    except Timeout as error:
+        log = mesh.daemons["node1"].text[-3000:]
+        raise Timeout(f"{error}; node1: {mesh.sessions('node1')}\n{log}\nthe far side: {far.since()}") from None
     wait_until("the far side to have the session", far.is_up, timeout=timeout)
     ours = {block(1): f"via {mesh['node1'].address} dev eth0"}
     wait_until("the far side to have our block", lambda: far.routes() == ours, timeout=timeout)

@@ -1203,6 +1203,29 @@ def test_an_audit_asks_about_everybody_in_turn(monkeypatch: pytest.MonkeyPatch) 
     assert sorted(asked) == peers
 
 
+def test_a_node_that_is_up_and_silent_about_its_blocks_is_named() -> None:
+    more = [block_record(block, "node2") for block in ("10.65.2.0/26", "10.65.2.64/26")]
+    host = meshed(*more, block_record("10.65.3.0/26", "node3"))
+    # it may still be at it
+    assert host.engine.state()["untold"] == {}
+    host.run(AUDIT_SECONDS + 10)
+    assert host.engine.state()["untold"] == {"node2": ["10.65.2.64/26"]}
+    host.exabgp.peer_sends(N2, ["10.65.2.64/26"])
+    host.run()
+    assert host.engine.state()["untold"] == {}
+    host.put(block_record("10.65.3.64/26", "node3"))
+    host.run()
+    assert host.engine.state()["untold"] == {"node3": ["10.65.3.64/26"]}
+    # not so where it is not to be announced
+    host.put(pool_record("p", "10.65.0.0/16", disableBGPExport=True))
+    host.run()
+    assert host.engine.state()["untold"] == {}
+    host.put(POOL)
+    host.exabgp.peer_down(N3)
+    host.run()
+    assert host.engine.state()["untold"] == {}
+
+
 # --- peers that are back ----------------------------------------------------------------------------------------------
 
 
