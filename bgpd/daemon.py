@@ -22,9 +22,10 @@ import structlog
 from bgpd import options, pidfile
 from bgpd.calc.sessions import router_id
 from bgpd.child import ExabgpChild
-from bgpd.engine import WAITS_FOR, Ask, Engine, Message, Settings
+from bgpd.engine import WAITS_FOR, Ask, Engine, Message, Page, Settings
 from bgpd.fib import Fib
 from bgpd.inventory import Inventory
+from bgpd.metrics import processes
 from bgpd.peering import Peering
 from bgpd.probe import Prober
 from bgpd.render import configuration
@@ -38,15 +39,21 @@ from kernel.routes import NetlinkRoutes
 from resources.datastore.settings import connect, etcd_config_of_daemon
 from resources.datastore.store import Store
 from resources.datastore.syncer import Syncer
-from resources.errors import CalicoError
+from resources.errors import CalicoError, Transient
 from resources.names import NodeName
-from resources.runtime import log
+from resources.runtime import log, metrics
 from resources.runtime.health import Health
 from resources.runtime.loop import Loop
 from resources.runtime.nodename import node_name
 from resources.runtime.options import Settings as Options
 
 STATE_SECONDS = 2.0
+
+
+class Busy(Transient):
+    """The owner has other things to do."""
+
+    reference = "daemon-busy"
 
 
 class Daemon:
@@ -61,6 +68,7 @@ class Daemon:
     def __init__(self, node: NodeName, settings: Options, store: Store) -> None:
         run: Path = settings[options.RUN_DIR]
         self._health_path = run / "bgpd.sock"
+        self._metrics_host, self._metrics_port = settings[options.METRICS_HOST], settings[options.METRICS_PORT]
         self._health = Health(*WAITS_FOR)
         self._loop: Loop[Message] = Loop(self._handle)
         self._routes = NetlinkRoutes()
@@ -120,13 +128,40 @@ class Daemon:
         self._crashed = error
         self._loop.stop()
 
-    def _ask_state(self) -> object:
+    def _ask(self, page: Page) -> object:
+        """Have the owner make a page.
+
+        Raises:
+            Busy: it did not within STATE_SECONDS.
+        """
         reply: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self._loop.post(Ask(reply))
+        self._loop.post(Ask(reply, page))
         try:
             return reply.get(timeout=STATE_SECONDS)
         except queue.Empty:
-            return {"error": f"the daemon did not answer within {STATE_SECONDS:g} s"}
+            raise Busy(f"the daemon did not answer within {STATE_SECONDS:g} s", hint="ask again") from None
+
+    def _ask_state(self) -> object:
+        try:
+            return self._ask(Page.STATE)
+        except Busy as error:
+            return {"error": str(error)}
+
+    def _metrics(self) -> bytes:
+        families = self._ask(Page.METRICS)
+        assert isinstance(families, list)
+        return metrics.text([*families, *metrics.process(processes(self._engine.speaker))])
+
+    def _serve_metrics(self) -> None:
+        if not self._metrics_port:
+            return
+        try:
+            metrics.serve(self._metrics_host, self._metrics_port, self._metrics)
+        except OSError as error:
+            structlog.get_logger().error(
+                "metrics.unserved", host=self._metrics_host, port=self._metrics_port, error=str(error),
+                hint="choose another BGPD_METRICS_PORT; everything else goes on",
+            )
 
     def stop(self) -> None:
         """Make `run` return; callable from any thread and from a signal handler."""
@@ -136,7 +171,10 @@ class Daemon:
         """Work until `stop`. Kernel routes and ExaBGP stay as they are."""
         self._health.watch_loop(lambda: self._loop.turned_at)
         self._health.state = self._ask_state
+        self._health.pages[Page.ROUTES.value] = lambda: self._ask(Page.ROUTES)
+        self._health.texts[Page.METRICS.value] = (metrics.CONTENT_TYPE, self._metrics)
         self._health.serve(self._health_path)
+        self._serve_metrics()
         self._status.start()
         self._monitor.start()
         self._syncer.start()

@@ -7,21 +7,22 @@ kernel or a clock.
 import queue
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 import structlog
 
+from bgpd import metrics, report
 from bgpd.calc.limits import within_limits
 from bgpd.calc.secrets import Secret, SecretName
 from bgpd.calc.sessions import Globals, router_id, sessions, settings, wanted_secrets
 from bgpd.calc.surroundings import IPIP_DEVICE
 from bgpd.inventory import Inventory
-from bgpd.neighbor import Neighbor
 from bgpd.peering import Identity, Peering
 from bgpd.probe import PeerAnswers
 from bgpd.routing import Routing
 from bgpd.speaker import ChildEnded, ChildMessage, Lines, RelayClosed, Speaker, Validated
-from bgpd.status import Snapshot, row, rows
+from bgpd.status import Snapshot, rows
 from kernel.errors import DataplaneError
 from kernel.monitor import (
     AddressAdded,
@@ -35,7 +36,7 @@ from kernel.monitor import (
 )
 from kernel.route import PROTOCOL_BGPD, PROTOCOL_FELIX, Route
 from resources.datastore.sync import Changes, InSync, OutOfSync, SyncMessage
-from resources.names import IfName, IPNetwork, NodeName
+from resources.names import IfName, NodeName
 
 STORE = "the datastore"
 NODE = "this node's record in the datastore"
@@ -49,11 +50,20 @@ READ_RETRY_SECONDS = 1.0
 WORKLOAD_INTERFACES = "cali"
 
 
+class Page(Enum):
+    """What can be asked for."""
+
+    STATE = "/state"
+    ROUTES = "/routes"
+    METRICS = "/metrics"
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Somebody wants the daemon's whole state; the owner puts it into `reply`."""
+    """Somebody wants to see a page; the owner puts it into `reply`."""
 
     reply: "queue.SimpleQueue[object]"
+    page: Page = Page.STATE
 
 
 Message = SyncMessage | ChildMessage | KernelEvent | PeerAnswers | Ask
@@ -130,7 +140,7 @@ class Engine:
             self._work(now)
         self._show()
         for ask in asked:
-            ask.reply.put(self.state())
+            ask.reply.put(self.answer(ask.page))
         return self._due(self._clock())
 
     def _take(self, message: SyncMessage | ChildMessage | KernelEvent | PeerAnswers, now: float) -> None:
@@ -366,8 +376,26 @@ class Engine:
         found = [time for time in times if time is not None]
         return min(found) if found else None
 
+    def answer(self, page: Page) -> object:
+        """Return what a page shows, as plain data."""
+        match page:
+            case Page.STATE:
+                return self.state()
+            case Page.ROUTES:
+                return self.routes()
+            case Page.METRICS:
+                neighbors = self.peering.neighbors.values()
+                return metrics.families(neighbors, self.routing, self.speaker, self._wall())
+
+    def routes(self) -> dict[str, object]:
+        """Return every learned route, as plain data (for ``/routes``)."""
+        return {
+            "routes": report.learned(self.routing, self.peering.neighbors),
+            "meaning": {refusal.value: text for refusal, text in report.MEANING.items()},
+        }
+
     def state(self) -> dict[str, object]:
-        """Return everything, as plain data (for ``/state`` and ``show calico json``)."""
+        """Return everything but the learned routes, as plain data (for ``/state`` and ``show calico json``)."""
         routing, peering = self.routing, self.peering
         return {
             "node": self._this,
@@ -382,7 +410,7 @@ class Engine:
             },
             "settings": {name: {"value": value, "origin": origin} for name, (value, origin) in
                          self._told_settings.items()},
-            "sessions": [self._session(neighbor) for neighbor in peering.neighbors.values()],
+            "sessions": [report.session(neighbor, routing) for neighbor in peering.neighbors.values()],
             "unusable": [
                 {"what": one.what, "reason": one.reason, "peer": None if one.address is None else str(one.address)}
                 for one in peering.sessions.unusable
@@ -393,7 +421,6 @@ class Engine:
                 str(prefix): {"communities": list(found.communities + found.large_communities)}
                 for prefix, found in sorted(routing.exports.items(), key=lambda item: str(item[0]))
             },
-            "routes": [self._route(prefix) for prefix in sorted(routing.rib.prefixes, key=str)],
             "withheld": {
                 str(prefix): {"pool": one.pool, "reason": one.reason} for prefix, one in routing.withheld.items()
             },
@@ -404,47 +431,6 @@ class Engine:
                 "failed": {str(key): str(error) for key, error in routing.fib.failed.items()},
                 "repairs": routing.fib.repairs,
             },
-        }
-
-    def _session(self, neighbor: Neighbor) -> dict[str, object]:
-        table = self.routing.rib.table(neighbor.spec.address)
-        spec = neighbor.spec
-        return {
-            "name": spec.name,
-            "peer": str(spec.address),
-            "node": spec.node,
-            "type": spec.kind.value,
-            "up": neighbor.is_up,
-            "state": row(neighbor).state,
-            "phase": neighbor.shown_phase.value,
-            "passive": spec.passive,
-            "since": neighbor.since,
-            "error": neighbor.error,
-            "transitions": neighbor.transitions,
-            "local_as": spec.local_as,
-            "peer_as": spec.peer_as,
-            "router_id": None if neighbor.router_id is None else str(neighbor.router_id),
-            "end_of_rib_received": neighbor.end_received,
-            "end_of_rib_sent": neighbor.end_sent,
-            "routes_received": len(table.entries),
-            "routes_accepted": table.accepted,
-            "routes_stale": len(table.stale),
-            "routes_refused": {reason.value: count for reason, count in table.refused.items()},
-            "routes_offered": len(neighbor.offered),
-        }
-
-    def _route(self, prefix: IPNetwork) -> dict[str, object]:
-        return {
-            "prefix": str(prefix),
-            "paths": [
-                {
-                    "peer": str(peer),
-                    "next_hop": str(entry.path.next_hop),
-                    "refused": None if entry.refusal is None else entry.refusal.value,
-                    "stale": prefix in self.routing.rib.table(peer).stale,
-                }
-                for peer, entry in self.routing.rib.entries(prefix).items()
-            ],
         }
 
 

@@ -4,7 +4,7 @@ Ours are those of protocol 81. A route of anybody else at a prefix of ours stays
 of ours that an earlier bgpd wrote are *inherited*: kept until they are wanted again, decided against, or swept.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -62,6 +62,8 @@ class Fib:
         self._repairs: dict[RouteKey, deque[float]] = {}
         self._held: dict[RouteKey, float] = {}
         self.repairs = 0
+        self.counts: Counter[tuple[str, str]] = Counter()
+        """Routes written so far, by operation ("add", "replace", "delete") and result ("ok", "failed")."""
 
     # --- what is wanted ----------------------------------------------------------------------------------------------
 
@@ -98,6 +100,11 @@ class Fib:
     def conflicts(self) -> dict[RouteKey, tuple[Route, ...]]:
         """Routes of others where we want one."""
         return {key: self._foreign[key] for key in sorted(self._delta.desired.keys() & self._foreign.keys(), key=str)}
+
+    def conflicting(self, key: RouteKey) -> Route | None:
+        """Return the route of somebody else at a place where we want one."""
+        theirs = self._foreign.get(key) if key in self._delta.desired else None
+        return theirs[0] if theirs else None
 
     @property
     def is_settled(self) -> bool:
@@ -174,17 +181,25 @@ class Fib:
     ) -> dict[RouteKey, DataplaneError]:
         failed: dict[RouteKey, DataplaneError] = {}
         if new:
-            failed |= self._kernel.add(new)
+            failed |= self._count("add", new, self._kernel.add(new))
         if changed:
-            failed |= self._kernel.replace(changed)
+            failed |= self._count("replace", changed, self._kernel.replace(changed))
         for key, route in (*new.items(), *changed.items()):
             if key not in failed:
                 self._delta.saw(key, route)
         if doomed:
-            failed |= self._kernel.delete(doomed)
+            failed |= self._count("delete", doomed, self._kernel.delete(doomed))
         for key in doomed:
             if key not in failed:
                 self._delta.gone(key)
+        return failed
+
+    def _count(
+        self, operation: str, routes: Mapping[RouteKey, Route], failed: dict[RouteKey, DataplaneError]
+    ) -> dict[RouteKey, DataplaneError]:
+        self.counts[operation, "ok"] += len(routes) - len(failed)
+        if failed:
+            self.counts[operation, "failed"] += len(failed)
         return failed
 
     def _after(self, tried: Iterable[RouteKey], failed: Mapping[RouteKey, DataplaneError], now: float) -> None:

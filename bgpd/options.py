@@ -97,9 +97,26 @@ LOG_DIR: Option[Path] = Option(
     help="Folder of the log files; ExaBGP's is bgpd/exabgp.log in it.",
 )
 
+METRICS_PORT: Option[int] = Option(
+    name="metrics_port",
+    keys=("BGPD_METRICS_PORT",),
+    parse=integer(0, 65535),
+    default=0,
+    help="TCP port where Prometheus finds /metrics. 0: none; /run/calico/bgpd.sock has the same page.",
+    example="9900",
+)
+METRICS_HOST: Option[str] = Option(
+    name="metrics_host",
+    keys=("BGPD_METRICS_HOST",),
+    parse=str.strip,
+    default="",
+    help="Address for the port of the metrics. Empty: all addresses.",
+    example="127.0.0.1",
+)
+
 OPTIONS: tuple[Option[object], ...] = (
     LOG_LEVEL, ROUTER_ID, HOLD_SECONDS, MAX_PREFIX, STRICT_OWNERS, ROUTE_REFRESH_SECONDS, SECRETS_DIR, RUN_DIR,
-    LOG_DIR,
+    LOG_DIR, METRICS_PORT, METRICS_HOST,
 )
 
 

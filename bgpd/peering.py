@@ -197,7 +197,7 @@ class Peering:
             return
         for prefix in event.withdrawn:
             self._rib.forget(event.peer, prefix)
-        external = neighbor.spec.is_external
+        external, told_at = neighbor.spec.is_external, self._wall()
         identifier = neighbor.router_id or UNKNOWN_IDENTIFIER
         for prefix, next_hop in event.announced:
             self._rib.learn(
@@ -209,6 +209,7 @@ class Peering:
                     is_external=external,
                     identifier=identifier,
                 ),
+                told_at,
             )
 
     def _on_change(self, neighbor: Neighbor, change: Change, reason: str = "") -> None:

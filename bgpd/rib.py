@@ -21,6 +21,8 @@ class Entry:
     """A path and what was decided about it; `refusal` counts only once it was decided."""
 
     path: Path
+    told_at: float = 0.0
+    """Wall time at which the peer told it; of what an earlier bgpd heard, when this one learned of it."""
     refusal: Refusal | None = None
     is_decided: bool = False
 
@@ -45,6 +47,8 @@ class Rib:
         self._tables: dict[IPAddress, PeerTable] = {}
         self._peers_of: dict[IPNetwork, set[IPAddress]] = {}
         self._dirty: set[IPNetwork] = set()
+        self.refusals: Counter[tuple[IPAddress, Refusal]] = Counter()
+        """How often a path of a peer was found to be refused, ever."""
 
     def table(self, peer: IPAddress) -> PeerTable:
         """Return what `peer` told; an empty table if it never told anything."""
@@ -60,8 +64,8 @@ class Rib:
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
-    def learn(self, prefix: IPNetwork, path: Path) -> None:
-        """Take a path that its peer told just now."""
+    def learn(self, prefix: IPNetwork, path: Path, told_at: float = 0.0) -> None:
+        """Take a path that its peer told just now, `told_at` by the wall clock."""
         table = self._tables.setdefault(path.peer, PeerTable())
         table.stale.discard(prefix)
         before = table.entries.get(prefix)
@@ -69,7 +73,7 @@ class Rib:
             if before.path == path:
                 return
             self._uncount(table, before)
-        table.entries[prefix] = Entry(path)
+        table.entries[prefix] = Entry(path, told_at)
         self._peers_of.setdefault(prefix, set()).add(path.peer)
         self._dirty.add(prefix)
 
@@ -137,9 +141,12 @@ class Rib:
         table = self._tables[peer]
         entry = table.entries[prefix]
         refusal = Refusal.NOT_PEER if spec is None else accept(spec, prefix, entry.path, rules)
+        before = entry.refusal if entry.is_decided else None
         self._uncount(table, entry)
         if refusal is None and table.accepted >= self._max:
             refusal = Refusal.MAX_PREFIX
+        if refusal is not None and refusal is not before:
+            self.refusals[peer, refusal] += 1
         entry.refusal, entry.is_decided = refusal, True
         if refusal is None:
             table.accepted += 1

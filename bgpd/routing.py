@@ -6,6 +6,7 @@ what a person should hear about.
 
 import ipaddress
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
@@ -33,6 +34,15 @@ class HostInterfaces(Protocol):
 
     def links(self) -> dict[IfName, Link]: ...
     def addresses(self) -> list[LinkAddress]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of a learned prefix: the route that stands for it, or why none does."""
+
+    in_kernel: bool
+    route: Route | None = None
+    why_not: str = ""
 
 
 class Routing:
@@ -140,6 +150,24 @@ class Routing:
         if prefix in self._blackholes:
             return Route.blackhole(protocol=PROTOCOL_BGPD)
         return None if prefix in self._local else self._learned.get(prefix)
+
+    def fate(self, prefix: IPNetwork) -> Fate:
+        """Return what became of a prefix that a peer told of, as of the last write."""
+        key = RouteKey(prefix)
+        if prefix in self._blackholes or prefix in self._local:
+            return Fate(False, None, "this node has it itself")
+        if (withheld := self.withheld.get(prefix)) is not None:
+            return Fate(False, None, withheld.reason)
+        route = self._learned.get(prefix)
+        if route is None:
+            return Fate(False, None, "no path is accepted")
+        if (theirs := self.fib.conflicting(key)) is not None:
+            return Fate(False, route, f"somebody else's route is there and stays: {theirs}")
+        if (error := self.fib.failed.get(key)) is not None:
+            return Fate(False, route, f"it could not be written: {error}")
+        if self.fib.actual.get(key) != route:
+            return Fate(False, route, "it is not written yet")
+        return Fate(True, route)
 
     def drop_forbidden(self) -> None:
         """Give up inherited routes that cannot be right, without waiting for a peer to say so.

@@ -233,6 +233,8 @@ class Speaker:
         self.stage = Stage.ABSENT
         self.restarts = 0
         self.lost_events = 0
+        self.reloads = 0
+        """How often ExaBGP took a configuration over while it ran."""
         self.pid: int | None = None
         self._is_first = True
         self._adopting = False
@@ -552,6 +554,7 @@ class Speaker:
         self._running = Found(self.pid, self._target.digest, self._target.environment_digest)
         self._child.note(self._running)
         self._reload = Reload.NONE
+        self.reloads += 1
         return [Applied(self._target.digest)]
 
 

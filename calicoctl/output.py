@@ -6,6 +6,14 @@ The only module that imports prettytable, and that only for the boxed tables.
 import json
 from collections.abc import Sequence
 
+from resources.errors import Rejected
+
+
+class BadOutput(Rejected):
+    """``-o`` with something that is no format."""
+
+    reference = "bad-output-format"
+
 
 def plain_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a `get` table with a blank line at its end.

@@ -18,6 +18,7 @@ OPTIONS = (
     ),
     ("calico-bgpd", "bgpd.options", "Read from the environment; what the cluster shares is in BGPConfiguration."),
     ("calico-libnetwork", "libnetwork.options", "Read from the environment."),
+    ("calico-node agent", "calicoctl.node.agent.options", "Read from the environment."),
 )
 
 

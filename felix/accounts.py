@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from felix.calc.graph import Conclusions
+from felix.calc.conclusions import Conclusions
 from felix.calc.model import ANY_INTERFACE, Direction, PolicyId, PolicyRule, Rules, TierPolicies
 from felix.calc.words import matches
 from felix.counters import (

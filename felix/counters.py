@@ -9,7 +9,7 @@ is named in `missing`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from felix.calc.graph import Conclusions
+from felix.calc.conclusions import Conclusions
 from felix.calc.model import Action, Direction, PolicyId, PolicyRule
 from felix.desired import ChainKey
 from felix.render.chains import Jump, PacketLog, Part, Rule, Verdict

@@ -7,7 +7,8 @@ after the store is in sync.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from felix.calc.graph import Conclusions, Graph, Whole
+from felix.calc.conclusions import Conclusions, Whole
+from felix.calc.graph import Graph
 from felix.calc.model import MembersChange
 from felix.calc.parameters import Parameters
 from felix.desired import Desired, IPSet, Update

@@ -1,6 +1,7 @@
 """Network interfaces, their addresses and neighbours as values."""
 
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 
 from resources.names import IfName, IPAddress, IPInterface
 
@@ -38,3 +39,10 @@ class LinkAddress:
 
     device: IfName
     address: IPInterface
+
+
+def link_local_of(mac: str) -> IPv6Address:
+    """Return the link-local address that the kernel makes from a MAC. Source: RFC 4291, appendix A."""
+    first, *rest = bytes.fromhex(mac.replace(":", ""))
+    identifier = bytes((first ^ 2, *rest[:2], 0xFF, 0xFE, *rest[2:]))
+    return IPv6Address(bytes.fromhex("fe80") + bytes(6) + identifier)

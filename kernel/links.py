@@ -5,10 +5,9 @@ deleting and moving a device goes by pyroute2, imported on first use (reference 
 """
 
 import errno
-import ipaddress
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +19,7 @@ from kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Socket
 from kernel.routes import interface_index, interface_names
 from resources.names import IfName, IPAddress, IPInterface
 
-__all__ = ["Link", "LinkAddress", "LinkKernel", "Neighbour", "NetlinkLinks", "link_local", "supports"]
+__all__ = ["Link", "LinkAddress", "LinkKernel", "Neighbour", "NetlinkLinks", "supports"]
 
 
 class LinkKernel(Protocol):
@@ -80,18 +79,6 @@ class LinkKernel(Protocol):
         Raises:
             NoSuchEntry: no such namespace.
         """
-
-
-def link_local(addresses: Iterable[LinkAddress], device: IfName) -> ipaddress.IPv6Address | None:
-    """Return the first IPv6 link-local address of `device`, or None.
-
-    The kernel makes it when it notices the carrier, up to a second after `set_up`.
-    """
-    for found in addresses:
-        address = found.address.ip
-        if found.device == device and isinstance(address, ipaddress.IPv6Address) and address.is_link_local:
-            return address
-    return None
 
 
 def supports(kind: str) -> bool:

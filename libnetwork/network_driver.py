@@ -66,8 +66,7 @@ class Engine(Protocol):
 class Pairs(Protocol):
     """What is needed of `libnetwork.veth.VethPairs`."""
 
-    def create(self, endpoint_id: str, *, mac: str) -> None: ...
-    def link_local(self, endpoint_id: str, deadline: Deadline) -> IPv6Address: ...
+    def create(self, endpoint_id: str, *, mac: str, ipv6: bool = False) -> IPv6Address | None: ...
     def remove(self, endpoint_id: str) -> None: ...
 
 
@@ -230,7 +229,9 @@ class NetworkDriver:
         container = self._container_name(request)
         labels = self._labels(request, container, deadline)
         next_hop = self._endpoints.local.enter_sandbox(request.endpoint_id, addresses, request.sandbox_key)
-        self._pairs.create(request.endpoint_id, mac=record.spec.mac)
+        ipv6 = any(address.version == 6 for address in addresses)
+        # no IPv6 gateway for a container without an IPv6 address: it would not start
+        link_local = self._pairs.create(request.endpoint_id, mac=record.spec.mac, ipv6=ipv6)
 
         def described(found: WorkloadEndpoint) -> WorkloadEndpoint:
             annotations = {**found.metadata.annotations, records.SANDBOX: request.sandbox_key}
@@ -249,8 +250,8 @@ class NetworkDriver:
         if any(address.version == 4 for address in addresses):
             gateway = str(next_hop)
             routes.append(messages.StaticRoute(destination=f"{next_hop}/32"))
-        if any(address.version == 6 for address in addresses):
-            gateway_ipv6 = str(self._pairs.link_local(request.endpoint_id, deadline))
+        if link_local is not None:
+            gateway_ipv6 = str(link_local)
             routes.append(messages.StaticRoute(destination=f"{gateway_ipv6}/128"))
         log.info("endpoint.joined", endpoint=request.endpoint_id[:12], container=container or "", next_hop=gateway)
         return messages.Joined(

@@ -5,22 +5,18 @@ container (reference libnetwork.md 6.4). Routes, proxy ARP and rules are felix's
 """
 
 import threading
-from collections.abc import Iterable
-from ipaddress import IPv6Address
+from collections.abc import Mapping
+from ipaddress import IPv6Address, IPv6Interface
 from typing import Protocol
 
-from kernel.errors import AlreadyThere
-from kernel.links import LinkAddress, link_local
-from libnetwork.deadline import Deadline
+from kernel.errors import AlreadyThere, DataplaneError
+from kernel.link import Link, link_local_of
 from resources.errors import Transient
-from resources.names import IfName
-from resources.runtime.backoff import Clock, SystemClock
+from resources.names import IfName, IPInterface
 
 HOST_PREFIX = "cali"
 CONTAINER_PREFIX = "temp"
 _ID_CHARACTERS = 11
-_POLL_SECONDS = 0.01
-LINK_LOCAL_PATIENCE_SECONDS = 2.0
 
 
 class Links(Protocol):
@@ -37,11 +33,12 @@ class Links(Protocol):
     ) -> None: ...
     def set_up(self, name: IfName) -> None: ...
     def delete(self, name: IfName) -> None: ...
-    def addresses(self) -> Iterable[LinkAddress]: ...
+    def links(self) -> Mapping[IfName, Link]: ...
+    def add_address(self, device: IfName, address: IPInterface) -> None: ...
 
 
 class NoLinkLocal(Transient):
-    """The host's end of a veth pair got no IPv6 link-local address, so the container would have no IPv6 gateway."""
+    """The host's end of a veth pair takes no IPv6 link-local address, so the container would have no IPv6 gateway."""
 
     reference = "no-link-local-address"
 
@@ -58,16 +55,21 @@ def container_interface(endpoint_id: str) -> IfName:
 class VethPairs:
     """Makes and removes pairs in the namespace of dockerd, which is the host's. Thread-safe."""
 
-    def __init__(self, links: Links, *, mtu: int | None = None, clock: Clock | None = None) -> None:
+    def __init__(self, links: Links, *, mtu: int | None = None) -> None:
         self._links = links
         self._mtu = mtu
-        self._clock = clock or SystemClock()
         self._lock = threading.Lock()
 
-    def create(self, endpoint_id: str, *, mac: str) -> None:
+    def create(self, endpoint_id: str, *, mac: str, ipv6: bool = False) -> IPv6Address | None:
         """Make the pair, both ends up, the container's with `mac`; one that is left over is replaced.
 
-        The host's end keeps the MAC the kernel draws: equal ones would make equal link-local addresses.
+        The host's end keeps the MAC the kernel draws: equal ones would make equal link-local addresses. With `ipv6`
+        it has its link-local address from the start, and that is returned: the container's IPv6 gateway. (The kernel
+        makes the same one when the link is up, but first looks for a second or two whether somebody else has it, and
+        answers nobody meanwhile. There is nobody else on the link.)
+
+        Raises:
+            NoLinkLocal: the host's end takes no IPv6 address.
         """
         host, container = host_interface(endpoint_id), container_interface(endpoint_id)
         with self._lock:
@@ -78,30 +80,23 @@ class VethPairs:
                 self._links.delete(host)
                 self._links.delete(container)
                 self._links.create_veth(host, container, peer_mac=mac, mtu=self._mtu)
+            gateway = self._give_link_local(host) if ipv6 else None
             self._links.set_up(host)
             self._links.set_up(container)
+            return gateway
 
-    def link_local(self, endpoint_id: str, deadline: Deadline) -> IPv6Address:
-        """Return the link-local address of the host's end, the container's IPv6 gateway.
-
-        The kernel gives it one soon after both ends are up.
-
-        Raises:
-            NoLinkLocal: it has none in time.
-        """
-        host = host_interface(endpoint_id)
-        ends = self._clock.monotonic() + deadline.left(at_most=LINK_LOCAL_PATIENCE_SECONDS)
-        while True:
-            with self._lock:
-                address = link_local(self._links.addresses(), host)
-            if address is not None:
-                return address
-            if self._clock.monotonic() >= ends:
-                raise NoLinkLocal(
-                    f"{host} has no IPv6 link-local address, so the container would have no IPv6 gateway",
-                    hint="switch IPv6 on: sysctl net.ipv6.conf.default.disable_ipv6=0",
-                )
-            self._clock.sleep(_POLL_SECONDS)
+    def _give_link_local(self, host: IfName) -> IPv6Address:
+        mac = self._links.links()[host].mac
+        assert mac is not None  # an Ethernet device has one
+        address = link_local_of(mac)
+        try:
+            self._links.add_address(host, IPv6Interface((address, 64)))
+        except DataplaneError as error:
+            raise NoLinkLocal(
+                f"{host} takes no IPv6 link-local address, so the container would have no IPv6 gateway: {error}",
+                hint="switch IPv6 on (sysctl net.ipv6.conf.default.disable_ipv6=0); it needs an MTU of 1280 or more",
+            ) from error
+        return address
 
     def remove(self, endpoint_id: str) -> None:
         """Remove the pair, wherever the container's end is; absent is done."""

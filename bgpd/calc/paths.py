@@ -1,6 +1,6 @@
 """A route as a peer told it, and which of several to believe (RFC 4271 9.1.2.2, RFC 4456 9; reference bgp.md 4.6)."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address
@@ -92,14 +92,44 @@ def best(paths: Iterable[Path], cost: Cost) -> Choice | None:
     costs = {path: known for path in paths if (known := cost(path.next_hop)) is not None}
     if not costs:
         return None
-    equals = _least(list(costs), lambda path: -_preference(path))
-    equals = _least(equals, lambda path: path.attributes.length)
-    equals = _least(equals, lambda path: path.attributes.origin)
-    equals = _without_worse_med(equals)
-    equals = _least(equals, lambda path: not path.is_external)
-    equals = _least(equals, costs.__getitem__)
+    equals = list(costs)
+    for _, keep in _steps(costs):
+        equals = keep(equals)
     equals.sort(key=_tie_break)
     return Choice(equals[0], _group(equals))
+
+
+def lost_by(path: Path, paths: Iterable[Path], cost: Cost) -> str | None:
+    """Return by what `path` lost against the other accepted `paths`, for people; None if it is best or among equals."""
+    costs = {one: known for one in paths if (known := cost(one.next_hop)) is not None}
+    if path not in costs:
+        return "next hop out of reach"
+    equals = list(costs)
+    for step, keep in _steps(costs):
+        equals = keep(equals)
+        if path not in equals:
+            return step
+    equals.sort(key=_tie_break)
+    group = _group(equals)
+    if path in group:
+        return None
+    twin = next((one for one in group if one.next_hop == path.next_hop), None)
+    return f"more than {ECMP_MAX} equal next hops" if twin is None else f"same next hop from {twin.peer}"
+
+
+_Step = Callable[[Sequence[Path]], list[Path]]
+
+
+def _steps(costs: Mapping[Path, int]) -> tuple[tuple[str, _Step], ...]:
+    """Return what is asked in order, by what a path then lost: each step keeps those that are equal and best in it."""
+    return (
+        ("lower local preference", lambda paths: _least(paths, lambda path: -_preference(path))),
+        ("longer AS path", lambda paths: _least(paths, lambda path: path.attributes.length)),
+        ("worse origin", lambda paths: _least(paths, lambda path: path.attributes.origin)),
+        ("higher MED", _without_worse_med),
+        ("iBGP", lambda paths: _least(paths, lambda path: not path.is_external)),
+        ("farther next hop", lambda paths: _least(paths, costs.__getitem__)),
+    )
 
 
 def _least(paths: Sequence[Path], measure: Callable[[Path], int]) -> list[Path]:

@@ -8,22 +8,16 @@ import click
 
 from calicoctl import elsewhere
 from calicoctl.kinds import KINDS, Asked, Filters, asked, filtered
-from calicoctl.output import as_json, plain_table
+from calicoctl.output import BadOutput, as_json, plain_table
 from calicoctl.session import config_option, file_options, open_client, v1_filters
 from resources.codec import BadRecord, shown_document, shown_v1_document
 from resources.datastore.client import ResourceClient
 from resources.documents import DEFAULT_NAMESPACE
-from resources.errors import DoesNotExist, Rejected
+from resources.errors import DoesNotExist
 from resources.gotext import JSON
 from resources.kinds.base import API_VERSION, Column, Resource, View
 
 _EXPORT_DROPS = ("namespace", "uid", "resourceVersion", "creationTimestamp")
-
-
-class BadOutput(Rejected):
-    """``-o`` with something that is no format."""
-
-    reference = "bad-output-format"
 
 
 @click.command(epilog=KINDS)

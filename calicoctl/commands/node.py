@@ -2,9 +2,12 @@
 
 import os
 import sys
+import time
+from collections.abc import Sequence
 
 import click
 
+from calicoctl.output import BadOutput
 from calicoctl.session import config_option
 from resources.errors import Rejected
 
@@ -89,12 +92,48 @@ def clean(yes: bool, config: str | None) -> int:
 
 
 @command.command()
-def status() -> int:
+@click.option("-o", "--output", default="ps", metavar="FORMAT", help="ps, yaml or json.")
+def status(output: str) -> int:
     """Show whether the daemons run, and the BGP sessions."""
-    from calicoctl.node.status import status as show
+    from calicoctl.node import status as node_status
 
+    _check_output(output, ("ps", "yaml", "json"))
     need_root()
-    return show(sys.stdout)
+    return node_status.status(sys.stdout) if output == "ps" else node_status.as_data(sys.stdout, output)
+
+
+@command.command(short_help="Show the routes that this host learned by BGP, and what became of each.")
+@click.argument("destination", required=False)
+@click.option("--peer", metavar="ADDRESS", help="Only what this peer told.")
+@click.option("--missing", is_flag=True, help="Only destinations that are not in the kernel.")
+@click.option("-o", "--output", default="ps", metavar="FORMAT", help="ps, wide, yaml or json.")
+def routes(destination: str | None, peer: str | None, missing: bool, output: str) -> int:
+    """Show every route that this host learned by BGP: from whom, when, by which path, and whether it is in the kernel.
+
+    One line a path; where a path is not used, the reason stands there. DESTINATION is an address (the routes that cover
+    it) or a prefix (those that cover it or lie in it). This host's own blocks and containers are not learned: see
+    ip route.
+    """
+    import msgspec
+
+    from calicoctl.node import routes as learned
+    from calicoctl.output import as_json
+    from resources.yamltext import dump
+
+    _check_output(output, ("ps", "wide", "yaml", "json"))
+    need_root()
+    found = learned.chosen(learned.ask(), destination=destination, peer=peer, missing=missing)
+    if output in ("ps", "wide"):
+        click.echo(learned.tables(found, now=time.time(), wide=output == "wide"), nl=False)
+    else:
+        plain = msgspec.to_builtins(found)
+        click.echo(as_json(plain) if output == "json" else dump(plain), nl=False)
+    return 0
+
+
+def _check_output(output: str, known: Sequence[str]) -> None:
+    if output not in known:
+        raise BadOutput(f"unrecognized output format '{output}'", hint=f"use {', '.join(known[:-1])} or {known[-1]}")
 
 
 @command.command(short_help="Check this host, and list the ports to open.")

@@ -6,9 +6,8 @@ import click
 import msgspec
 
 from calicoctl import policy_counters
-from calicoctl.commands.get import BadOutput
 from calicoctl.commands.node import need_root
-from calicoctl.output import as_json
+from calicoctl.output import BadOutput, as_json
 from resources.yamltext import dump
 
 

@@ -31,3 +31,11 @@ def supervise() -> int:
     from calicoctl.node.supervisor import CONFIGURATION
 
     return be_supervisor(CONFIGURATION)
+
+
+@calico_node.command()
+def agent() -> int:
+    """Keep this host's tunnel addresses in the datastore; `node run` starts it with the others."""
+    from calicoctl.node.agent.daemon import main as run_agent
+
+    return run_agent()

@@ -13,6 +13,10 @@ def main() -> int:
         from calicoctl.node.supervisor import CONFIGURATION
 
         return supervise(CONFIGURATION)
+    if sys.argv[1:] == ["agent"]:
+        from calicoctl.node.agent.daemon import main as agent
+
+        return agent()
     return _command_line()
 
 

@@ -1,6 +1,7 @@
 """`calicoctl node status`: are the daemons running, and how are the BGP sessions (reference resources.md 5.9)."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO, TypeVar
 
@@ -9,6 +10,7 @@ import msgspec
 
 from calicoctl.node import birdctl
 from calicoctl.output import boxed_table
+from resources.gotext import JSON
 from resources.runtime import health, paths
 
 S = TypeVar("S")
@@ -33,6 +35,40 @@ def status(out: TextIO) -> int:
     for line in (*unready(), *withheld()):
         click.echo(f"Warning: {line}", err=True)
     return 0
+
+
+def as_data(out: TextIO, form: str) -> int:
+    """Print the same and what more bgpd tells of its sessions, as ``yaml`` or ``json``; 0 if felix runs."""
+    from calicoctl.output import as_json
+    from resources.yamltext import dump
+
+    running = health.ask(paths.health_socket("felix"), "/liveness")[0] == READY
+    found: dict[str, JSON] = {"running": running}
+    warned: list[str] = []
+    told = {session.peer: session for session in _bgp_sessions()}
+    for version, name in ((4, "bird.ctl"), (6, "bird6.ctl")):
+        try:
+            peers = birdctl.peers(_socket(name))
+        except birdctl.BirdUnreachable as error:
+            peers = []
+            warned.append(f"IPv{version} BGP: the backend process is not running: {error}")
+        found[f"ipv{version}"] = [_peer(peer, told.get(peer.address)) for peer in peers]
+    found["warnings"] = [*warned, *unready(), *withheld()]
+    click.echo(as_json(found) if form == "json" else dump(found), nl=False, file=out)
+    return 0 if running else 1
+
+
+def _peer(peer: birdctl.Peer, told: "BgpSession | None") -> JSON:
+    """Return a row of the table, and beside it what bgpd tells of that session."""
+    return {**asdict(peer), **(msgspec.to_builtins(told) if told is not None else {})}
+
+
+def _bgp_sessions() -> "list[BgpSession]":
+    code, text = health.ask(paths.health_socket("bgpd"), "/state")
+    try:
+        return msgspec.json.decode(text, type=_BgpSessions).sessions if code == 200 else []
+    except msgspec.DecodeError:
+        return []  # withheld() says so
 
 
 def unready() -> list[str]:
@@ -98,6 +134,29 @@ class BgpState(msgspec.Struct):
     unusable: list[_Unusable] = []
     records: dict[str, str] = {}
     kernel: _Kernel = msgspec.field(default_factory=_Kernel)
+
+
+class BgpSession(msgspec.Struct):
+    """What bgpd tells of a session, besides its row. Routes by count; `routes_refused` by reason."""
+
+    peer: str
+    node: str | None = None
+    origin: str = ""
+    local: str = ""
+    local_as: int | None = None
+    peer_as: int | None = None
+    router_id: str | None = None
+    passive: bool = False
+    transitions: int = 0
+    routes_received: int = 0
+    routes_accepted: int = 0
+    routes_stale: int = 0
+    routes_refused: dict[str, int] = {}
+    routes_offered: int = 0
+
+
+class _BgpSessions(msgspec.Struct):
+    sessions: list[BgpSession] = []
 
 
 class FelixState(msgspec.Struct):

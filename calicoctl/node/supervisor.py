@@ -83,6 +83,7 @@ def programs(*, driver: bool, bgp: bool) -> tuple[Program, ...]:
         wanted.append(Program("bgpd", (script("calico-bgpd"),)))
     if driver:
         wanted.append(Program("libnetwork", (script("calico-libnetwork"),)))
+    wanted.append(Program("agent", (script("calico-node"), "agent")))
     return tuple(wanted)
 
 

@@ -1,9 +1,6 @@
 """Endpoints as the calculation keeps them: what every host needs of each, and what this host serves.
 
-Of the thousands on other hosts only labels, addresses and named ports are kept. Of two local endpoints that claim one
-interface the one with the lowest id is served; the other waits in its shadow (reference felix.md 2.1). Two local
-endpoints may claim one address: both are handed on, and the route goes to the interface that is up and newest, which
-only the dataplane knows (reference felix.md 2.4).
+Of the thousands on other hosts only labels, addresses and named ports are kept.
 """
 
 import ipaddress
@@ -69,6 +66,7 @@ class Local:
     interface: IfName
     networks: frozenset[IPNetwork]
     mac: str | None
+    labels: Labels
     profiles: tuple[ProfileName, ...]
     spoofed_sources: tuple[IPNetwork, ...]
     name: str
@@ -107,6 +105,7 @@ def read_local(key: ResourceKey, endpoint: WorkloadEndpoint) -> Local:
         interface=endpoint.interface,
         networks=frozenset(_single_addresses(endpoint)),
         mac=spec.mac.replace("-", ":").lower() or None,
+        labels=own_labels(endpoint.metadata.labels, endpoint.metadata.namespace),
         profiles=distinct_profiles(spec.profiles),
         spoofed_sources=tuple(
             ipaddress.ip_network(text, strict=False) for text in spec.allow_spoofed_source_prefixes
@@ -159,54 +158,3 @@ def declared_port(port: EndpointPort) -> DeclaredPort:
     if protocol is None or not 1 <= port.port <= 65535:
         raise EndpointUnusable(f"port {port.name!r} with protocol {port.protocol} and number {port.port}")
     return DeclaredPort(protocol, port.name, port.port)
-
-
-class LocalEndpoints:
-    """The endpoints of this host, by the interface they claim."""
-
-    def __init__(self) -> None:
-        self._records: dict[ResourceKey, Local] = {}
-        self._claims: dict[IfName, set[ResourceKey]] = {}
-        self._served: dict[IfName, ResourceKey] = {}
-
-    def set(self, key: ResourceKey, local: Local | None) -> set[IfName]:
-        """Add, change or (None) forget a local endpoint; return the interfaces that must be settled."""
-        before = self._records.pop(key, None)
-        touched = set()
-        if before is not None:
-            self._claims[before.interface].discard(key)
-            if not self._claims[before.interface]:
-                del self._claims[before.interface]
-            touched.add(before.interface)
-        if local is not None:
-            self._records[key] = local
-            self._claims.setdefault(local.interface, set()).add(key)
-            touched.add(local.interface)
-        return touched
-
-    def record(self, key: ResourceKey) -> Local:
-        return self._records[key]
-
-    def served(self, interface: IfName) -> ResourceKey | None:
-        """Return which endpoint has the interface, as settled."""
-        return self._served.get(interface)
-
-    def is_served(self, key: ResourceKey) -> bool:
-        record = self._records.get(key)
-        return record is not None and self._served.get(record.interface) == key
-
-    def interfaces(self) -> Iterable[IfName]:
-        return self._claims
-
-    def claimants(self, interface: IfName) -> Iterable[ResourceKey]:
-        return self._claims.get(interface, ())
-
-    def settle(self, interface: IfName, prefixes: tuple[str, ...]) -> ResourceKey | None:
-        """Decide who has the interface: the lowest claimant; nobody if the name is no workload interface's."""
-        claims = self._claims.get(interface)
-        if not claims or not interface.startswith(prefixes):
-            self._served.pop(interface, None)
-            return None
-        winner = min(claims, key=lambda key: self._records[key].order)
-        self._served[interface] = winner
-        return winner

@@ -1,4 +1,4 @@
-"""Host endpoints of this host, and which interface each has (reference felix.md 3.9, resources.md 2.7).
+"""Host endpoints of this host: which interface each has, and what applies to it (reference felix.md 3.9).
 
 An endpoint is for the interface that it names, or, where it names none, for those that have one of its addresses; or it
 is for all interfaces (``*``). Of several for one interface the one with the lowest name is served, the others wait.
@@ -8,18 +8,23 @@ carry a packet. Interfaces of workloads are nobody's here.
 """
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
+from felix.calc.book import Book
+from felix.calc.claims import Claims, note
 from felix.calc.endpoints import DeclaredPort, EndpointUnusable, Member, declared_port, distinct_profiles, own_labels
-from felix.calc.model import ANY_INTERFACE
+from felix.calc.ipsets import MemberSets
+from felix.calc.labels import Labels
+from felix.calc.model import ANY_INTERFACE, LocalHostEndpoint, Stage
+from felix.calc.policies import PolicyRecord, of_host_endpoint
+from felix.calc.problems import Problems
+from felix.calc.reading import Reader, expected
+from felix.calc.serving import Serving
 from resources.datastore.keys import ResourceKey
+from resources.kinds.base import Resource
 from resources.kinds.hostendpoint import ALL_INTERFACES, HostEndpoint
-from resources.names import INTERFACE_REGEX, IfName, IPAddress, ProfileName
-
-K = TypeVar("K")
-V = TypeVar("V")
+from resources.names import INTERFACE_REGEX, IfName, IPAddress, NodeName, ProfileName
 
 Addresses = frozenset[IPAddress]
 NO_ADDRESSES: Addresses = frozenset()
@@ -32,6 +37,7 @@ class HostRecord:
     interface: IfName | None
     addresses: Addresses
     profiles: tuple[ProfileName, ...]
+    labels: Labels
 
 
 def read_host_member(endpoint: HostEndpoint) -> tuple[Member, tuple[str, ...]]:
@@ -74,7 +80,12 @@ def read_host(endpoint: HostEndpoint) -> HostRecord:
         interface = None
     else:
         raise EndpointUnusable("it has neither interfaceName nor expectedIPs")
-    return HostRecord(interface, frozenset(addresses), distinct_profiles(endpoint.spec.profiles))
+    return HostRecord(
+        interface=interface,
+        addresses=frozenset(addresses),
+        profiles=distinct_profiles(endpoint.spec.profiles),
+        labels=own_labels(endpoint.metadata.labels, ""),
+    )
 
 
 def _addresses(endpoint: HostEndpoint) -> tuple[dict[IPAddress, None], list[str]]:
@@ -93,39 +104,14 @@ def _addresses(endpoint: HostEndpoint) -> tuple[dict[IPAddress, None], list[str]
     return found, problems
 
 
-class HostEndpoints:
-    """The host endpoints of this host and its interfaces, and which has which. Cost follows what changed."""
+class HostEndpoints(Claims[HostRecord]):
+    """The host endpoints of this host and its interfaces, and which has which."""
 
     def __init__(self) -> None:
-        self._records: dict[ResourceKey, HostRecord] = {}
-        self._by_name: dict[IfName, set[ResourceKey]] = {}
+        super().__init__()
         self._by_address: dict[IPAddress, set[ResourceKey]] = {}
         self._interfaces: dict[IfName, Addresses] = {}
         self._holders: dict[IPAddress, set[IfName]] = {}
-        self._served: dict[IfName, ResourceKey] = {}
-        self._serves: dict[ResourceKey, set[IfName]] = {}
-        self._unexplained: set[ResourceKey] = set()
-
-    def put(self, key: ResourceKey, record: HostRecord | None) -> set[IfName]:
-        """Add, change or (None) forget an endpoint; return the interfaces that must be settled."""
-        before = self._records.pop(key, None)
-        self._unexplained.add(key)
-        touched = set(self._serves.get(key, ()))
-        if before is not None:
-            touched |= self._claimed(before)
-            self._file(key, before, add=False)
-        if record is not None:
-            self._records[key] = record
-            self._file(key, record, add=True)
-            touched |= self._claimed(record)
-        return touched
-
-    def _file(self, key: ResourceKey, record: HostRecord, *, add: bool) -> None:
-        if record.interface is not None:
-            _note(self._by_name, record.interface, key, there=add)
-        else:
-            for address in record.addresses:
-                _note(self._by_address, address, key, there=add)
 
     def set_interface(self, name: IfName, addresses: Addresses | None) -> bool:
         """Take the addresses of an interface as they are now, None: it is gone. Return whether it must be settled."""
@@ -134,7 +120,7 @@ class HostEndpoints:
             return False
         old, new = before or NO_ADDRESSES, addresses or NO_ADDRESSES
         for address in old ^ new:
-            _note(self._holders, address, name, there=address in new)
+            note(self._holders, address, name, there=address in new)
             self._unexplained |= self._by_address.get(address, set())
         self._unexplained |= self._by_name.get(name, set())
         if addresses is None:
@@ -143,87 +129,90 @@ class HostEndpoints:
             self._interfaces[name] = addresses
         return True
 
-    def record(self, key: ResourceKey) -> HostRecord:
-        return self._records[key]
-
     def interfaces(self) -> set[IfName]:
-        """Return all interfaces that an endpoint is for, or could be."""
-        return {*self._by_name, *self._interfaces, *self._served}
-
-    def served(self, interface: IfName) -> ResourceKey | None:
-        """Return which endpoint has the interface, as settled."""
-        return self._served.get(interface)
-
-    def is_served(self, key: ResourceKey) -> bool:
-        """Tell whether the endpoint has any interface, as settled."""
-        return key in self._serves
-
-    def serves(self, key: ResourceKey) -> Iterable[IfName]:
-        return self._serves.get(key, ())
+        return super().interfaces() | self._interfaces.keys()
 
     def claimants(self, interface: IfName) -> set[ResourceKey]:
-        """Return the endpoints that are for the interface, whoever has it."""
-        found = set(self._by_name.get(interface, ()))
+        found = super().claimants(interface)
         for address in self._interfaces.get(interface, ()):
             found |= self._by_address.get(address, set())
         return found
 
-    def settle(self, interface: IfName, workload_prefixes: tuple[str, ...]) -> ResourceKey | None:
-        """Decide who has the interface: the claimant with the lowest name."""
-        before = self._served.pop(interface, None)
-        if before is not None:
-            _note(self._serves, before, interface, there=False)
-        claims = set() if _is_workloads(interface, workload_prefixes) else self.claimants(interface)
-        if not claims:
-            return None
-        winner = min(claims, key=lambda key: key.name)
-        self._unexplained |= claims
-        self._served[interface] = winner
-        _note(self._serves, winner, interface, there=True)
-        return winner
-
-    def take_explanations(self, workload_prefixes: tuple[str, ...]) -> dict[ResourceKey, tuple[str, ...]]:
-        """Return, for the endpoints for which that may have changed, what keeps them from what they are for."""
-        explained = {
-            key: self._why_not_served(key, workload_prefixes) for key in self._unexplained if key in self._records
-        }
-        self._unexplained.clear()
-        return explained
-
-    def _why_not_served(self, key: ResourceKey, workload_prefixes: tuple[str, ...]) -> tuple[str, ...]:
-        record = self._records[key]
-        claimed = self._claimed(record)
-        if not claimed:
-            addresses = ", ".join(sorted(map(str, record.addresses)))
-            return (f"it is not in effect: no interface has {addresses}",)
-        told = []
-        for interface in sorted(claimed):
-            served = self._served.get(interface)
-            if _is_workloads(interface, workload_prefixes):
-                told.append(f"it is not in effect on {interface}: that is an interface of a workload")
-            elif served != key:
-                told.append(f"it waits: interface {interface} belongs to {served}")
-            elif interface not in self._interfaces and interface != ANY_INTERFACE:
-                told.append(f"there is no interface {interface}")
-        return tuple(told)
+    def _file(self, key: ResourceKey, record: HostRecord, *, there: bool) -> None:
+        super()._file(key, record, there=there)
+        for address in record.addresses if record.interface is None else ():
+            note(self._by_address, address, key, there=there)
 
     def _claimed(self, record: HostRecord) -> set[IfName]:
-        """Return the interfaces that an endpoint is for."""
         if record.interface is not None:
             return {record.interface}
         return {name for address in record.addresses for name in self._holders.get(address, ())}
 
+    def _order(self, key: ResourceKey, _: HostRecord) -> tuple[object, ...]:
+        return (key.name,)
 
-def _is_workloads(interface: IfName, prefixes: tuple[str, ...]) -> bool:
-    return interface != ANY_INTERFACE and interface.startswith(prefixes)
+    def _admits(self, interface: IfName, workload_prefixes: tuple[str, ...]) -> bool:
+        return interface == ANY_INTERFACE or not interface.startswith(workload_prefixes)
+
+    def _refusal(self, interface: IfName, _: tuple[str, ...]) -> str:
+        return f"it is not in effect on {interface}: that is an interface of a workload"
+
+    def _why_not_served(self, key: ResourceKey, record: HostRecord, workload_prefixes: tuple[str, ...]) -> list[str]:
+        if not self._claimed(record):
+            return [f"it is not in effect: no interface has {', '.join(sorted(map(str, record.addresses)))}"]
+        absent = [
+            f"there is no interface {interface}"
+            for interface in self.serves(key)
+            if interface not in self._interfaces and interface != ANY_INTERFACE
+        ]
+        return super()._why_not_served(key, record, workload_prefixes) + absent
 
 
-def _note(index: dict[K, set[V]], key: K, value: V, *, there: bool) -> None:
-    """Add to a set of an index, or take out; no set stays empty."""
-    if there:
-        index.setdefault(key, set()).add(value)
-        return
-    values = index[key]
-    values.discard(value)
-    if not values:
-        del index[key]
+class Hosts(Serving[HostRecord, LocalHostEndpoint]):
+    """Reads host endpoints: all as members of sets, those of this host to serve them."""
+
+    def __init__(self, node: NodeName, members: MemberSets, book: Book, problems: Problems) -> None:
+        self._endpoints = HostEndpoints()
+        super().__init__(self._endpoints, book, problems)
+        self._node = node
+        self._members = members
+        self.readers: Mapping[str, Reader] = {"hostendpoints": self._read}
+
+    def set_interface(self, name: IfName, addresses: Addresses | None) -> None:
+        """Take note of the addresses that an interface of this host has now; None: there is no such interface."""
+        if self._endpoints.set_interface(name, addresses):
+            self._unsettled.add(name)
+
+    def _read(self, key: ResourceKey, value: Resource | None) -> tuple[str, ...]:
+        problems: tuple[str, ...] = ()
+        member = host = None
+        if value is not None:
+            endpoint = expected(HostEndpoint, value)
+            member, problems = read_host_member(endpoint)
+            host = read_host(endpoint) if endpoint.spec.node == self._node else None
+        self._members.set_endpoint(key, member)
+        self.put(key, host)
+        return problems
+
+    def _is_asked(self, _: PolicyRecord) -> bool:
+        return True
+
+    def _conclude(
+        self, interface: IfName, key: ResourceKey, record: HostRecord, policies: Sequence[PolicyRecord]
+    ) -> tuple[LocalHostEndpoint, Sequence[str]]:
+        by_stage = of_host_endpoint(policies, self._book.tiers)
+        untracked, ignored = by_stage[Stage.UNTRACKED], set[str]()
+        if interface == ANY_INTERFACE:
+            ignored = {policy.name for tier in untracked for policy in tier.ingress + tier.egress}
+            untracked = ()
+        endpoint = LocalHostEndpoint(
+            name=key.name,
+            interface=interface,
+            profiles=record.profiles,
+            untracked=untracked,
+            pre_dnat=by_stage[Stage.PRE_DNAT],
+            normal=by_stage[Stage.NORMAL],
+            forward=by_stage[None],
+        )
+        effect = "is doNotTrack and ignored: this endpoint is for all interfaces, and that needs a named one"
+        return endpoint, [f"policy {name} {effect}" for name in sorted(ignored)]

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 from felix.calc.ipsets import nets_by_version
 from felix.calc.model import Surroundings
+from felix.calc.parameters import Parameters
+from felix.calc.reading import Reader, expected
 from resources.datastore.keys import ResourceKey
+from resources.kinds.base import Resource
 from resources.kinds.node import Node
 from resources.kinds.pool import IPPool
 from resources.names import IPNetwork, NodeName
@@ -78,3 +81,52 @@ def surroundings(
         ipip=any(pool.ipip for pool in pools) if ipip is None else ipip,
         tunnel_address=own.tunnel_address if own else None,
     )
+
+
+class Cluster:
+    """Reads pools and nodes."""
+
+    def __init__(self, node: NodeName) -> None:
+        self._node = node
+        self._pools: dict[ResourceKey, PoolRecord] = {}
+        self._nodes: dict[ResourceKey, NodeRecord] = {}
+        self._dirty = True
+        self._parameters: Parameters | None = None
+        self.told: Surroundings | None = None
+        """As of the last time."""
+        self.readers: Mapping[str, Reader] = {"ippools": self._read_pool, "nodes": self._read_node}
+
+    def _read_pool(self, key: ResourceKey, value: Resource | None) -> tuple[str, ...]:
+        self._dirty = True
+        if value is None:
+            self._pools.pop(key, None)
+        else:
+            self._pools[key] = read_pool(expected(IPPool, value))
+        return ()
+
+    def _read_node(self, key: ResourceKey, value: Resource | None) -> tuple[str, ...]:
+        record = None if value is None else read_node(expected(Node, value))
+        if record != self._nodes.get(key):
+            self._dirty = True
+        if record is None:
+            self._nodes.pop(key, None)
+        else:
+            self._nodes[key] = record
+        return ()
+
+    def conclude(self, parameters: Parameters) -> Surroundings | None:
+        """Return what this host must know of the cluster; None if that is as the last time."""
+        if not self._dirty and parameters == self._parameters:
+            return None
+        self._dirty, self._parameters = False, parameters
+        now = surroundings(
+            self._pools.values(),
+            self._nodes,
+            node=self._node,
+            external_nodes=parameters.external_nodes,
+            ipip=parameters.ipip,
+        )
+        if now == self.told:
+            return None
+        self.told = now
+        return now

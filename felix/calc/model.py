@@ -231,6 +231,11 @@ class LocalEndpoint:
     name: str = ""
     """What people call it: the container's name, if that is known."""
 
+    @property
+    def policies(self) -> frozenset[PolicyId]:
+        """All that is asked."""
+        return frozenset(policy for tier in self.tiers for policy in tier.ingress + tier.egress)
+
 
 ANY_INTERFACE = IfName("any-interface-at-all")
 """Stands for the interface of a host endpoint that is for all interfaces; longer than the name of any real one."""

@@ -4,8 +4,12 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 
 from felix.calc.endpoints import Member, own_labels
-from felix.calc.ipsets import net_members
-from resources.kinds.base import Metadata
+from felix.calc.ipsets import MemberSets, net_members
+from felix.calc.reading import Reader, expected
+from resources.datastore.keys import ResourceKey
+from resources.kinds.base import Metadata, Resource
+from resources.kinds.globalnetworkset import GlobalNetworkSet
+from resources.kinds.networkset import NetworkSet
 
 Entry = tuple[int, tuple[str, ...]]
 """Address family and members of a hash:net set; family 0: it cannot be read."""
@@ -46,3 +50,23 @@ def network_set(metadata: Metadata, namespace: str, entries: Mapping[str, Entry]
 
 def _of_version(version: int, entries: Mapping[str, Entry]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for family, members in entries.values() if family == version for text in members))
+
+
+class NetworkSets:
+    """Reads network sets; they are members of the sets that pick them."""
+
+    def __init__(self, members: MemberSets) -> None:
+        self._members = members
+        self._entries: dict[ResourceKey, Mapping[str, Entry]] = {}
+        self.readers: Mapping[str, Reader] = {"globalnetworksets": self._read, "networksets": self._read}
+
+    def _read(self, key: ResourceKey, value: Resource | None) -> tuple[str, ...]:
+        if value is None:
+            self._entries.pop(key, None)
+            self._members.set_endpoint(key, None)
+            return ()
+        found = expected(NetworkSet, value) if key.namespace else expected(GlobalNetworkSet, value)
+        entries = self._entries[key] = read_entries(found.spec.nets, self._entries.get(key, {}))
+        member, problems = network_set(found.metadata, key.namespace, entries)
+        self._members.set_endpoint(key, member)
+        return problems

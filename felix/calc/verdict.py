@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from felix.calc.answers import Answer, Hook, HostVerdict, Outcome, Reason, Step, Way
-from felix.calc.graph import Whole
+from felix.calc.conclusions import Whole
 from felix.calc.match import ICMP_NUMBER, IPIP_NUMBER, UDP_NUMBER, Members, Packet, State, matches, protocol_number
 from felix.calc.model import (
     ANY_INTERFACE,

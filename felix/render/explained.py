@@ -7,7 +7,7 @@ original Calico). So this costs nothing until somebody asks.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from felix.calc.graph import Conclusions
+from felix.calc.conclusions import Conclusions
 from felix.desired import ChainKey
 from felix.render.chains import Rule
 from felix.render.renderer import Renderer

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
-from felix.calc.graph import Conclusions
+from felix.calc.conclusions import Conclusions
 from felix.calc.model import Direction, LocalEndpoint, MembersChange, PolicyId, Rules, SetSpec, Stage, Surroundings
 from felix.calc.parameters import DenyAction, Parameters, Resolved
 from felix.desired import Chain, ChainKey, IPSet, KernelChain, LocalInterface, SetChange, Update

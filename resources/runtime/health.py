@@ -30,6 +30,8 @@ class Health:
         self.state: Callable[[], object] = dict
         self.pages: dict[str, Callable[[], object]] = {}
         """Further pages as JSON, by path, made by a thread of the server's. One that raises CalicoError answers 503."""
+        self.texts: dict[str, tuple[str, Callable[[], bytes]]] = {}
+        """The same for pages that are not JSON: their content type, and what makes them."""
 
     def watch_loop(self, turned_at: Callable[[], float], *, patience_seconds: float = 90.0) -> None:
         """Call the daemon alive while `turned_at()` (monotonic) is younger than the patience."""
@@ -59,22 +61,27 @@ class Health:
         if path == "/readiness":
             waiting = self.waiting_for()
             return _answer(start_response, "".join(f"waiting for {thing}\n" for thing in waiting) or None)
+        content_type, make = self.texts.get(path, ("application/json", None))
         page = self.state if path == "/state" else self.pages.get(path)
-        if page is not None:
-            try:
-                body = json.dumps(page(), default=str, indent=2).encode() + b"\n"
-            except CalicoError as error:
-                return _answer(start_response, f"{error}\n" + (f"{error.hint}\n" if error.hint else ""))
-            start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
-            return [body]
-        start_response("404 Not Found", [("Content-Length", "0")])
-        return []
+        if make is None and page is None:
+            start_response("404 Not Found", [("Content-Length", "0")])
+            return []
+        try:
+            body = make() if make is not None else _json(page() if page is not None else None)
+        except CalicoError as error:
+            return _answer(start_response, f"{error}\n" + (f"{error.hint}\n" if error.hint else ""))
+        start_response("200 OK", [("Content-Type", content_type), ("Content-Length", str(len(body)))])
+        return [body]
 
     def serve(self, path: Path) -> None:
         """Serve on a unix socket at `path` from a daemon thread; a stale socket of a dead process is replaced."""
         listener = bind_unix(path, 0o600)
         server = create_server(self, sockets=[listener], threads=2, ident=None)
         threading.Thread(target=server.run, name="health", daemon=True).start()
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, default=str, indent=2).encode() + b"\n"
 
 
 def bind_unix(path: Path, mode: int) -> socket.socket:

@@ -22,6 +22,8 @@
         grid = matrix([web, client], [web, client])     # all pairs at once; print(grid)
         grid.expect(lambda source, target: True)        # AssertionError shows the grid and what is wrong in it
 
+    with Cluster(3, start=node_run, ipv6=True) as cluster:  # fd00:77::1 ... beside IPv4; .address6 of hosts and etcd
+        ...
     with Cluster(3, start=node_run) as cluster:         # node1 to node3 and an etcd, made in parallel; all daemons
         cluster["node1"].run("calicoctl node status")
         cluster.on_each(lambda host: host.run("ip route"))

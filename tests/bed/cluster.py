@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import TypeVar
 
 from bed.etcd import Etcd
@@ -34,6 +35,8 @@ class Cluster:
     `start` is called for each host, for all at once, when hosts and etcd are up: the daemons are its business. Every
     command on a host has ETCD_ENDPOINTS, NODENAME and IP in its environment.
 
+    With `ipv6` they have an address of that family too, and IP6 in the environment.
+
     Args:
         hosts: how many, or plans for each.
         etcd: members of etcd; 0 leaves it out.
@@ -48,11 +51,12 @@ class Cluster:
         start: Start | None = None,
         id: str | None = None,
         env: Mapping[str, str] | None = None,
+        ipv6: bool = False,
     ) -> None:
         self.plans = (
             [HostPlan(name=f"node{number}") for number in range(1, hosts + 1)] if isinstance(hosts, int) else hosts
         )
-        self._members, self._start, self._env = etcd, start, dict(env or {})
+        self._members, self._start, self._env, self._ipv6 = etcd, start, dict(env or {}), ipv6
         self.fabric = Fabric(id)
         self.hosts: list[Host] = []
         self.etcd: Etcd | None = None
@@ -65,7 +69,8 @@ class Cluster:
             began = time.monotonic()
             addresses = [self.fabric.next_address() for _ in self.plans]
             with ThreadPoolExecutor(len(self.plans) + 1) as pool:
-                etcd = pool.submit(Etcd, self.fabric, members=self._members) if self._members else None
+                members, ipv6 = self._members, self._ipv6
+                etcd = pool.submit(Etcd, self.fabric, members=members, ipv6=ipv6) if members else None
                 made = [
                     pool.submit(
                         Host,
@@ -75,8 +80,9 @@ class Cluster:
                         node=plan.node,
                         address=address,
                         firewall=plan.firewall,
+                        ipv6=ipv6,
                         iptables=plan.iptables,
-                        env={"IP": str(address), **self._env},
+                        env={**self._addresses(address), **self._env},
                     )
                     for plan, address in zip(self.plans, addresses, strict=True)
                 ]
@@ -95,6 +101,10 @@ class Cluster:
             self.close()
             raise
         return self
+
+    def _addresses(self, address: IPv4Address) -> dict[str, str]:
+        """The addresses of a host as calico-node takes them."""
+        return {"IP": str(address)} | ({"IP6": str(self.fabric.beside(address))} if self._ipv6 else {})
 
     def on_each(self, work: Callable[[Host], T]) -> list[T]:
         """Call `work` for every host at once and return the results in the order of the hosts.

@@ -4,7 +4,7 @@ import contextlib
 import http.client
 import socket
 import threading
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from bed import image
@@ -137,6 +137,13 @@ class Container(Prober):
     def address(self) -> IPv4Address:
         """Its first IPv4 address."""
         return IPv4Address(self.inspect("{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}").split()[0])
+
+    @property
+    def address6(self) -> IPv6Address:
+        """Its first IPv6 address."""
+        return IPv6Address(
+            self.inspect("{{range .NetworkSettings.Networks}}{{.GlobalIPv6Address}} {{end}}").split()[0]
+        )
 
     def inspect(self, template: str) -> str:
         return self.dockerd.docker("inspect", "--format", template, self.name).stdout.strip()

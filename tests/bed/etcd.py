@@ -21,12 +21,16 @@ class Etcd:
     `etcd.endpoints` is what ETCD_ENDPOINTS takes. Elections are quick, so that a bed is up soon.
     """
 
-    def __init__(self, fabric: Fabric, *, members: int = 1) -> None:
-        self.fabric = fabric
+    def __init__(self, fabric: Fabric, *, members: int = 1, ipv6: bool = False) -> None:
+        """`ipv6`: serve clients at the member's IPv6 address as well."""
+        self.fabric, self.ipv6 = fabric, ipv6
         names = ["etcd"] if members == 1 else [f"etcd{number}" for number in range(1, members + 1)]
         addresses = [fabric.next_address(service=True) for _ in names]
         with ThreadPoolExecutor(members) as pool:
-            made = [pool.submit(Host, fabric, name, address=ip) for name, ip in zip(names, addresses, strict=True)]
+            made = [
+                pool.submit(Host, fabric, name, address=address, ipv6=ipv6)
+                for name, address in zip(names, addresses, strict=True)
+            ]
         self.hosts: list[Host] = [future.result() for future in made]
         self._running: dict[str, Process] = {}
         self.start()
@@ -38,6 +42,11 @@ class Etcd:
     @property
     def endpoints(self) -> str:
         return ",".join(self.endpoint_list)
+
+    @property
+    def endpoints6(self) -> str:
+        """The same by IPv6, where that is served."""
+        return ",".join(_url6(host) for host in self.hosts)
 
     @property
     def cluster_store(self) -> str:
@@ -59,9 +68,10 @@ class Etcd:
         cluster = ",".join(f"{each.name}=http://{each.address}:{PEER}" for each in self.hosts)
         heartbeat, election = (20, 200) if len(self.hosts) == 1 else (50, 500)
         client, peer = f"http://{host.address}:{CLIENT}", f"http://{host.address}:{PEER}"
+        listen = [client, f"http://127.0.0.1:{CLIENT}", *([_url6(host)] if self.ipv6 else [])]
         return [
             *("etcd", "--name", host.name, "--data-dir", _DATA, "--enable-v2"),
-            *("--listen-client-urls", f"{client},http://127.0.0.1:{CLIENT}", "--advertise-client-urls", client),
+            *("--listen-client-urls", ",".join(listen), "--advertise-client-urls", client),
             *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", cluster),
             *("--initial-cluster-token", self.fabric.id, "--initial-cluster-state", "new"),
             *("--heartbeat-interval", str(heartbeat), "--election-timeout", str(election)),
@@ -126,6 +136,10 @@ class Etcd:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _url6(host: Host) -> str:
+    return f"http://[{host.address6}]:{CLIENT}"
 
 
 def _text(encoded: str) -> str:

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import threading
 from collections.abc import Mapping
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Protocol
 
 from bed import claim as claims
@@ -34,15 +34,20 @@ class Fabric(Prober):
     the same, their namespaces are not.
 
     The fabric's own address is the last of its subnet. It is the hosts' default gateway and forwards nothing, and it
-    may stand for "the world outside" in tests: `fabric.entered()` and `fabric.run()` work there.
+    may stand for "the world outside" in tests: `fabric.entered()` and `fabric.run()` work there. It has an IPv6
+    address, too; hosts have one if they are made so.
     """
 
-    def __init__(self, id: str | None = None, *, subnet: str = "10.77.0.0/24", mtu: int = 1500) -> None:
+    def __init__(
+        self, id: str | None = None, *, subnet: str = "10.77.0.0/24", subnet6: str = "fd00:77::/64", mtu: int = 1500
+    ) -> None:
         claims.down()
         self.claim = claims.Claim.new(id)
         self.id, self.folder = self.claim.id, self.claim.folder
         self.subnet, self.mtu = IPv4Network(subnet), mtu
+        self.subnet6 = IPv6Network(subnet6)
         self.address: IPv4Address = self.subnet[-2]
+        self.address6 = self.beside(self.address)
         self.name = "fabric"
         self._hosts = iter(self.subnet.hosts())
         self._services = iter(list(self.subnet.hosts())[200:])
@@ -55,6 +60,7 @@ class Fabric(Prober):
             self.core.ip(
                 batch=f"link add {BRIDGE} mtu {mtu} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n"
                 f"addr add {self.address}/{self.subnet.prefixlen} dev {BRIDGE}\n"
+                f"addr add {self.address6}/{self.subnet6.prefixlen} dev {BRIDGE} nodad\n"
                 f"link set {BRIDGE} up\n"
             )
         except BaseException:
@@ -69,6 +75,10 @@ class Fabric(Prober):
         """Return the next unused address: hosts count from .1, services (etcd) from .201."""
         with self._lock:
             return next(self._services if service else self._hosts)
+
+    def beside(self, address: IPv4Address) -> IPv6Address:
+        """Return the IPv6 address that belongs to an address of the fabric: fd00:77::1 to 10.77.0.1."""
+        return self.subnet6[int(address) - int(self.subnet.network_address)]
 
     def join(self, port: str, peer: Namespace) -> None:
         """Give `peer` an ``eth0`` that is joined to the bridge; `port` (15 bytes) names the bridge's end."""

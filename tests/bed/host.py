@@ -74,13 +74,14 @@ class Host(Prober):
     Private to it: /run, /etc/{hosts,resolv.conf,calico,docker}, /var/lib/{calico,docker}, /var/log, /sys, /proc, its
     host name, its addresses. Shared with the machine: every other file, so the virtual environment and the source tree.
     No name server, and a default route that leads to the fabric and no further. IPv4 forwarding is off, as on a host
-    that was just installed.
+    that was just installed. IPv6 is on, as everywhere, with an address of the fabric if the host is made so.
 
     Args:
         name: what the bed calls it, and the default of the two names below (11 bytes at most).
         hostname: the host's own name, as ``hostname`` prints it.
         node: the NODENAME, in the environment of every command run here.
         address: on the fabric; the next free one by default.
+        ipv6: give it `address6` beside the other, and a default route.
         iptables: the variant that the programs iptables, iptables-save ... are on this host, for Docker too.
     """
 
@@ -93,12 +94,14 @@ class Host(Prober):
         node: str | None = None,
         address: IPv4Address | None = None,
         firewall: Firewall | None = None,
+        ipv6: bool = False,
         iptables: str = "nft",
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.fabric, self.name, self.iptables = fabric, name, iptables
         self.hostname, self.node = hostname or name, node or name
         self.address = address or fabric.next_address()
+        self.address6, self.ipv6 = fabric.beside(self.address), ipv6
         self.env: dict[str, str] = {"NODENAME": self.node, **(env or {})}
         self.folder = fabric.folder / name
         self.cgroup = fabric.claim.prefix + name
@@ -159,6 +162,9 @@ class Host(Prober):
             "link set eth0 up\n"
             f"route add default via {self.fabric.address}\n"
         )
+        if self.ipv6:
+            self.net.ip("addr", "add", f"{self.address6}/{self.fabric.subnet6.prefixlen}", "dev", "eth0", "nodad")
+            self.net.ip("-6", "route", "add", "default", "via", str(self.fabric.address6))
         wait_until(
             f"{self.name} to boot (see {self.folder}/boot.log)",
             lambda: ready.exists() or self._unshare.poll() is not None,

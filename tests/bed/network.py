@@ -35,30 +35,42 @@ class Network:
     """
 
     def __init__(
-        self, cluster: Cluster, name: str = "net1", cidr: str = "10.65.0.0/24", *, nat_outgoing: bool = False
+        self,
+        cluster: Cluster,
+        name: str = "net1",
+        cidr: str = "10.65.0.0/24",
+        cidr6: str = "",
+        *,
+        nat_outgoing: bool = False,
     ) -> None:
-        self.cluster, self.name, self.cidr = cluster, name, ip_network(cidr)
+        """`cidr`, `cidr6`: of its pools; a member has an address of each that is given."""
+        self.cluster, self.name = cluster, name
+        self.cidrs = [ip_network(given) for given in (cidr, cidr6) if given]
         self._store: Store = connect(EtcdConfig(endpoints=tuple(cluster.store.endpoint_list)))
         self.client = ResourceClient(self._store, ipam=Cleanup(self._store))
         self._count = 0
         self._lock = threading.Lock()
-        pool = IPPool(metadata=Metadata(name=f"{name}-pool"), spec=IPPoolSpec(cidr=cidr, nat_outgoing=nat_outgoing))
         member = EntityRule(selector=f"has({name})")
         spec = ProfileSpec(
             ingress=[Rule(action="Allow", source=member)], egress=[Rule(action="Allow")], labels_to_apply={name: ""}
         )
         with self.cluster.fabric.entered():
-            self.client.create(POOL, pool)
+            for pool in self.cidrs:
+                of_pool = IPPoolSpec(cidr=str(pool), nat_outgoing=nat_outgoing)
+                named = f"{name}-pool" if pool.version == 4 else f"{name}-pool6"
+                self.client.create(POOL, IPPool(metadata=Metadata(name=named), spec=of_pool))
             self.client.create(PROFILE, Profile(metadata=Metadata(name=name), spec=spec))
 
     def attach(self, host: Host, name: str, *, labels: Mapping[str, str] | None = None) -> Workload:
-        """Give a new workload on `host` an address of the network, its interface and its record."""
+        """Give a new workload on `host` an address of each pool of the network, its interface and its record."""
         with self._lock:
             self._count += 1
             handle = HandleId(f"bed.{self.name}.{self._count}")
         with self.cluster.fabric.entered():
             allocator = Allocator(self._store, NodeName(host.node))
-            address = allocator.auto_assign(version=4, pools=[self.cidr], handle=handle).one()
+            addresses = [
+                allocator.auto_assign(version=cidr.version, pools=[cidr], handle=handle).one() for cidr in self.cidrs
+            ]
 
         def record(workload: Workload) -> None:
             with self.cluster.fabric.entered():
@@ -70,7 +82,7 @@ class Network:
                 self.client.delete(ENDPOINT, endpoint.metadata.name, endpoint.metadata.namespace)
                 allocator.release_by_handle(handle)
 
-        return Workload(host, name, address, record=record, unrecord=unrecord)
+        return Workload(host, name, addresses, record=record, unrecord=unrecord)
 
     def _endpoint(self, workload: Workload, labels: Mapping[str, str]) -> WorkloadEndpoint:
         spec = WorkloadEndpointSpec(

@@ -51,17 +51,17 @@ def _running(host: Host) -> list[tuple[str, int]]:
     return found
 
 
-def sessions(host: Host) -> list[birdctl.Peer]:
-    """Return the host's IPv4 sessions, sorted by address; none when bgpd does not answer."""
+def sessions(host: Host, version: int = 4) -> list[birdctl.Peer]:
+    """Return the host's sessions of a family, sorted by address; none when bgpd does not answer."""
     try:
-        return birdctl.peers(host.path("/run/calico/bird.ctl"))
+        return birdctl.peers(host.path(f"/run/calico/{'bird' if version == 4 else 'bird6'}.ctl"))
     except birdctl.BirdUnreachable:
         return []
 
 
-def is_meshed(host: Host, others: int) -> bool:
-    """Whether a host has as many sessions, all of them up."""
-    found = sessions(host)
+def is_meshed(host: Host, others: int, version: int = 4) -> bool:
+    """Whether a host has as many sessions of a family, all of them up."""
+    found = sessions(host, version)
     return len(found) == others and all((peer.state, peer.info) == ("up", "Established") for peer in found)
 
 

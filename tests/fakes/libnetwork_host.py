@@ -1,7 +1,6 @@
 """The driver of one host as a process that can die: real drivers over a store, with interfaces in memory."""
 
 import io
-import ipaddress
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -16,19 +15,8 @@ from libnetwork import options
 from libnetwork.daemon import Drivers, build
 from libnetwork.network_driver import Engine
 from libnetwork.server import PluginApp
-from libnetwork.veth import HOST_PREFIX
 from resources.datastore.store import Store
-from resources.names import IfName, NodeName
-
-
-class VethLinks(FakeLinks):
-    """Gives the host's end of a pair a link-local address once both ends are up, as the kernel does."""
-
-    def set_up(self, name: IfName) -> None:
-        super().set_up(name)
-        for link in self.links().values():
-            if link.running and link.name.startswith(HOST_PREFIX):
-                self.add_address(link.name, ipaddress.ip_interface(f"fe80::{link.index:x}/64"))
+from resources.names import NodeName
 
 
 class LibnetworkHost:
@@ -42,7 +30,7 @@ class LibnetworkHost:
         engine: Engine | None = None, now: Callable[[], float] = time.time,
     ) -> None:
         self.store, self.node, self.api = store, NodeName(node), api
-        self.links = VethLinks()
+        self.links = FakeLinks()
         self.settings = options.read(environ or {})
         self._engine, self._now = engine or EngineInProcess(api), now
         self.deaths = 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from felix.calc.graph import Whole
+from felix.calc.conclusions import Whole
 from felix.calc.model import PolicyRule, Rules, SetSpec, Side, TierPolicies
 from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Resource

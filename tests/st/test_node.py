@@ -30,7 +30,7 @@ KERNEL = (
     "iptables-save | grep -v '^[#:]'; ip6tables-save | grep -v '^[#:]'; ipset save"
 )
 """What the kernel holds of ours, and of others, without times and counters."""
-DAEMONS = {"calico-felix", "calico-bgpd", "calico-libnetwork", "supervise", "exabgp"}
+DAEMONS = {"calico-felix", "calico-bgpd", "calico-libnetwork", "supervise", "agent", "exabgp"}
 
 
 @dataclass
@@ -121,7 +121,8 @@ def test_each_setting_is_said_once_with_its_origin_and_each_daemon_when_it_is_re
     assert f"setting ip = {world.node1.address} (from environment)" in settings
     assert "setting as = (unset) (from default)" in settings
     assert "setting no_default_pools = false (from default)" in settings
-    assert said[-4:-1] == unordered("calico-felix is ready", "calico-bgpd is ready", "calico-libnetwork is ready")
+    daemons_of_a_host = ("felix", "bgpd", "libnetwork", "agent")
+    assert said[-5:-1] == unordered(*(f"calico-{name} is ready" for name in daemons_of_a_host))
     assert said[-1] == "Calico is running on node node1."
 
 
@@ -254,10 +255,10 @@ def test_stop_leaves_the_network_and_a_restart_loses_nothing(world: World) -> No
     assert world.node1.run(KERNEL).stdout == before
 
 
-@pytest.mark.parametrize("name", ["felix", "bgpd", "libnetwork"])
+@pytest.mark.parametrize("name", ["felix", "bgpd", "libnetwork", "agent"])
 def test_a_killed_daemon_is_back_in_two_seconds_and_the_others_do_not_notice(world: World, name: str) -> None:
     before = daemons(world.node1)
-    comm = f"calico-{name}"
+    comm = name if name == "agent" else f"calico-{name}"
     with Flood(world.workloads[1], world.workloads[0].address) as across:
         world.node1.run(["kill", "-9", str(before[comm])])
         took = wait_until(f"{name} to be back", lambda: daemons(world.node1).get(comm, before[comm]) != before[comm])

@@ -100,7 +100,7 @@ def test_a_daemon_that_cannot_start_is_named_with_its_last_lines_and_a_later_run
     assert "setting.effective" not in done.stderr
     assert daemons(host) == {}
     assert "Calico is running on node node1." in node_run(host).stdout
-    assert daemons(host).keys() == {"supervise", "calico-felix", "calico-bgpd", "exabgp"}
+    assert daemons(host).keys() == {"supervise", "calico-felix", "calico-bgpd", "agent", "exabgp"}
 
 
 def test_bad_settings_are_refused_before_anything_is_started(pair: Cluster, hosts: list[Host]) -> None:
@@ -208,7 +208,7 @@ def test_what_is_switched_off_does_not_run_and_what_is_set_is_registered(pair: C
         )
     finally:
         host.ip("-6", "addr", "del", "fd77::1/64", "dev", "eth0")
-    assert daemons(host).keys() == {"supervise", "calico-felix"}
+    assert daemons(host).keys() == {"supervise", "calico-felix", "agent"}
     assert "setting as = 65546 (from environment)" in done.stdout
     assert not any("/ippools/" in key for key in records(pair))
     node = host.run("calicoctl get node node1 -o yaml").stdout

@@ -40,7 +40,6 @@ FELIX = Listing(
 
 _FILTERS = "BGPFilters, next-hop modes, source addresses: not there yet"
 _REFLECTION = "reflection by a node: not there yet"
-_SEEN = "what is shown: no test by the marker yet"
 _SCALE = "a matter of benchmarks"
 _NONE = "no test yet"
 BGPD = Listing(
@@ -49,12 +48,11 @@ BGPD = Listing(
     without={
         **dict.fromkeys((18, 19, 38, 42), _FILTERS),
         **dict.fromkeys((*range(23, 32), 79), _REFLECTION),
-        **dict.fromkeys((71, 72, 73, 75), _SEEN),
         **dict.fromkeys((76, 77, 78, 80), _SCALE),
         **dict.fromkeys((5, 12, 13, 48, 49, 51, 54, 57, 65), _NONE),
     },
     by_calculation=frozenset({*range(7, 12), 14, 15, 20, 21, 26, 28, 29, *range(36, 39), 40, *range(42, 48)})
-    | {49, 51, 54, 56, 64, 68, 74, 79},
+    | {49, 51, 54, 56, 64, 68, 74, 75, 79},
 )
 LISTINGS = [FELIX, BGPD]
 

@@ -8,7 +8,8 @@ import pytest
 
 from bed import Namespace
 from fakes.link_contract import CALI, MAC, TEMP, Host, LinkContract, wait_until
-from kernel.links import NetlinkLinks, link_local, supports
+from kernel.link import link_local_of
+from kernel.links import NetlinkLinks, supports
 from resources.names import IfName
 
 
@@ -53,13 +54,16 @@ def test_a_namespace_may_be_given_by_its_file(real: RealHost) -> None:
     assert real.links_beside() == {TEMP}
 
 
-def test_the_link_local_address_of_an_end_that_runs(netns: Namespace, real: RealHost) -> None:
+def test_the_link_local_address_of_a_mac_is_the_one_that_the_kernel_makes(netns: Namespace, real: RealHost) -> None:
     netns.run("busybox sysctl -w net.ipv6.conf.default.accept_dad=0")
     real.links.create_veth(CALI, TEMP, mac=MAC)
-    assert link_local(real.links.addresses(), CALI) is None
     real.links.set_up(CALI)
     real.links.set_up(TEMP)
-    wait_until(lambda: str(link_local(real.links.addresses(), CALI)) == "fe80::ecee:eeff:feee:eeee")
+
+    def made() -> list[str]:
+        return [str(found.address) for found in real.links.addresses() if found.device == CALI]
+
+    wait_until(lambda: made() == [f"{link_local_of(MAC)}/64"])
 
 
 def test_devices_of_other_kinds_are_listed(netns: Namespace, real: RealHost) -> None:

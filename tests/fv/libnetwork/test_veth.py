@@ -7,7 +7,6 @@ import pytest
 
 from bed import Namespace
 from kernel.links import NetlinkLinks
-from libnetwork.deadline import Deadline
 from libnetwork.veth import NoLinkLocal, VethPairs
 
 ENDPOINT = "218b43d95c8e0f11" * 4
@@ -66,16 +65,17 @@ def test_removal_reaches_into_the_container(pairs: VethPairs, netns: Namespace) 
             assert links_of(netns).keys() == links_of(container).keys() == {"lo"}
 
 
-def test_the_hosts_end_gets_a_link_local_address(pairs: VethPairs, netns: Namespace) -> None:
-    netns.run("echo 0 >/proc/sys/net/ipv6/conf/default/disable_ipv6")
-    pairs.create(ENDPOINT, mac=MAC)
-    gateway = pairs.link_local(ENDPOINT, Deadline(8))
-    assert str(gateway) in netns.ip("-6", "addr", "show", "dev", HOST).stdout
+def test_the_hosts_end_has_its_link_local_address_at_once_and_no_other(pairs: VethPairs, netns: Namespace) -> None:
+    """Also where the kernel is told to look first whether somebody else has it."""
+    netns.run("cd /proc/sys/net/ipv6/conf; echo 0 >default/disable_ipv6; echo 1 >all/accept_dad")
+    gateway = pairs.create(ENDPOINT, mac=MAC, ipv6=True)
+    (address,) = json.loads(netns.ip("-6", "-j", "addr", "show", "dev", HOST).stdout)[0]["addr_info"]
+    assert address["local"] == str(gateway)
+    assert "tentative" not in address
     assert str(gateway) not in netns.ip("-6", "addr", "show", "dev", CONTAINER).stdout
 
 
 def test_without_ipv6_there_is_none(pairs: VethPairs, netns: Namespace) -> None:
     netns.run("echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6")
-    pairs.create(ENDPOINT, mac=MAC)
-    with pytest.raises(NoLinkLocal):
-        pairs.link_local(ENDPOINT, Deadline(0.3))
+    with pytest.raises(NoLinkLocal, match="IPv6 is disabled"):
+        pairs.create(ENDPOINT, mac=MAC, ipv6=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgpd.calc.paths import ECMP_MAX, Choice, Origin, Path, PathAttributes, Segment, best
+from bgpd.calc.paths import ECMP_MAX, Choice, Origin, Path, PathAttributes, Segment, best, lost_by
 from resources.names import IPAddress
 
 
@@ -202,6 +202,28 @@ def test_what_was_not_chosen_may_go(paths: list[Path]) -> None:
         again = best(kept, near)
         assert again is not None
         assert again.best == choice.best
+
+
+@given(PATHS)
+def test_what_was_not_chosen_lost_by_something(paths: list[Path]) -> None:
+    choice = best(paths, near)
+    for one in paths:
+        assert choice is not None
+        assert (lost_by(one, paths, near) is None) is (one in choice.group)
+
+
+def test_by_what_a_path_lost() -> None:
+    usual = path("10.0.0.1", as_path=seq(65001))
+    longer = path("10.0.0.2", as_path=seq(65001, 65002))
+    favoured = path("10.0.0.3", as_path=seq(65001, 65002), local_preference=200)
+    assert lost_by(longer, [usual, longer], near) == "longer AS path"
+    assert lost_by(usual, [usual, favoured], near) == "lower local preference"
+    assert lost_by(favoured, [usual, favoured], near) is None
+    twin = replace(usual, peer=IPv4Address("10.0.0.9"))
+    assert lost_by(twin, [usual, twin], near) == "same next hop from 10.0.0.1"
+    assert lost_by(usual, [usual], lambda _: None) == "next hop out of reach"
+    crowd = [replace(path(f"10.0.1.{n}"), next_hop=IPv4Address(f"10.0.1.{n}")) for n in range(1, ECMP_MAX + 2)]
+    assert [lost_by(one, crowd, near) for one in crowd] == [None] * ECMP_MAX + ["more than 16 equal next hops"]
 
 
 def test_paths_compare_by_value() -> None:

@@ -11,6 +11,7 @@ from fakes.faulty_store import FaultyStore
 from fakes.libnetwork_host import LibnetworkHost
 from fakes.libnetwork_store import SeededStore
 from fakes.plugin_client import PluginError
+from kernel.link import link_local_of
 from libnetwork.network_driver import endpoint_labels, mac_of
 from resources.kinds.rule import EntityRule, Rule
 from resources.kinds.workloadendpoint import KIND, WorkloadEndpoint
@@ -306,7 +307,8 @@ def test_the_interface_is_there_when_docker_comes_for_it(host: LibnetworkHost) -
 def test_ipv6_only_with_an_ipv6_address(host: LibnetworkHost) -> None:
     create_endpoint(host, ipv6="fd00:17::5/128")
     answer = join(host)
-    gateway = f"fe80::{host.links.links()[HOST].index:x}"
+    mac = host.links.links()[HOST].mac
+    gateway = str(link_local_of(mac or ""))
     assert (answer["Gateway"], answer["GatewayIPv6"]) == ("169.254.1.1", gateway)
     assert answer["StaticRoutes"] == [
         {"Destination": "169.254.1.1/32", "RouteType": 1, "NextHop": ""},

@@ -1,15 +1,17 @@
 """Veth pairs of endpoints, on interfaces in memory."""
 
+import errno
 import ipaddress
 
 import pytest
 
 from fakes.clock import ManualClock
 from fakes.links import FakeLinks
-from kernel.errors import InvalidArgument
+from kernel.errors import InvalidArgument, NotPermitted
+from kernel.link import LinkAddress, link_local_of
 from libnetwork.deadline import Deadline, OutOfTime
 from libnetwork.veth import NoLinkLocal, VethPairs, container_interface, host_interface
-from resources.names import IfName
+from resources.names import IfName, IPInterface
 
 ENDPOINT = "218b43d95c8e0f11" * 4
 MAC = "ee:01:02:03:04:05"
@@ -23,7 +25,7 @@ def links() -> FakeLinks:
 
 @pytest.fixture
 def pairs(links: FakeLinks) -> VethPairs:
-    return VethPairs(links, clock=ManualClock())
+    return VethPairs(links)
 
 
 def test_names_fill_the_kernels_fifteen_bytes() -> None:
@@ -75,17 +77,25 @@ def test_what_the_kernel_refuses_is_told(links: FakeLinks, pairs: VethPairs) -> 
 
 
 def test_the_gateway_is_the_link_local_address_of_the_hosts_end(links: FakeLinks, pairs: VethPairs) -> None:
-    pairs.create(ENDPOINT, mac=MAC)
-    for text in ("fd00::1/64", "fe80::203a:e5ff:fed4:8b94/64"):
-        links.add_address(HOST, ipaddress.ip_interface(text))
-    links.add_address(CONTAINER, ipaddress.ip_interface("fe80::1/64"))
-    assert str(pairs.link_local(ENDPOINT, Deadline(8))) == "fe80::203a:e5ff:fed4:8b94"
+    gateway = pairs.create(ENDPOINT, mac=MAC, ipv6=True)
+    mac = links.links()[HOST].mac
+    assert mac is not None
+    assert gateway == link_local_of(mac)
+    assert links.addresses() == [LinkAddress(device=HOST, address=ipaddress.ip_interface(f"{gateway}/64"))]
+
+
+def test_without_ipv6_nothing_is_given(links: FakeLinks, pairs: VethPairs) -> None:
+    assert pairs.create(ENDPOINT, mac=MAC) is None
+    assert links.addresses() == []
 
 
 def test_without_ipv6_on_the_host_the_error_says_how_to_switch_it_on(links: FakeLinks, pairs: VethPairs) -> None:
-    pairs.create(ENDPOINT, mac=MAC)
-    with pytest.raises(NoLinkLocal, match=f"{HOST} has no IPv6 link-local address") as refused:
-        pairs.link_local(ENDPOINT, Deadline(8))
+    def refuse(_: IfName, __: IPInterface) -> None:
+        raise NotPermitted("IPv6 is disabled on this device", errno=errno.EACCES)
+
+    links.on_address.append(refuse)
+    with pytest.raises(NoLinkLocal, match=f"{HOST} takes no IPv6 link-local .*: IPv6 is disabled") as refused:
+        pairs.create(ENDPOINT, mac=MAC, ipv6=True)
     assert "disable_ipv6" in (refused.value.hint or "")
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from fakes.felix_records import ELSEWHERE, host_endpoint
 from felix.calc.endpoints import EndpointUnusable
 from felix.calc.hosts import HostEndpoints, HostRecord, read_host, read_host_member
+from felix.calc.labels import NO_LABELS
 from felix.calc.model import ANY_INTERFACE
 from resources.datastore.keys import ResourceKey
 from resources.names import IfName, IPAddress
@@ -22,11 +23,11 @@ def key(name: str) -> ResourceKey:
 
 
 def named(interface: str) -> HostRecord:
-    return HostRecord(IfName(interface), frozenset(), ())
+    return HostRecord(IfName(interface), frozenset(), (), NO_LABELS)
 
 
 def expecting(*addresses: str) -> HostRecord:
-    return HostRecord(None, frozenset(map(ipaddress.ip_address, addresses)), ())
+    return HostRecord(None, frozenset(map(ipaddress.ip_address, addresses)), (), NO_LABELS)
 
 
 def has(*addresses: str) -> frozenset[IPAddress]:
@@ -97,7 +98,7 @@ def test_of_several_the_lowest_name_has_the_interface_and_the_next_when_it_goes(
 
 
 def test_the_one_for_all_interfaces_needs_none() -> None:
-    world = World().put("b", HostRecord(ANY_INTERFACE, frozenset(), ())).put("a", named("eth0"))
+    world = World().put("b", HostRecord(ANY_INTERFACE, frozenset(), (), NO_LABELS)).put("a", named("eth0"))
     assert world.served() == {ANY_INTERFACE: "b", "eth0": "a"}
     assert world.told[key("b")] == ()
 
@@ -111,7 +112,7 @@ def test_an_interface_of_a_workload_is_not_a_hosts() -> None:
 
 RECORDS = st.sampled_from(
     [None, named("eth0"), named("eth1"), named("cali1"), expecting("192.0.2.1"), expecting("192.0.2.1", "192.0.2.2"),
-     HostRecord(ANY_INTERFACE, frozenset(), ())]
+     HostRecord(ANY_INTERFACE, frozenset(), (), NO_LABELS)]
 )  # fmt: skip
 ADDRESSES = st.sampled_from([None, has(), has("192.0.2.1"), has("192.0.2.2"), has("192.0.2.1", "192.0.2.2")])
 STEPS = st.one_of(
@@ -154,7 +155,7 @@ def test_what_cannot_be_read_is_passed_over_so_that_the_interface_stays_closed()
     assert (member.ipv4, member.ipv6, member.doubtful) == (("192.0.2.1",), (), True)
     assert [port.name for port in member.ports] == ["ssh"]
     assert len(problems) == 3
-    assert read_host(endpoint) == HostRecord(ETH0, has("192.0.2.1"), ())
+    assert read_host(endpoint) == HostRecord(ETH0, has("192.0.2.1"), (), NO_LABELS)
 
 
 def test_an_endpoint_that_does_not_say_its_interface_cannot_be_used() -> None:

@@ -74,3 +74,15 @@ def test_a_set_that_stays_too_large_is_told_with_the_limit_of_today() -> None:
     made.update(*limit(2))
     made.flush()
     assert made.whole().problems[web[0]] == ("selector all() has more than 2 members: rules with it allow nothing",)
+
+
+def test_a_host_endpoint_whose_interface_becomes_one_of_workloads_is_told_so() -> None:
+    key, value = host_endpoint("e", "eth0")
+    made = graph((key, value))
+    made.set_interface(ETH0, frozenset())
+    made.flush()
+    assert key not in made.whole().problems
+    made.update(*settings(FelixConfigurationSpec(interface_prefix="cali,eth")))
+    conclusions = made.flush()
+    assert conclusions.host_endpoints == {ETH0: None}
+    assert conclusions.problems[key] == ("it is not in effect on eth0: that is an interface of a workload",)

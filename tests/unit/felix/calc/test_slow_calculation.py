@@ -16,7 +16,8 @@ from fakes.felix_records import HERE
 from fakes.random_history import Event, Flush, Historian, Interface, Put, shown
 from fakes.shrinking import shortest
 from fakes.slow_calculation import Concluded, SlowCalculation, neutral
-from felix.calc.graph import Conclusions, Graph, Whole
+from felix.calc.conclusions import Conclusions, Whole
+from felix.calc.graph import Graph
 from felix.calc.model import SetSpec
 from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Resource

@@ -1,0 +1,51 @@
+"""The settings of `calico-node agent`, declared once. They come from the environment."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from resources.runtime import paths
+from resources.runtime.log import LEVELS
+from resources.runtime.options import Option, Settings, Source, choice, resolve, seconds
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if not path.is_absolute():
+        raise ValueError("it must be an absolute path")
+    return path
+
+
+LOG_LEVEL: Option[str] = Option(
+    name="log_level",
+    keys=("CALICO_AGENT_LOGSEVERITYSCREEN",),
+    parse=choice(*(level.capitalize() for level in LEVELS)),
+    default="Info",
+    help="Which events are logged.",
+    example="Debug",
+)
+AUDIT_SECONDS: Option[float] = Option(
+    name="audit_seconds",
+    keys=("CALICO_AGENT_AUDIT_SECONDS",),
+    parse=seconds(1.0),
+    default=90.0,
+    unit="s",
+    help="How often the recorded tunnel addresses are compared with their allocations although nothing has changed.",
+)
+RUN_DIR: Option[Path] = Option(
+    name="run_dir",
+    keys=("CALICO_RUN_DIR",),
+    parse=_folder,
+    default=paths.RUN,
+    help="Folder of the health socket.",
+)
+
+OPTIONS: tuple[Option[object], ...] = (LOG_LEVEL, AUDIT_SECONDS, RUN_DIR)
+
+
+def from_environment(environ: Mapping[str, str]) -> Settings:
+    """Return the effective settings.
+
+    Raises:
+        ConfigurationError: a variable cannot be used.
+    """
+    return resolve(OPTIONS, [Source("environment", environ)])
