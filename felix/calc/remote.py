@@ -4,7 +4,7 @@ A block goes to the host that it is affine to, a borrowed address to the host th
 own block is dropped where no route to a container says otherwise. Where a host cannot be reached as its pool asks for
 there is no route at all: nothing goes unwrapped because a tunnel is missing. That is told by the name of the host.
 
-`update`-like calls note what changed, `settle` concludes. One block costs its own routes, one node those of its blocks;
+One block costs its own routes, one node those of its blocks;
 a pool, this host's own node or a setting costs all.
 """
 
@@ -15,11 +15,26 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeVar
 
+from felix.calc.model import VxlanGuard
 from felix.calc.parameters import Parameters
-from felix.calc.vxlan import FarEnd, Mode, Tunnel, VxlanNode, VxlanPool, own_tunnel, parent_of
+from felix.calc.reading import Reader, expected
+from felix.calc.vxlan import (
+    FarEnd,
+    Mode,
+    Tunnel,
+    VxlanNode,
+    VxlanPool,
+    own_tunnel,
+    parent_of,
+    read_node,
+    read_pool,
+)
 from kernel.route import Route
 from resources.blocks import BlockView
 from resources.datastore.keys import ResourceKey
+from resources.kinds.base import Resource
+from resources.kinds.node import Node
+from resources.kinds.pool import IPPool
 from resources.names import IfName, IPAddress, IPNetwork, NodeName
 
 K = TypeVar("K")
@@ -103,27 +118,37 @@ class RemoteBlocks:
         self._surrounded: tuple[object, ...] = ()
         self._told_tunnels: dict[int, Tunnel] = {}
         self._told_withheld: dict[NodeName, str] = {}
+        self.guards: Mapping[int, VxlanGuard] = {}
+        """What the rules must know, by the families in which VXLAN is used, as of the last time."""
+        self.readers: Mapping[str, Reader] = {"ippools": self._read_pool, "nodes": self._read_node}
 
     # --- what there is -----------------------------------------------------------------------------------------------
 
-    def set_pool(self, key: ResourceKey, pool: VxlanPool | None) -> None:
+    def _read_pool(self, key: ResourceKey, value: Resource | None) -> tuple[str, ...]:
+        pool = None if value is None else read_pool(expected(IPPool, value))
         if self._pools.get(key) != pool:
             _put(self._pools, key, pool)
             self._pools_dirty = True
+        return ()
 
-    def set_node(self, name: NodeName, node: VxlanNode | None) -> None:
+    def _read_node(self, key: ResourceKey, value: Resource | None) -> tuple[str, ...]:
+        name = NodeName(key.name)
+        node = None if value is None else read_node(name, expected(Node, value))
         before = self._nodes.get(name)
         if before == node:
-            return
+            return ()
         _put(self._nodes, name, node)
         self._dirty_nodes.add(name)
         if name == self._this:
             self._own_dirty = True
         for version in VERSIONS:
-            self._use(self._tunnel_users, version, name, _at(before, version)[0], _at(node, version)[0])
-            self._use(self._mac_users, version, name, _at(before, version)[1], _at(node, version)[1])
+            (old_tunnel, old_mac), (tunnel, mac) = _at(before, version), _at(node, version)
+            self._use(self._tunnel_users, version, name, old_tunnel, tunnel)
+            self._use(self._mac_users, version, name, old_mac, mac)
+        return ()
 
     def set_block(self, cidr: IPNetwork, block: BlockView | None) -> None:
+        """Take note of a block as it is now; None: there is none."""
         before = self._blocks.get(cidr)
         if before == block:
             return
@@ -135,6 +160,7 @@ class RemoteBlocks:
         self._assign(cidr)
 
     def set_interface(self, name: IfName, addresses: frozenset[IPAddress] | None) -> None:
+        """Take note of the addresses that an interface of this host has now; None: there is no such interface."""
         before = self._interfaces.get(name, frozenset())
         _put(self._interfaces, name, addresses)
         own = {address.ip for address in self._own.addresses.values()} if self._own else set()
@@ -143,8 +169,8 @@ class RemoteBlocks:
 
     # --- what follows ------------------------------------------------------------------------------------------------
 
-    def settle(self, parameters: Parameters) -> RemoteChanges:
-        """Conclude, and return what differs from the last time."""
+    def conclude(self, parameters: Parameters) -> RemoteChanges:
+        """Return what differs from the last time."""
         settings = _Settings.of(parameters)
         if settings != self._parameters:
             self._parameters = settings
@@ -162,13 +188,10 @@ class RemoteBlocks:
             if tunnel != self._told_tunnels.get(version):
                 tunnels[version] = tunnel
                 _put(self._told_tunnels, version, tunnel)
+        if far_ends or tunnels or self._own_dirty or self._pools_dirty:
+            self._guard()
         self._own_dirty = self._pools_dirty = False
         return RemoteChanges(tunnels=tunnels, far_ends=far_ends, routes=routes, withheld=self._settle_withheld(hosts))
-
-    @property
-    def sources(self) -> frozenset[IPAddress]:
-        """The hosts that wrapped packets may come from, as of the last time."""
-        return frozenset(end.host for end in self._far_ends.values())
 
     def whole(self) -> RemoteChanges:
         """Return everything that is concluded, as of the last time."""
@@ -257,13 +280,15 @@ class RemoteBlocks:
             self._dirty_prefixes.update(self._holders)
             self._dirty_nodes.update(self._nodes)
 
+    def _is_used(self, version: int) -> bool:
+        settings = self._parameters
+        if settings is None or version not in settings.versions or settings.enabled is False:
+            return False
+        return settings.enabled is True or bool(self._modes[version])
+
     def _own_tunnel(self, version: int, settings: _Settings, parameters: Parameters) -> Tunnel | str:
-        if version not in settings.versions:
-            return f"IPv{version} is switched off (Ipv6Support)"
-        if settings.enabled is False:
-            return "VXLAN is switched off (VXLANEnabled)"
-        if settings.enabled is None and not self._modes[version]:
-            return "no pool asks for it"
+        if not self._is_used(version):
+            return f"IPv{version} VXLAN is switched off here (VXLANEnabled, Ipv6Support)"
         return own_tunnel(version, self._own, self._interfaces_of(self._own, version, settings.prefixes), parameters)
 
     def _interfaces_of(self, node: VxlanNode | None, version: int, prefixes: tuple[str, ...]) -> Iterable[IfName]:
@@ -309,6 +334,16 @@ class RemoteBlocks:
             if first != name:
                 return f"its {what} is node {first}'s, too"
         return FarEnd(host=host.ip, tunnel=tunnel, mac=mac)
+
+    def _guard(self) -> None:
+        self.guards = {
+            version: VxlanGuard(
+                sources=frozenset(str(end.host) for (of, _), end in self._far_ends.items() if of == version),
+                has_tunnel=version in self._told_tunnels,
+            )
+            for version in VERSIONS
+            if self._is_used(version)
+        }
 
     def _settle_routes(self, settings: _Settings) -> tuple[dict[IPNetwork, Route | None], set[NodeName]]:
         changes: dict[IPNetwork, Route | None] = {}

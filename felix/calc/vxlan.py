@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from felix.calc.parameters import Parameters
 from resources.kinds.node import Node
 from resources.kinds.pool import IPPool
-from resources.names import IfName, IPAddress, IPInterface, IPNetwork, NodeName, parse_address, parse_interface
+from resources.names import IfName, IPAddress, IPInterface, IPNetwork, NodeName, parse_address
 
 DEVICES: Final = {4: IfName("vxlan.calico"), 6: IfName("vxlan-v6.calico")}
 OVERHEAD: Final = {4: 50, 6: 70}
@@ -102,12 +102,12 @@ def read_node(name: NodeName, node: Node) -> VxlanNode:
     Raises:
         ValueError: an address or a MAC that is none.
     """
-    bgp, spec = node.spec.bgp, node.spec
-    own = {4: bgp.ipv4_address, 6: bgp.ipv6_address} if bgp else {}
+    spec = node.spec
+    own = {version: node.address(version) for version in (4, 6)}
     tunnels = {4: spec.ipv4_vxlan_tunnel_addr, 6: spec.ipv6_vxlan_tunnel_addr}
     macs = {4: spec.vxlan_tunnel_mac_addr, 6: spec.vxlan_tunnel_mac_addr_v6}
     return VxlanNode(
-        addresses={version: _of(version, parse_interface(text)) for version, text in own.items() if text},
+        addresses={version: address for version, address in own.items() if address is not None},
         tunnels={version: _of(version, parse_address(text)) for version, text in tunnels.items() if text},
         macs={version: _mac(text) if text else derived_mac(name, version) for version, text in macs.items()},
     )
