@@ -26,6 +26,7 @@ from bgpd.engine import WAITS_FOR, Ask, Engine, Message, Page, Settings
 from bgpd.fib import Fib
 from bgpd.inventory import Inventory
 from bgpd.metrics import processes
+from bgpd.namesakes import Namesakes, behind
 from bgpd.peering import Peering
 from bgpd.probe import Prober
 from bgpd.render import configuration
@@ -41,7 +42,7 @@ from resources.datastore.store import Store
 from resources.datastore.syncer import Syncer
 from resources.errors import CalicoError, Transient
 from resources.names import NodeName
-from resources.runtime import log, metrics
+from resources.runtime import log, metrics, process_names
 from resources.runtime.health import Health
 from resources.runtime.loop import Loop
 from resources.runtime.nodename import node_name
@@ -91,9 +92,11 @@ class Daemon:
             max_prefixes=settings[options.MAX_PREFIX],
             is_strict=settings[options.STRICT_OWNERS],
         )
-        self._status = StatusServer(
-            {version: run / path.name for version, path in SOCKETS.items()}, self._ask_state
-        )
+        sockets = {version: run / path.name for version, path in SOCKETS.items()}
+        self._namesakes = Namesakes(sockets) if settings[process_names.ORIGINAL_NAMES] else None
+        if self._namesakes is not None:
+            sockets = {version: behind(path) for version, path in sockets.items()}
+        self._status = StatusServer(sockets, self._ask_state)
         self._engine = Engine(
             node,
             Settings(
@@ -176,6 +179,8 @@ class Daemon:
         self._health.serve(self._health_path)
         self._serve_metrics()
         self._status.start()
+        if self._namesakes is not None:
+            self._namesakes.start()
         self._monitor.start()
         self._syncer.start()
         try:
@@ -184,6 +189,8 @@ class Daemon:
             self._syncer.stop()
             self._monitor.close()
             self._child.close()
+            if self._namesakes is not None:
+                self._namesakes.close()
             self._status.close()
             self._interfaces.close()
             self._routes.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bgpd.calc.sessions import DEFAULT_HOLD_SECONDS
 from bgpd.rib import MAX_PREFIXES
-from resources.runtime import paths
+from resources.runtime import paths, process_names
 from resources.runtime.log import LEVELS
 from resources.runtime.options import Option, Settings, Source, boolean, choice, integer, resolve, seconds
 
@@ -116,7 +116,7 @@ METRICS_HOST: Option[str] = Option(
 
 OPTIONS: tuple[Option[object], ...] = (
     LOG_LEVEL, ROUTER_ID, HOLD_SECONDS, MAX_PREFIX, STRICT_OWNERS, ROUTE_REFRESH_SECONDS, SECRETS_DIR, RUN_DIR,
-    LOG_DIR, METRICS_PORT, METRICS_HOST,
+    LOG_DIR, METRICS_PORT, METRICS_HOST, process_names.ORIGINAL_NAMES,
 )
 
 

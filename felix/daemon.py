@@ -46,7 +46,7 @@ from resources.errors import CalicoError
 from resources.kinds import by_plural
 from resources.kinds.clusterinformation import KIND as CLUSTER_INFORMATION
 from resources.names import NodeName
-from resources.runtime import log, paths
+from resources.runtime import log, paths, process_names
 from resources.runtime.health import Health
 from resources.runtime.loop import Loop
 from resources.runtime.nodename import node_name
@@ -197,6 +197,8 @@ def main() -> int:
         config = etcd_config_of_daemon()
         logger.info("setting.effective", name="node_name", value=node, origin=origin)
         logger.info("setting.effective", name="etcd_endpoints", value=",".join(config.endpoints), origin=config.origin)
+        if process_names.are_wanted(os.environ):
+            process_names.take(process_names.FELIX)
         sources = sources_of(os.environ)
         log.configure("felix", effective(sources).parameters.log_severity_screen)
         felix = Felix(node, connect(config), sources)  # a bad value of the operator's ends the start here

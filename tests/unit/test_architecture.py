@@ -30,6 +30,8 @@ ADAPTERS = {
     "click": {"calicoctl"},
     "supervisor": {"calicoctl.node.supervise"},
     "prettytable": {"calicoctl.output"},
+    "prometheus_client": {"resources.runtime.metrics"},
+    "setproctitle": {"resources.runtime.process_names"},
     "exabgp": set(),
 }
 
