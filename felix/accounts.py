@@ -50,6 +50,7 @@ _REASONS = {
     Part.SPOOFED.name: "spoofed source: no address of the interface that it came from",
     Part.TO_HOST.name: "to this host: DefaultEndpointToHostAction",
     Part.TUNNEL_IN.name: "IPIP from who is no host of the cluster",
+    Part.VXLAN_IN.name: "VXLAN from who is no host of the cluster with a tunnel address",
 }
 
 

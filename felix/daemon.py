@@ -25,6 +25,7 @@ from felix.dataplane.left_over import LeftOver
 from felix.dataplane.routes import RouteEffector, owns
 from felix.dataplane.sets import SetEffector
 from felix.dataplane.tables import TableEffector
+from felix.dataplane.tunnels import TunnelEffector
 from felix.desired import TABLES
 from felix.pipeline import Pipeline
 from felix.status import StatusReporter
@@ -37,8 +38,10 @@ from kernel.routes import NetlinkRoutes
 from kernel.sets import IpsetSets
 from kernel.sets_netlink import NetlinkSets
 from kernel.sysctl import ProcSysctls
+from kernel.vxlan import NetlinkVxlan
 from kernel.xtables import BackEnd, TableKey
 from kernel.xtables_counters import read_counters
+from resources.datastore.keys import blocks_prefix
 from resources.datastore.settings import connect, etcd_config_of_daemon
 from resources.datastore.store import Store
 from resources.datastore.syncer import Syncer
@@ -86,7 +89,7 @@ class Felix:
             lambda version: read_counters(self._back_end, version),
             lambda: datetime.datetime.now(datetime.UTC),
         )
-        self._syncer = Syncer(store, reader.prefixes, self._loop.post, on_crash=self._crashed)
+        self._syncer = Syncer(store, (*reader.prefixes, blocks_prefix()), self._loop.post, on_crash=self._crashed)
         self._reporter = StatusReporter(store, node)
 
     def run(self) -> int:
@@ -147,6 +150,7 @@ class Felix:
             table_kernel=tables,
             left_over=LeftOver(lambda: other_tables(choice.back_end)),
             interfaces=InterfaceEffector(sysctls, self._links, ArpAnnouncer()),
+            tunnels=TunnelEffector(NetlinkVxlan(), self._links),
             routes=RouteEffector(
                 self._routes,
                 owns=owns(

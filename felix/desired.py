@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from felix.calc.parameters import Resolved
+from felix.calc.remote import RemoteChanges
 from resources.datastore.keys import ResourceKey
 from resources.names import IfName, IPNetwork
 
@@ -94,6 +95,8 @@ class Update:
     interfaces: Mapping[IfName, LocalInterface | None] = field(default_factory=lambda: MappingProxyType({}))
     host_endpoints: Mapping[IfName, str | None] = field(default_factory=lambda: MappingProxyType({}))
     """By which host endpoint an interface of the host is served; for people."""
+    remote: RemoteChanges = field(default_factory=RemoteChanges)
+    """The ways to other hosts: tunnels, who is at their far ends, routes."""
     parameters: Resolved | None = None
     """The settings in effect, if they changed: limits, intervals, protocol numbers (felix.calc.parameters)."""
     problems: Mapping[ResourceKey, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
@@ -108,3 +111,4 @@ class Desired:
     chains: Mapping[ChainKey, Chain]
     kernel_chains: Mapping[ChainKey, KernelChain]
     interfaces: Mapping[IfName, LocalInterface]
+    remote: RemoteChanges

@@ -95,6 +95,7 @@ class Pipeline:
             chains=dict(self._renderer.chains),
             kernel_chains=dict(self._renderer.kernel_chains),
             interfaces=dict(self._renderer.interfaces),
+            remote=self._graph.whole().remote,
         )
 
     def conclusions(self) -> Conclusions:

@@ -56,6 +56,11 @@ class RemoteChanges:
     withheld: Mapping[NodeName, str | None] = field(default_factory=lambda: MappingProxyType({}))
     """Hosts to which routes are missing that there should be, with the reason."""
 
+    @property
+    def is_written(self) -> bool:
+        """Whether anything in the kernel follows from it."""
+        return bool(self.tunnels or self.far_ends or self.routes)
+
 
 @dataclass(frozen=True, slots=True)
 class _Settings:

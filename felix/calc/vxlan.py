@@ -21,6 +21,8 @@ DEVICES: Final = {4: IfName("vxlan.calico"), 6: IfName("vxlan-v6.calico")}
 OVERHEAD: Final = {4: 50, 6: 70}
 """Bytes that wrapping adds to a packet: Ethernet, VXLAN, UDP and the outer IP header."""
 A = TypeVar("A", bound=IPAddress | IPInterface)
+DEFAULT_MTU: Final = 1500
+"""What is taken for the MTU of the way to other hosts where no interface tells it."""
 _LOOPBACK: Final = IfName("lo")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")
 
@@ -146,6 +148,12 @@ def own_tunnel(
         parent=None if parent == _LOOPBACK else parent,
         mtu=parameters.vxlan_mtu if version == 4 else parameters.vxlan_mtu_v6,
     )
+
+
+def device_mtu(tunnel: Tunnel, parent_mtu: int | None) -> int:
+    """Return the MTU of the device in bytes. The kernel refuses more than the parent can carry in wrapped form."""
+    room = (DEFAULT_MTU if parent_mtu is None else parent_mtu) - OVERHEAD[tunnel.version]
+    return min(tunnel.mtu or room, room)
 
 
 def parent_of(interfaces: Iterable[IfName]) -> IfName | None:

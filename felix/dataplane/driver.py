@@ -1,9 +1,9 @@
 """The order of an apply, and what is left pending after it (reference felix.md 1.5; design: sets, tables, then routes).
 
-Additions go sets, tables, interfaces, routes; removals the other way round. So a packet meets an endpoint's chains
-before it can reach the endpoint, and a rule never names a set that is not there. Before the tables only those members
-of sets come and go that close something; those that open something follow the tables. The address families follow one
-another: one whose tables cannot be written stays closed and does not hold up the other.
+Additions go sets, tables, interfaces, tunnels, routes; removals the other way round. So a packet meets an endpoint's
+chains before it can reach the endpoint, and a rule never names a set that is not there. Before the tables only those
+members of sets come and go that close something; those that open something follow the tables. The address families
+follow one another: one whose tables cannot be written stays closed and does not hold up the other.
 """
 
 import ipaddress
@@ -16,6 +16,7 @@ from felix.dataplane.left_over import LeftOver
 from felix.dataplane.routes import RouteEffector
 from felix.dataplane.sets import SetEffector
 from felix.dataplane.tables import Drift, TableEffector
+from felix.dataplane.tunnels import TunnelEffector
 from felix.desired import TABLES, Update
 from kernel.errors import DataplaneError, TableRefused
 from kernel.link import Link
@@ -60,6 +61,7 @@ class Dataplane:
         tables: Iterable[TableEffector],
         table_kernel: TableKernel,
         interfaces: InterfaceEffector,
+        tunnels: TunnelEffector,
         routes: RouteEffector,
         route_kernel: RouteKernel,
         sysctls: Sysctls,
@@ -72,6 +74,7 @@ class Dataplane:
         self._tables = {table.key: table for table in tables}
         self._table_kernel = table_kernel
         self._interfaces = interfaces
+        self._tunnels = tunnels
         self._routes = routes
         self._route_kernel = route_kernel
         self._sysctls = sysctls
@@ -95,12 +98,19 @@ class Dataplane:
         for name, interface in update.interfaces.items():
             self._interfaces.want(name, interface)
             self._routes.want(name, interface)
+        for tunnel_version, tunnel in update.remote.tunnels.items():
+            self._tunnels.want(tunnel_version, tunnel)
+        for (version, node), end in update.remote.far_ends.items():
+            self._tunnels.want_far_end(version, node, end)
+        for prefix, route in update.remote.routes.items():
+            self._routes.want_remote(prefix, route)
 
     def links_changed(self, links: Mapping[IfName, Link]) -> None:
         """Take the interfaces as a whole; only those that differ from before cost anything."""
         changed = [n for n in links.keys() | self._links.keys() if links.get(n) != self._links.get(n)]
         self._links = dict(links)
         self._interfaces.links_changed(self._links, changed)
+        self._tunnels.links_changed(self._links, changed)
         self._routes.links_changed(self._links, changed)
 
     def link_changed(self, name: IfName, link: Link | None) -> None:
@@ -113,6 +123,7 @@ class Dataplane:
             self._went = None
             self._links[name] = link
         self._interfaces.links_changed(self._links, (name,))
+        self._tunnels.links_changed(self._links, (name,))
         self._routes.links_changed(self._links, (name,))
 
     def flows_deleted(self, address: IPAddress, failure: DataplaneError | None = None) -> None:
@@ -133,6 +144,7 @@ class Dataplane:
     def resync_routes(self) -> None:
         self._routes.resync()
         self._interfaces.resync()
+        self._tunnels.resync()
 
     @property
     def poll_seconds(self) -> float | None:
@@ -158,6 +170,7 @@ class Dataplane:
         if routes_known:
             self._step(failed, "route", self._answer_for_the_gateway)
             self._step(failed, "route", self._routes.remove)
+        self._step(failed, "tunnel", self._tunnels.remove)  # before the rules that guard it
         self._step(failed, "set", self._sets.apply)
         written = [self._apply_family(version, failed, with_routes=routes_known) for version in self._versions]
         if all(written):
@@ -188,6 +201,7 @@ class Dataplane:
         self._step(failed, "setting", lambda: self._forward(version))
         if version == self._versions[0]:
             self._step(failed, "interface", self._interfaces.apply)
+        self._step(failed, "tunnel", lambda: self._tunnels.apply(version))
         if with_routes:
             self._step(failed, "route", lambda: self._routes.add(version))
         if version == 4:
@@ -203,6 +217,7 @@ class Dataplane:
             "sets": self._sets.written,
             "chains": sum(table.written for table in self._tables.values()),
             "settings": self._interfaces.written,
+            "tunnels": self._tunnels.written,
             "routes": self._routes.written,
         }
 

@@ -208,6 +208,8 @@ class Part(enum.Enum):
     """What becomes of a workload's packet to its own host that policy let pass."""
     TUNNEL_IN = "tunnel in"
     """IPIP from who is no host of the cluster is dropped."""
+    VXLAN_IN = "vxlan in"
+    """So is VXLAN."""
 
 
 @dataclass(frozen=True, slots=True)

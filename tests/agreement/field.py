@@ -26,6 +26,7 @@ from felix.dataplane.interfaces import InterfaceEffector
 from felix.dataplane.routes import RouteEffector, owns
 from felix.dataplane.sets import SetEffector
 from felix.dataplane.tables import TableEffector
+from felix.dataplane.tunnels import TunnelEffector
 from felix.desired import TABLES, Update
 from felix.pipeline import Pipeline
 from kernel.arp import ArpAnnouncer
@@ -34,6 +35,7 @@ from kernel.routes import NetlinkRoutes
 from kernel.sets import IpsetSets
 from kernel.sets_netlink import NetlinkSets
 from kernel.sysctl import ProcSysctls
+from kernel.vxlan import NetlinkVxlan
 from kernel.xtables import TableKernel, TableKey
 from kernel.xtables_iptc import IptcWriter
 from kernel.xtables_legacy import LegacyTables
@@ -124,6 +126,7 @@ class Machine:
             tables=[TableEffector(self.tables, TableKey(version, table)) for version in (4, 6) for table in TABLES],
             table_kernel=self.tables,
             interfaces=InterfaceEffector(sysctls, NetlinkLinks(), ArpAnnouncer()),
+            tunnels=TunnelEffector(NetlinkVxlan(), NetlinkLinks()),
             routes=RouteEffector(
                 routes, owns=owns(("cali",), protocol=80, remove_external=True), protocol=80,
                 flows_of=self.to_clean.append,

@@ -9,6 +9,7 @@ from felix.dataplane.interfaces import InterfaceEffector
 from felix.dataplane.routes import RouteEffector, owns
 from felix.dataplane.sets import SetEffector
 from felix.dataplane.tables import TableEffector
+from felix.dataplane.tunnels import TunnelEffector
 from felix.desired import TABLES
 from kernel.route import Route, RouteKey
 from kernel.xtables import TableKey
@@ -47,6 +48,7 @@ class FelixHost:
             ],
             table_kernel=self._tables,
             interfaces=InterfaceEffector(self.kernel.sysctls, self.kernel.links, self.kernel.announcer),
+            tunnels=TunnelEffector(self.kernel.vxlan, self.kernel.links),
             routes=self.routes,
             route_kernel=self.kernel.routes,
             sysctls=self.kernel.sysctls,
