@@ -84,7 +84,7 @@ class Daemon:
         # a path that ExaBGP's file cannot hold is found out now, not with the first session
         configuration([], router_id(None, node), self._child.relay_command)
         inventory = Inventory(node)
-        speaker = Speaker(self._child)
+        speaker = Speaker(self._child, patience=settings[options.PATIENCE_SECONDS])
         routing = Routing(
             node,
             Fib(self._routes),
@@ -112,6 +112,7 @@ class Daemon:
                 relay_command=self._child.relay_command,
                 probe=Prober(self._loop.post).probe,
                 wall=time.time,
+                audit_seconds=settings[options.ROUTE_REFRESH_SECONDS],
             ),
             speaker=speaker,
             secrets=SecretFiles(settings[options.SECRETS_DIR]).read,

@@ -150,7 +150,7 @@ class Engine:
             case Lines() | RelayClosed() | ChildEnded() | Validated():
                 self.peering.handle(self.speaker.handle(message, now), now)
             case PeerAnswers():
-                self.peering.on_answers([message.address], now)
+                self.peering.on_answers(message.addresses, now)
             case _:
                 self._take_kernel(message, now)
 

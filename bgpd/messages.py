@@ -124,6 +124,8 @@ class Neighbour:
     hold_seconds: int
     router_id: IPv4Address | None = None
     restarts_gracefully: bool = False
+    updates_sent: int | None = None
+    """Of this session, End-of-RIB too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,12 +332,21 @@ class _Side(msgspec.Struct):
     asn: int | None = msgspec.field(default=None, name="as")
 
 
+class _Counts(msgspec.Struct):
+    update: int | None = None
+
+
+class _Messages(msgspec.Struct):
+    sent: _Counts = msgspec.field(default_factory=_Counts)
+
+
 class _Row(msgspec.Struct):
     state: str
     fsm: str
     duration: int
     local: _Side
     peer: _Side
+    messages: _Messages = msgspec.field(default_factory=_Messages)
 
 
 _EVENT = msgspec.json.Decoder(
@@ -489,6 +500,7 @@ def _neighbour(row: _Row) -> Neighbour:
         hold_seconds=row.local.hold or 0,
         router_id=None if row.peer.id is None else IPv4Address(row.peer.id),
         restarts_gracefully=row.peer.capabilities.get("graceful-restart") is True,
+        updates_sent=row.messages.sent.update,
     )
 
 
@@ -497,6 +509,11 @@ def _neighbour(row: _Row) -> Neighbour:
 SHOW_NEIGHBOURS = "show neighbor json"
 SHOW_RECEIVED = "show adj-rib in json"
 SHOW_SENT = "show adj-rib out json"
+
+
+def show_sent(peer: IPAddress) -> str:
+    """Return the question what is announced to one peer; others whose addresses begin alike are shown too."""
+    return f"show adj-rib out {peer} json"
 
 
 def announce(peer: IPAddress, routes: Mapping[IPNetwork, Attributes]) -> list[str]:
@@ -525,6 +542,11 @@ def withdraw(peer: IPAddress, prefixes: Iterable[IPNetwork]) -> list[str]:
 def end_of_rib(peer: IPAddress) -> str:
     """Return the command that tells one peer that it has everything. It fails if the session is not up."""
     return f"neighbor {peer} announce eor {_FAMILIES[peer.version]}"
+
+
+def resend(peer: IPAddress) -> str:
+    """Return the command that has everything sent again that is announced to one peer. It fails if it is not up."""
+    return f"neighbor {peer} flush adj-rib out"
 
 
 def _per_hundred(start: str, prefixes: Iterable[IPNetwork]) -> list[str]:

@@ -13,6 +13,9 @@ from resources.names import IPNetwork
 SILENT_PEER_SECONDS = 30.0
 """How long to wait for all routes of a peer that does not say when it has sent them."""
 
+RESTARTS = 2
+"""For so many of its restart times routes are kept in all that the peer does not tell again (adr 31)."""
+
 _REFUSED_WITHIN_SECONDS = 0.05
 
 
@@ -73,6 +76,8 @@ class Neighbor:
     end_sent: bool = False
     keep_until: float | None = None
     """When stale routes of the peer go, whatever it says."""
+    kept_since: float | None = None
+    """Since when it has stale routes: it went then, and has not told all since."""
     error: str = ""
     """The last trouble, in BIRD's words: ``Socket: ...``, ``Received: ...``, ``BGP Error: ...``."""
     transitions: int = 0
@@ -132,7 +137,7 @@ class Neighbor:
 
     def on_end_of_rib(self) -> None:
         self.end_received = True
-        self.keep_until = None
+        self.keep_until = self.kept_since = None
 
     def come_up(self, now: float, wall: float, *, for_seconds: float | None = None) -> None:
         """Take it that the session is up. `for_seconds`: for how long, where we may have missed what came meanwhile."""
@@ -143,11 +148,12 @@ class Neighbor:
         self.end_is_unknown = for_seconds is not None
         self.needs_offer = True
         if for_seconds is not None and for_seconds >= SILENT_PEER_SECONDS:
-            self.end_received, self.keep_until = True, None
+            self.end_received, self.keep_until, self.kept_since = True, None, None
         elif for_seconds is not None or self.restart_seconds is None:
             self.keep_until = self.up_at + SILENT_PEER_SECONDS
         else:
-            self.keep_until = now + max(self.restart_seconds, SILENT_PEER_SECONDS)
+            limit = self._limit(now, self.restart_seconds)
+            self.keep_until = max(min(now + self.restart_seconds, limit), now + SILENT_PEER_SECONDS)
 
     def show(self, row: Neighbour, now: float, wall: float) -> Change:
         """Take over what ExaBGP says of a session that we may have missed the events of."""
@@ -167,7 +173,7 @@ class Neighbor:
         if not self.is_up:
             return Change.NONE
         self._leave_up(now, wall)
-        self.keep_until = now + self.spec.restart_seconds
+        self._keep(now, self.spec.restart_seconds)
         return Change.DOWN_KEEP
 
     def is_overdue(self, now: float) -> bool:
@@ -176,7 +182,7 @@ class Neighbor:
 
     def stop_waiting(self) -> None:
         """Take what the peer told so far for all it has."""
-        self.keep_until = None
+        self.keep_until = self.kept_since = None
         self.end_received = self.is_up
 
     def _go_down(self, reason: str, now: float, wall: float) -> Change:
@@ -193,10 +199,20 @@ class Neighbor:
         self._leave_up(now, wall)
         if notified or not self.restart_seconds:
             # RFC 4724, section 4.2: a session that was ended on purpose is not a restart
-            self.keep_until = None
+            self.keep_until = self.kept_since = None
             return Change.DOWN_DROP
-        self.keep_until = now + self.restart_seconds
+        self._keep(now, self.restart_seconds)
         return Change.DOWN_KEEP
+
+    def _keep(self, now: float, seconds: int) -> None:
+        """Keep its routes for `seconds`, though not for ever if it falls again and again without having told all."""
+        limit = self._limit(now, seconds)
+        if self.kept_since is None:
+            self.kept_since = now
+        self.keep_until = min(now + seconds, limit)
+
+    def _limit(self, now: float, seconds: int) -> float:
+        return (now if self.kept_since is None else self.kept_since) + RESTARTS * seconds
 
     def _leave_up(self, now: float, wall: float) -> None:
         self.phase = Phase.ACTIVE

@@ -4,6 +4,7 @@ import ipaddress
 from collections.abc import Mapping
 from pathlib import Path
 
+from bgpd import speaker
 from bgpd.calc.sessions import DEFAULT_HOLD_SECONDS
 from bgpd.rib import MAX_PREFIXES
 from resources.runtime import paths, process_names
@@ -72,7 +73,16 @@ ROUTE_REFRESH_SECONDS: Option[float] = Option(
     parse=seconds(1.0),
     default=90.0,
     unit="s",
-    help="How often all routes of the kernel are read back and compared.",
+    help="How often all routes of the kernel are read back and compared, and ExaBGP is asked whether it announces what "
+    "it was told.",
+)
+PATIENCE_SECONDS: Option[float] = Option(
+    name="patience_seconds",
+    keys=("BGPD_PATIENCE_SECONDS",),
+    parse=seconds(1.0),
+    default=speaker.PATIENCE_SECONDS,
+    unit="s",
+    help="ExaBGP is ended and started again if it owes an answer for so long and says nothing else either.",
 )
 RUN_DIR: Option[Path] = Option(
     name="run_dir",
@@ -115,8 +125,8 @@ METRICS_HOST: Option[str] = Option(
 )
 
 OPTIONS: tuple[Option[object], ...] = (
-    LOG_LEVEL, ROUTER_ID, HOLD_SECONDS, MAX_PREFIX, STRICT_OWNERS, ROUTE_REFRESH_SECONDS, SECRETS_DIR, RUN_DIR,
-    LOG_DIR, METRICS_PORT, METRICS_HOST, process_names.ORIGINAL_NAMES,
+    LOG_LEVEL, ROUTER_ID, HOLD_SECONDS, MAX_PREFIX, STRICT_OWNERS, ROUTE_REFRESH_SECONDS, PATIENCE_SECONDS,
+    SECRETS_DIR, RUN_DIR, LOG_DIR, METRICS_PORT, METRICS_HOST, process_names.ORIGINAL_NAMES,
 )
 
 

@@ -4,7 +4,7 @@ Session events change the Rib; everything else about routes is bgpd.routing's.
 """
 
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -29,17 +29,27 @@ from bgpd.neighbor import Change, Neighbor
 from bgpd.probe import Target
 from bgpd.render import configuration, environment
 from bgpd.rib import Rib
-from bgpd.speaker import Applied, Event, Gone, Plan, Refused, Seen, Speaker, Synced
+from bgpd.speaker import Applied, Audited, Detached, Event, Gone, Plan, Refused, Seen, Speaker, Synced, visible
 from resources.names import IPAddress, IPNetwork
 
 DEBOUNCE_SECONDS = 0.1
 """Changes of the store that come close together make one reload."""
 OFFER_PAUSE_SECONDS = 0.2
 DOUBT_PAUSE_SECONDS = 1.0
-PROBE_EVERY_SECONDS = 5.0
+PROBE_EVERY_SECONDS = 2.0
 PROBE_AFTER_SECONDS = 6.0
 """Before, ExaBGP itself tries often enough."""
-NUDGE_PAUSE_SECONDS = 15.0
+NUDGE_PAUSE_SECONDS = (15.0, 30.0, 60.0, 120.0)
+"""Before a peer that answers is retried once more, by how often it was without coming up."""
+AUDIT_SECONDS = 90.0
+AUDIT_AGAIN_SECONDS = 2.0
+"""After an audit that found something, or could not be held."""
+AUDIT_ROUTES = 2000
+"""Announced routes that one audit asks for, not counting those of its last peer: each costs ExaBGP a line."""
+SILENT_SPEAKER_SECONDS = 10.0
+"""After that ExaBGP has sent what it was told when the session came up."""
+REPAIR_AT, RESTART_AT = 2, 3
+"""At which audit in a row that finds the same a repair is tried, and at which ExaBGP is restarted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +72,9 @@ class Peering:
         relay_command: Iterable[str],
         probe: Callable[[Iterable[Target]], None],
         wall: Callable[[], float],
+        audit_seconds: float = AUDIT_SECONDS,
     ) -> None:
-        self.speaker, self._rib, self._wall = speaker, rib, wall
+        self.speaker, self._rib, self._wall, self._audit_seconds = speaker, rib, wall, audit_seconds
         self._relay_command = tuple(relay_command)
         self._probe = probe
         self.neighbors: dict[IPAddress, Neighbor] = {}
@@ -73,8 +84,13 @@ class Peering:
         self._plan: Plan | None = None
         self._plan_at: float | None = None
         self._nudging: frozenset[IPAddress] = frozenset()
-        self._nudged: dict[IPAddress, float] = {}
+        self._nudged: dict[IPAddress, list[float]] = {}
+        """When a peer that is down was retried."""
         self._probe_at = 0.0
+        self._audit_at: float | None = None
+        self._audited: list[IPAddress] = []
+        self._doubts: dict[IPAddress | None, int] = {}
+        """How many audits in a row found something wrong about a peer; None: about ExaBGP as a whole."""
         self._strangers: dict[IPAddress, list[IPNetwork]] = {}
         self._log = structlog.get_logger().bind(part="sessions")
 
@@ -176,6 +192,10 @@ class Peering:
                     self._show(row, now)
             case Synced():
                 self._on_synced(event, now)
+            case Detached():
+                self._log.warning("speaker.detached", reason=event.reason, then="it is asked for everything again")
+            case Audited():
+                self._on_audited(event, now)
             case Gone():
                 self._on_gone(event, now)
             case Applied():
@@ -218,6 +238,7 @@ class Peering:
             case Change.NONE:
                 return
             case Change.UP:
+                self._nudged.pop(peer, None)
                 self._rib.mark_stale(peer)
                 self._log.info("session.up", peer=str(peer), name=neighbor.spec.name)
             case Change.DOWN_KEEP:
@@ -241,11 +262,19 @@ class Peering:
             adopted=event.was_adopted,
             sessions_up=sum(neighbor.is_up for neighbor in self.neighbors.values()),
             routes=len(event.received),
+            events_lost=event.lost,
         )
+        told: dict[IPAddress, set[IPNetwork]] = {}
+        for peer, prefix in event.touched:
+            told.setdefault(peer, set()).add(prefix)
         for shown in event.received:
             # the table of a peer that is down is an old one
             if (known := self.neighbors.get(shown.peer)) is not None and known.is_up:
+                told.setdefault(shown.peer, set()).add(shown.prefix)
                 self._on_update(Updated(shown.peer, ((shown.prefix, shown.next_hop),), shown.attributes))
+        for peer, neighbor in self.neighbors.items():
+            if neighbor.is_up:
+                self._forget_untold(peer, told.get(peer, set()))
         for neighbor in self.neighbors.values():
             neighbor.offered = {}
             neighbor.needs_offer, neighbor.end_sent, neighbor.offer_after = True, False, now
@@ -257,6 +286,12 @@ class Peering:
                 strangers.setdefault(shown.peer, []).append(shown.prefix)
         for peer, prefixes in strangers.items():
             self.speaker.say(messages.withdraw(peer, prefixes))
+
+    def _forget_untold(self, peer: IPAddress, told: Collection[IPNetwork]) -> None:
+        """Forget what a peer withdrew while nobody listened; what is stale has its own end."""
+        table = self._rib.table(peer)
+        for prefix in [prefix for prefix in table.entries if prefix not in told and prefix not in table.stale]:
+            self._rib.forget(peer, prefix)
 
     def _show(self, neighbour: Neighbour, now: float) -> None:
         if (neighbor := self.neighbors.get(neighbour.peer)) is not None:
@@ -291,6 +326,88 @@ class Peering:
                 neighbor.offer_after = now + DOUBT_PAUSE_SECONDS
         self._log.warning("command.refused", peers=sorted(addresses))
 
+    # --- does ExaBGP do what it was told -----------------------------------------------------------------------------
+
+    def _hold_audit(self, now: float) -> None:
+        if self._audit_at is None:
+            self._audit_at = now + self._audit_seconds
+        if now < self._audit_at:
+            return
+        self._audit_at = now + AUDIT_AGAIN_SECONDS
+        if self._plan_at is not None or self._nudging:
+            return
+        chosen = self._next_to_audit(now)
+        if self.speaker.audit(chosen):
+            self._audited = [peer for peer in self._audited if peer not in chosen] + chosen
+
+    def _next_to_audit(self, now: float) -> list[IPAddress]:
+        """Return whose announcements to ask for: the doubtful, then those whose turn is longest ago."""
+        ready = {peer for peer, neighbor in self.neighbors.items() if self._is_offered(neighbor, now)}
+        turns = {peer: turn for turn, peer in enumerate(self._audited)}
+        chosen: list[IPAddress] = []
+        budget = AUDIT_ROUTES
+        for peer in sorted(ready, key=lambda peer: (peer not in self._doubts, turns.get(peer, -1))):
+            chosen.append(peer)
+            budget -= len(self.neighbors[peer].offered)
+            if budget <= 0:
+                break
+        return chosen
+
+    @staticmethod
+    def _is_offered(neighbor: Neighbor, now: float) -> bool:
+        """Whether a peer has been told all it is to know, long enough ago for ExaBGP to have sent it."""
+        up_for = 0.0 if neighbor.up_at is None else now - neighbor.up_at
+        return neighbor.end_sent and not neighbor.needs_offer and up_for >= SILENT_SPEAKER_SECONDS
+
+    def _on_audited(self, event: Audited, now: float) -> None:
+        """Compare what ExaBGP says with what it was told: doubt, then repair, then restart."""
+        rows = {row.peer: row for row in event.neighbours}
+        found: dict[IPAddress | None, str] = {}
+        if self._plan is not None and {row.peer: visible(row) for row in event.neighbours} != self._plan.visible:
+            found[None] = "its sessions are not those of its configuration"
+        for peer, row in rows.items():
+            if (neighbor := self.neighbors.get(peer)) is not None and neighbor.is_up != row.is_up:
+                found[peer] = f"the session is {'up' if row.is_up else 'down'} by its own word"
+        for peer, sent in event.sent.items():
+            neighbor, seen = self.neighbors.get(peer), rows.get(peer)
+            if neighbor is None or seen is None or peer in found or not self._is_offered(neighbor, now):
+                continue
+            if missing := neighbor.offered.keys() - sent:
+                found[peer] = f"it does not announce {_some(missing)}"
+            elif surplus := sent - neighbor.offered.keys():
+                found[peer] = f"it announces {_some(surplus)}, which it was told to withdraw"
+            elif neighbor.offered and seen.updates_sent == 0:
+                found[peer] = "it has sent no update"
+        self._doubts = {peer: self._doubts.get(peer, 0) + 1 for peer in found}
+        self._audit_at = now + (AUDIT_AGAIN_SECONDS if found else self._audit_seconds)
+        for culprit, what in found.items():
+            count = self._doubts[culprit]
+            if count >= RESTART_AT:
+                self._doubts = {}
+                self.handle(self.speaker.restart(f"{culprit or 'ExaBGP'}: {what}", now), now)
+                return
+            if count >= REPAIR_AT:
+                self._log.error("speaker.disagrees", peer=str(culprit or "all"), what=what, then="it is told again")
+                self._repair(culprit, rows, event.sent, now)
+
+    def _repair(
+        self,
+        peer: IPAddress | None,
+        rows: Mapping[IPAddress, Neighbour],
+        sent: Mapping[IPAddress, frozenset[IPNetwork]],
+        now: float,
+    ) -> None:
+        neighbor = None if peer is None else self.neighbors.get(peer)
+        if peer is None or neighbor is None:
+            return
+        if peer in rows and rows[peer].is_up != neighbor.is_up:
+            self._show(rows[peer], now)
+        else:
+            # announced again it sends nothing that it believes to have sent
+            self.speaker.say([messages.resend(peer)])
+            neighbor.offered = {prefix: neighbor.offered.get(prefix) for prefix in sent.get(peer, ())}
+            neighbor.needs_offer = True
+
     # --- what is due -------------------------------------------------------------------------------------------------
 
     def tick(self, exports: Mapping[IPNetwork, Attributes], now: float) -> None:
@@ -305,6 +422,7 @@ class Peering:
         if self.speaker.is_ready:
             self._offer(exports, now)
             self._probe_silent(now)
+            self._hold_audit(now)
 
     def exports_changed(self) -> None:
         """Have every peer's offer compared again."""
@@ -341,17 +459,26 @@ class Peering:
             for neighbor in self.neighbors.values()
             if not neighbor.is_up
             and not neighbor.spec.passive
-            and neighbor.spec.password is None
             and now - neighbor.down_at >= after
-            and now - self._nudged.get(neighbor.spec.address, -NUDGE_PAUSE_SECONDS) >= NUDGE_PAUSE_SECONDS
+            and self._may_nudge(neighbor.spec.address, now)
         ]
+
+    def _may_nudge(self, peer: IPAddress, now: float) -> bool:
+        tries = self._nudged.get(peer, [])
+        pause = NUDGE_PAUSE_SECONDS[min(len(tries), len(NUDGE_PAUSE_SECONDS)) - 1]
+        return not tries or now - tries[-1] >= pause
 
     def _probe_silent(self, now: float) -> None:
         if now < self._probe_at or not self.speaker.is_settled:
             return
         self._probe_at = now + PROBE_EVERY_SECONDS
         self._probe(
-            Target(neighbor.spec.address, neighbor.spec.port, neighbor.spec.local_address)
+            Target(
+                address=neighbor.spec.address,
+                port=neighbor.spec.port,
+                local=None if neighbor.spec.any_source else neighbor.spec.local_address,
+                password=neighbor.spec.password,
+            )
             for neighbor in self._silent(now, PROBE_AFTER_SECONDS)
         )
 
@@ -366,7 +493,8 @@ class Peering:
         silent = {neighbor.spec.address for neighbor in self._silent(now, PROBE_AFTER_SECONDS)}
         self._nudging = frozenset(silent.intersection(addresses))
         if self._nudging:
-            self._nudged |= dict.fromkeys(self._nudging, now)
+            for address in self._nudging:
+                self._nudged.setdefault(address, []).append(now)
             self._log.info("session.retried", peers=sorted(map(str, self._nudging)))
             self._make_plan()
 
@@ -380,4 +508,12 @@ class Peering:
                 times.append(max(neighbor.offer_after, now + 0.02))
         if self.speaker.is_ready and self._silent(now, 0.0):
             times.append(self._probe_at)
+        if self.speaker.is_ready and self._audit_at is not None:
+            times.append(self._audit_at)
         return max(0.0, min(times) - now) if times else None
+
+
+def _some(prefixes: Collection[IPNetwork]) -> str:
+    """Return a few prefixes as text, and how many more there are."""
+    first, *more = sorted(map(str, prefixes))
+    return f"{first} and {len(more)} more" if more else first

@@ -29,13 +29,16 @@ from bgpd.messages import (
     Unreadable,
     Updated,
     parse,
+    show_sent,
 )
 from resources.names import IPAddress, IPNetwork
 
 PING = "version"
-PING_EVERY_SECONDS = 10.0
+PINGS_PER_PATIENCE = 3
 PATIENCE_SECONDS = 15.0
-"""Without an answer for so long ExaBGP, or its relay, is taken for stuck."""
+"""Without a word for so long, though an answer is due, ExaBGP or its relay is taken for stuck."""
+DEAF_FACTOR = 4
+"""While it goes on telling what peers say, its answers may take so many times longer."""
 ADOPT_SECONDS = 5.0
 START_SECONDS = 20.0
 END_SECONDS = 3.0
@@ -46,6 +49,10 @@ CONFIRM_WITHIN_SECONDS = 2.0
 SIGNALS_MAX = 3
 BACKOFF_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0)
 STEADY_SECONDS = 60.0
+REATTACH_SECONDS = 2.0
+"""In which a relay that cut the line, and lives, has to greet again."""
+REATTACH_PAUSE_SECONDS = 30.0
+"""Cut again within this, the pair is restarted: somebody else may want the relay's only place."""
 
 
 # --- the port --------------------------------------------------------------------------------------------------------
@@ -175,7 +182,26 @@ class Synced:
 
     received: tuple[Shown, ...]
     sent: tuple[Shown, ...]
+    touched: frozenset[tuple[IPAddress, IPNetwork]] = frozenset()
+    """Peers and prefixes that changed since `received` was asked for."""
     was_adopted: bool
+    lost: int = 0
+    """So many events came while nobody listened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detached:
+    """The relay cut the line and is asked to be heard again; ExaBGP and its sessions go on."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """What ExaBGP says by itself of its sessions, and of what it announces to some peers, while nothing is queued."""
+
+    neighbours: tuple[Neighbour, ...]
+    sent: Mapping[IPAddress, frozenset[IPNetwork]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +227,7 @@ class Refused:
     reason: str
 
 
-Event = Message | Seen | Synced | Gone | Applied | Refused | Doubt
+Event = Message | Seen | Synced | Detached | Audited | Gone | Applied | Refused | Doubt
 
 
 class Stage(Enum):
@@ -223,11 +249,21 @@ class Reload(Enum):
     SIGNALLED = "signalled"
 
 
+class _Audit:
+    """Questions whether ExaBGP does what it was told, and what was answered so far."""
+
+    def __init__(self, peers: tuple[IPAddress, ...], said: int) -> None:
+        self.peers, self.said = peers, said
+        self.answers = 0
+        self.rows: tuple[Neighbour, ...] = ()
+        self.sent: dict[IPAddress, set[IPNetwork]] = {peer: set() for peer in peers}
+
+
 class Speaker:
     """Keeps one ExaBGP running with what `want` said last."""
 
-    def __init__(self, child: Child) -> None:
-        self._child = child
+    def __init__(self, child: Child, *, patience: float = PATIENCE_SECONDS) -> None:
+        self._child, self._patience = child, patience
         self._plan: Plan | None = None
         self._dialogue = Dialogue()
         self.stage = Stage.ABSENT
@@ -245,6 +281,13 @@ class Speaker:
         self._failures = 0
         self._ready_at = 0.0
         self._ping_at = 0.0
+        self._heard_at = 0.0
+        self._reattached_at: float | None = None
+        self._detached_for = ""
+        self._lost = 0
+        # the audit under way
+        self._audit: _Audit | None = None
+        self._said = 0
         self._quiet_since: float | None = None
         self._syncing: list[Reply] = []
         self._touched: set[tuple[IPAddress, IPNetwork]] = set()
@@ -268,7 +311,9 @@ class Speaker:
     def say(self, commands: Iterable[str]) -> None:
         """Queue commands for ExaBGP. They are lost unless it is ready."""
         if self.stage is Stage.READY:
-            self._dialogue.say(commands)
+            listed = list(commands)
+            self._said += len(listed)
+            self._dialogue.say(listed)
 
     @property
     def is_ready(self) -> bool:
@@ -340,7 +385,7 @@ class Speaker:
             case Stage.SYNCING | Stage.READY:
                 times.append(self._ping_at)
                 if self._dialogue.waiting_since is not None:
-                    times.append(self._dialogue.waiting_since + PATIENCE_SECONDS)
+                    times.append(self._stuck_at(self._dialogue.waiting_since))
                 if self._reload is Reload.WAITING:
                     times.append(now + QUIET_SECONDS / 2)
                 if self._reload is Reload.SIGNALLED:
@@ -364,9 +409,22 @@ class Speaker:
         self._connection = self._child.connect(patience)
 
     def _on_relay_closed(self, reason: str, now: float) -> list[Event]:
-        if self.stage in (Stage.ABSENT, Stage.ENDING):
-            return []
+        match self.stage:
+            case Stage.ABSENT | Stage.ENDING:
+                return []
+            case Stage.READY | Stage.SYNCING if self._may_reattach(now):
+                # a relay that is gone refuses at once, and then the pair is ended
+                self._reattached_at, self._detached_for = now, reason
+                self._forget_connection()
+                self._adopting, self.stage, self._deadline = True, Stage.STARTING, now + REATTACH_SECONDS
+                self._connection = self._child.connect(0.0)
+                return [Detached(reason)]
+            case Stage.STARTING if self._detached_for:
+                return self._give_up(self._detached_for, now)
         return self._give_up(reason, now)
+
+    def _may_reattach(self, now: float) -> bool:
+        return self._reattached_at is None or now - self._reattached_at >= REATTACH_PAUSE_SECONDS
 
     def _on_ended(self, ended: ChildEnded, now: float) -> list[Event]:
         events: list[Event] = []
@@ -393,28 +451,37 @@ class Speaker:
         self._finish(now)
         return [Gone(reason, 0.0)]
 
-    def _finish(self, now: float) -> None:
+    def _forget_connection(self) -> None:
         self._reload, self._refused = Reload.NONE, None
-        self._syncing, self._touched = [], set()
+        self._syncing, self._touched, self._audit = [], set(), None
         self._connection = -1
         self._dialogue = Dialogue()
+
+    def _finish(self, now: float) -> None:
+        self._forget_connection()
+        self._detached_for = ""
         self._child.end(hard=False)
         self.stage, self._deadline = Stage.ENDING, now + END_SECONDS
 
     def _watch(self, now: float) -> list[Event]:
         waiting = self._dialogue.waiting_since
-        if waiting is not None and now - waiting >= PATIENCE_SECONDS:
-            return self._give_up(f"it has not answered for {PATIENCE_SECONDS:g} s", now)
+        if waiting is not None and now >= self._stuck_at(waiting):
+            return self._give_up(f"it has not answered for {now - waiting:.0f} s", now)
         if now >= self._ping_at:
-            self._ping_at = now + PING_EVERY_SECONDS
+            self._ping_at = now + self._patience / PINGS_PER_PATIENCE
             if self._dialogue.is_quiet:
                 self._dialogue.ask(PING)
         return []
+
+    def _stuck_at(self, waiting: float) -> float:
+        """Return when one that owes an answer since `waiting` is taken for stuck."""
+        return min(max(waiting, self._heard_at) + self._patience, waiting + DEAF_FACTOR * self._patience)
 
     # --- lines -------------------------------------------------------------------------------------------------------
 
     def _take_lines(self, lines: Iterable[bytes], now: float) -> list[Event]:
         events: list[Event] = []
+        self._heard_at = now
         for line in lines:
             message = parse(line)
             match message:
@@ -445,9 +512,10 @@ class Speaker:
             self._connection = self._child.connect(max(0.0, self._deadline - now))
             return
         self.lost_events += hello.lost
+        self._lost, self._detached_for = hello.lost, ""
         self._dialogue.greet(hello, now)
         self.stage, self._syncing, self._touched = Stage.SYNCING, [], set()
-        self._ping_at = now + PING_EVERY_SECONDS
+        self._ping_at = now + self._patience / PINGS_PER_PATIENCE
         for question in (SHOW_NEIGHBOURS, SHOW_RECEIVED, SHOW_SENT):
             self._dialogue.ask(question)
 
@@ -461,6 +529,8 @@ class Speaker:
                 return [Seen(rows)]
             self._syncing.append(reply)
             return self._synced(now) if reply.question == SHOW_SENT else []
+        if self._audit is not None and reply.question != PING:
+            return self._on_audit(self._audit, reply)
         if reply.question == SHOW_NEIGHBOURS and self._reload is Reload.SIGNALLED:
             return self._on_confirmation(reply, now)
         return []
@@ -478,9 +548,45 @@ class Speaker:
                     if isinstance(line, Shown) and (line.peer, line.prefix) not in touched
                 ),
                 sent=tuple(line for line in sent.lines if isinstance(line, Shown)),
+                touched=frozenset(touched),
                 was_adopted=self._adopting,
+                lost=self._lost,
             )
         ]
+
+    # --- does it do what it was told ---------------------------------------------------------------------------------
+
+    def audit(self, peers: Iterable[IPAddress]) -> bool:
+        """Ask how its sessions are and what it announces to some peers, if this is a good moment; return whether.
+
+        Audited follows, unless something is said meanwhile.
+        """
+        if not self.is_settled or not self._dialogue.is_quiet or self._audit is not None:
+            return False
+        self._audit = _Audit(tuple(peers), self._said)
+        self._dialogue.ask(SHOW_NEIGHBOURS)
+        for peer in self._audit.peers:
+            self._dialogue.ask(show_sent(peer))
+        return True
+
+    def _on_audit(self, audit: "_Audit", reply: Reply) -> list[Event]:
+        audit.answers += 1
+        if reply.question == SHOW_NEIGHBOURS:
+            audit.rows = _rows(reply)
+        for line in reply.lines:
+            # asked for 10.0.0.2, it shows 10.0.0.20 too
+            if isinstance(line, Shown) and line.peer in audit.sent:
+                audit.sent[line.peer].add(line.prefix)
+        if audit.answers <= len(audit.peers):
+            return []
+        self._audit = None
+        if reply.failed or self._said != audit.said:
+            return []
+        return [Audited(audit.rows, {peer: frozenset(sent) for peer, sent in audit.sent.items()})]
+
+    def restart(self, reason: str, now: float) -> list[Event]:
+        """End ExaBGP and start it again, because it does not do what it was told."""
+        return self._give_up(reason, now) if self.stage is Stage.READY else []
 
     # --- a new configuration -----------------------------------------------------------------------------------------
 

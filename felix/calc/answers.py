@@ -37,6 +37,7 @@ class Reason(enum.Enum):
     OWN_HOST = "from the workload's own host"
     IPIP = "IPIP between hosts"
     FAILSAFE = "a failsafe port"
+    LINK_UPKEEP = "neighbour discovery and the like, which no policy forbids a host"
 
 
 class Hook(enum.Enum):

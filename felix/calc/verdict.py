@@ -26,6 +26,8 @@ from resources.names import IfName, IPAddress, NodeName, ProfileName
 
 NEIGHBOUR_DISCOVERY = frozenset({130, 131, 132, 133, 135, 136})
 """ICMPv6 types that a workload may always send to its host."""
+LINK_UPKEEP = NEIGHBOUR_DISCOVERY | {134, 143}
+"""Those that a host may always send and get."""
 
 
 class HostView:
@@ -181,7 +183,7 @@ class HostView:
         )  # fmt: skip
 
     def _workload_to_host(self, asked: "_Asked", packet: Packet, interface: IfName) -> None:
-        if _is_neighbour_discovery(packet):
+        if _is_icmp6(packet, NEIGHBOUR_DISCOVERY):
             answer = Answer(outcome=Outcome.ALLOWED, reason=Reason.NEIGHBOUR_DISCOVERY, hook=Hook.TO_HOST)
             asked.has_decided(answer)
             return
@@ -238,8 +240,8 @@ class HostView:
         answer = _about(endpoint, interface, direction, hook)
         if known := self._by_flow(packet, answer):
             return known
-        if self._is_failsafe(packet, direction):
-            return replace(answer, outcome=Outcome.ALLOWED, reason=Reason.FAILSAFE)
+        if reason := self._needs_no_policy(packet, direction):
+            return replace(answer, outcome=Outcome.ALLOWED, reason=reason)
         return self._by_policy(packet, endpoint.normal, endpoint.profiles, answer)
 
     def _forwarded(
@@ -262,8 +264,8 @@ class HostView:
         answer = _about(endpoint, interface, Direction.INGRESS, Hook.PRE_DNAT)
         if known := self._by_flow(packet, answer):
             return known
-        if self._is_failsafe(packet, Direction.INGRESS):
-            return replace(answer, reason=Reason.FAILSAFE)
+        if reason := self._needs_no_policy(packet, Direction.INGRESS):
+            return replace(answer, reason=reason)
         return self._by_tiers(packet, endpoint.pre_dnat, answer)
 
     def _untracked(self, packet: Packet, interface: IfName, direction: Direction) -> Answer | None:
@@ -272,7 +274,9 @@ class HostView:
         if endpoint is None or not endpoint.untracked:
             return None
         answer = _about(endpoint, interface, direction, Hook.UNTRACKED)
-        if self._is_failsafe(packet, direction) or self._is_failsafe_answer(packet, direction):
+        if reason := self._needs_no_policy(packet, direction):
+            return replace(answer, reason=reason)
+        if self._is_failsafe_answer(packet, direction):
             return replace(answer, reason=Reason.FAILSAFE)
         return self._by_tiers(packet, endpoint.untracked, answer)
 
@@ -289,6 +293,12 @@ class HostView:
             return not self.parameters.ipip_from_workloads
         is_vxlan = packet.protocol == UDP_NUMBER and packet.destination_port == self.parameters.vxlan_port
         return is_vxlan and not self.parameters.vxlan_from_workloads
+
+    def _needs_no_policy(self, packet: Packet, direction: Direction) -> Reason | None:
+        """Return why a packet passes a host endpoint before its policy, if it does."""
+        if self._is_failsafe(packet, direction):
+            return Reason.FAILSAFE
+        return Reason.LINK_UPKEEP if _is_icmp6(packet, LINK_UPKEEP) else None
 
     def _is_failsafe(self, packet: Packet, direction: Direction) -> bool:
         if direction is Direction.INGRESS:
@@ -408,6 +418,6 @@ def _is_one_of(ports: Iterable[HostPort], packet: Packet, port: int, peer: IPAdd
     )
 
 
-def _is_neighbour_discovery(packet: Packet) -> bool:
+def _is_icmp6(packet: Packet, types: frozenset[int]) -> bool:
     is_icmp = packet.version == 6 and packet.protocol == ICMP_NUMBER[6] and packet.icmp is not None
-    return is_icmp and packet.icmp is not None and packet.icmp.type in NEIGHBOUR_DISCOVERY
+    return is_icmp and packet.icmp is not None and packet.icmp.type in types

@@ -21,6 +21,7 @@ from felix.render.chains import (
     Condition,
     End,
     Goto,
+    HasIcmpType,
     HasProtocol,
     InNet,
     InPorts,
@@ -49,6 +50,9 @@ TableChains = dict[tuple[str, str], list[Rule]]
 ChangedChains = dict[tuple[str, str], list[Rule] | None]
 """The same; None: the chain is gone."""
 _PREFIX = {Direction.INGRESS: FROM_HOST, Direction.EGRESS: TO_HOST}
+LINK_UPKEEP = (130, 131, 132, 133, 134, 135, 136, 143)
+"""ICMPv6 types without which a host loses its neighbours, its routers and its place in multicast groups (RFC 4890,
+section 4.4.1). They are to IPv6 what ARP is to IPv4, which no policy sees either."""
 _FORWARD_PREFIX = {Direction.INGRESS: FORWARD_FROM_HOST, Direction.EGRESS: FORWARD_TO_HOST}
 
 
@@ -113,7 +117,7 @@ def _before_nat(endpoint: LocalHostEndpoint, parameters: Parameters) -> list[Rul
 
 
 def failsafe_rules(direction: Direction, table: str, version: int, parameters: Parameters) -> list[Rule]:
-    """Return the chain that lets the failsafe ports in, or out.
+    """Return the chain that lets the failsafe ports in, or out, and with IPv6 what keeps the link alive.
 
     In the raw table the answers of what the other chain lets through must pass too: nothing is tracked there yet, and
     policy could keep half of the connection from being tracked.
@@ -123,12 +127,15 @@ def failsafe_rules(direction: Direction, table: str, version: int, parameters: P
     ways = [(parameters.failsafe_inbound if incoming else parameters.failsafe_outbound, End.DESTINATION)]
     if table == "raw":
         ways.append((parameters.failsafe_outbound if incoming else parameters.failsafe_inbound, End.SOURCE))
-    return [
+    rules = [
         rule(*_failsafe(port, end, there), to=Verdict.ACCEPT)
         for ports, end in ways
         for port in ports
         if port.net is None or port.net.version == version
     ]
+    if version == 6:
+        rules += [rule(HasProtocol("58"), HasIcmpType(6, kind, None), to=Verdict.ACCEPT) for kind in LINK_UPKEEP]
+    return rules
 
 
 def _failsafe(port: HostPort, end: End, there: End) -> Iterable[Condition]:

@@ -8,11 +8,12 @@ Not imported by `bed` itself, which needs the standard library only: ``from bed.
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from ipaddress import IPv4Address, ip_address
+from types import MappingProxyType
 from typing import Any
 
 from bed.cluster import Cluster
@@ -25,6 +26,7 @@ from resources.runtime import health
 POOL = pool_record("p", "10.65.0.0/16")
 HOLD_SECONDS = 9
 ENV = {"BGPD_HOLD_SECONDS": str(HOLD_SECONDS)}
+NO_ENV: Mapping[str, str] = MappingProxyType({})
 
 
 def block(node: int) -> str:
@@ -34,8 +36,10 @@ def block(node: int) -> str:
 class Mesh:
     """Hosts node1, node2, ... of a cluster with bgpd on each; each has one block, 10.65.N.0/26."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, **env: str) -> None:
         self.cluster, self.store = cluster, cluster.store
+        self.env = ENV | env
+        """Of every bgpd that is started from now on."""
         self.daemons: dict[str, Process] = {}
         records = [POOL]
         for number, host in enumerate(cluster.hosts, 1):
@@ -64,7 +68,7 @@ class Mesh:
     def start(self, *names: str, wait: bool = True) -> None:
         """Start bgpd on these hosts, or on all, and wait for the whole mesh."""
         for name in names or [host.name for host in self.cluster.hosts]:
-            self.daemons[name] = self[name].popen(["calico-bgpd"], env=ENV)
+            self.daemons[name] = self[name].popen(["calico-bgpd"], env=self.env)
         if wait:
             self.await_mesh()
 
@@ -253,10 +257,10 @@ class Bird:
 
 
 @contextmanager
-def with_bird(*static: str, **settings: Any) -> Iterator[tuple[Mesh, Bird]]:
+def with_bird(*static: str, env: Mapping[str, str] = NO_ENV, **settings: Any) -> Iterator[tuple[Mesh, Bird]]:
     """node1 has bgpd; node2 is a node of the mesh on which BIRD runs."""
     with Cluster(2) as cluster:
-        mesh = Mesh(cluster)
+        mesh = Mesh(cluster, **env)
         # node2's address is the greater one: bgpd waits, BIRD connects
         mesh.start("node1", wait=False)
         bird = Bird(mesh["node2"], mesh["node1"].address, *(static or (block(2),)), **settings)

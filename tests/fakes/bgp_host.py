@@ -194,7 +194,8 @@ class BgpHost:
     def _probe(self, targets: Iterable[Target]) -> None:
         listed = list(targets)
         self.probed += listed
-        self._inbox += [PeerAnswers(target.address) for target in listed if target.address in self.answering]
+        if found := tuple(target.address for target in listed if target.address in self.answering):
+            self._inbox.append(PeerAnswers(found))
 
     def _publish(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot

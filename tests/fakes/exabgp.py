@@ -34,6 +34,8 @@ class FakePeer:
     """adj-rib-out: prefix -> communities."""
     ends: int = 0
     """End-of-RIBs that were sent in this session."""
+    updates: int = 0
+    """UPDATEs that were sent in this session, as it counts them itself."""
 
     @property
     def families(self) -> str:
@@ -59,6 +61,8 @@ class FakeExabgp:
         self.is_poisoned = False
         """Every reload fails, until the next start."""
         self.is_hung = False
+        self.is_mute = False
+        """It takes what it is told to announce, and sends nothing."""
         self.refuse_commands = 0
         """So many commands to come are answered by error."""
         self.left_behind: Found | None = None
@@ -72,6 +76,7 @@ class FakeExabgp:
         self._note: Found | None = None
         self._connection = 0
         self._connected: int | None = None
+        self._has_relay = True
 
     # --- Child -------------------------------------------------------------------------------------------------------
 
@@ -83,7 +88,7 @@ class FakeExabgp:
         self.starts += 1
         self.pid = 100 + self.starts
         self._boot += 1
-        self.is_poisoned = False
+        self.is_poisoned, self._has_relay = False, True
         self._file, self.environment, self.peers = configuration, dict(environment), {}
         self._load()
         return self.pid
@@ -107,7 +112,9 @@ class FakeExabgp:
     def connect(self, seconds: float) -> int:
         self._connection += 1
         self._connected = None
-        if self.pid is not None and not self.is_hung:
+        if self.pid is not None and not self._has_relay:
+            self.outbox.append(RelayClosed(self._connection, "connection refused"))
+        elif self.pid is not None and not self.is_hung:
             self._connected = self._connection
             hello = {
                 "type": "hello",
@@ -159,6 +166,7 @@ class FakeExabgp:
         self._event(address, "fsm", {"state": "ESTABLISHED"})
         peer.received.clear()
         peer.is_up, peer.up_at, peer.ends = True, self.now, 0
+        peer.updates = int(bool(peer.offered) and not self.is_mute)
         self._event(address, "state", {"state": "up"})
 
     def peer_down(self, address: str, reason: str = "closing connection") -> None:
@@ -217,8 +225,14 @@ class FakeExabgp:
 
     def lose_relay(self) -> None:
         """Only the relay dies."""
+        self._has_relay = False
+        self.cut_the_line()
+
+    def cut_the_line(self) -> None:
+        """The relay lets bgpd go, as it does with one that reads too slowly; what is on its way is lost."""
         assert self._connected is not None
-        self.outbox.append(RelayClosed(self._connected, "the relay closed its socket"))
+        self.lost += len(self.outbox)
+        self.outbox[:] = [RelayClosed(self._connected, "the relay closed its socket")]
         self._connected = None
 
     def stay_behind(self) -> None:
@@ -269,6 +283,10 @@ class FakeExabgp:
                 for address, peer in self.peers.items():
                     for prefix, communities in peer.offered.items():
                         self._show(address, prefix, peer.settings["local-address"], {"community": list(communities)})
+            case ["show", "adj-rib", "out", wanted, "json"]:
+                for address, peer in self.peers.items():
+                    for prefix, communities in peer.offered.items() if address.startswith(wanted) else ():
+                        self._show(address, prefix, peer.settings["local-address"], {"community": list(communities)})
             case ["version"]:
                 self._say("exabgp 5.0.15")
             case words:
@@ -286,7 +304,12 @@ class FakeExabgp:
             case ["neighbor", address, "announce", "eor", afi, safi] if address in self.peers:
                 peer = self.peers[address]
                 peer.ends += peer.is_up
+                peer.updates += int(peer.is_up and not self.is_mute)
                 return peer.is_up and f"{afi} {safi}" == peer.families
+            case ["neighbor", address, "flush", "adj-rib", "out"] if address in self.peers:
+                peer = self.peers[address]
+                peer.updates += int(peer.is_up and not self.is_mute and bool(peer.offered))
+                return peer.is_up
             case ["neighbor", address, verb, "attributes", "next-hop", "self", *rest] if address in self.peers:
                 at = rest.index("nlri")
                 offered = self.peers[address].offered
@@ -297,6 +320,7 @@ class FakeExabgp:
                         offered[text] = tuple(re.findall(r"[\d:]+", " ".join(rest[:at])))
                     else:
                         offered.pop(text, None)
+                self.peers[address].updates += int(self.peers[address].is_up and not self.is_mute)
                 return True
         return False
 
@@ -327,7 +351,7 @@ class FakeExabgp:
                 "hold": 90 if peer.is_up else None,
                 "capabilities": {"graceful-restart": peer.graceful if peer.is_up else None},
             },
-            "messages": {},
+            "messages": {"sent": {"update": peer.updates}},
         }
 
     def _show(self, address: str, prefix: str, next_hop: str, attributes: Mapping[str, object]) -> None:

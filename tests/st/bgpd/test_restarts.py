@@ -95,18 +95,17 @@ def test_exabgp_dies_and_no_packet_is_lost(pair: Mesh, number: signal.Signals) -
 
 
 @pytest.mark.bgp_scenario(67)
-def test_the_relay_is_stopped_and_the_watchdog_finds_out(pair: Mesh) -> None:
-    pair.start()
-    one = pair["node1"]
-    send(one, RELAY, signal.SIGSTOP)
-    for number in range(4):
-        cidr = f"10.65.2.{64 * number}/26"
-        pair.put(block_record(cidr, "node2"), affinity_record(cidr, "node2"))
-    wait_until("the speaker to be replaced", lambda: pair.state("node1")["speaker"]["restarts"] == 1, timeout=45)
-    pair.await_mesh(timeout=40)
-    extra = {f"10.65.2.{64 * n}/26": f"via {pair['node2'].address} dev eth0" for n in range(4)}
-    pair.await_routes("node1", pair.expected("node1") | extra)
-    assert len(pids_of(one, RELAY)) == 1
+def test_the_relay_is_stopped_among_a_thousand_routes_and_the_watchdog_finds_out() -> None:
+    with with_bird(env={"BGPD_PATIENCE_SECONDS": "3"}) as (mesh, bird):
+        mesh.await_routes("node1", mesh.expected("node1"))
+        send(mesh["node1"], RELAY, signal.SIGSTOP)
+        many = [f"10.65.{number // 4}.{number % 4 * 64}/26" for number in range(8, 1020)]
+        bird.configure(*many)
+        bird.ask("configure")
+        wait_until("the speaker to be replaced", lambda: mesh.state("node1")["speaker"]["restarts"] == 1, timeout=40)
+        expected = dict.fromkeys(many, f"via {bird.host.address} dev eth0") | {block(1): "blackhole"}
+        mesh.await_routes("node1", expected, timeout=40)
+        assert len(pids_of(mesh["node1"], RELAY)) == 1
 
 
 @pytest.mark.bgp_scenario(69)
@@ -191,24 +190,24 @@ def test_what_disappeared_during_an_outage_goes_when_the_peer_has_told_all(pair:
 
 
 @pytest.mark.bgp_scenario(66)
-def test_a_cable_is_cut_for_longer_than_the_hold_time(pair: Mesh) -> None:
+def test_a_cable_is_cut_for_less_and_for_more_than_the_hold_time(pair: Mesh) -> None:
     pair.start()
     fabric, two = pair.cluster.fabric, pair["node2"]
+    since = pair.sessions("node1")[str(two.address)]["since"]
     fabric.link(two.port, up=False)
-    time.sleep(HOLD_SECONDS / 3)
+    time.sleep(2)
     fabric.link(two.port, up=True)
-    time.sleep(1)
-    assert pair.is_up("node1")
+    wait_until("a keepalive after the cut", lambda: two.ping(pair["node1"].address, timeout=1.0).ok)
+    assert pair.sessions("node1")[str(two.address)]["since"] == since
 
     fabric.link(two.port, up=False)
     wait_until("the hold timer", lambda: not pair.is_up("node1"), timeout=2 * HOLD_SECONDS)
     pair.await_routes("node1", {block(1): "blackhole"})
+    assert pair.sessions("node1")[str(two.address)]["error"] == "BGP Error: Hold timer expired"
     # long enough for ExaBGP to try seldom only
-    time.sleep(15)
+    time.sleep(8)
     fabric.link(two.port, up=True)
-    began = time.monotonic()
     pair.await_mesh(timeout=20)
-    assert time.monotonic() - began < 10
     pair.await_routes("node1", pair.expected("node1"))
 
 

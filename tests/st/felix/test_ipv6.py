@@ -12,7 +12,7 @@ import pytest
 from bed import wait_until
 from bed.felix import FelixLab, ports_that_pass, raw_passes
 from bed.probes import checksum
-from fakes.felix_records import network_set, policy, pool, rule
+from fakes.felix_records import host_endpoint, network_set, policy, pool, rule
 from resources.kinds.rule import ICMP, EntityRule, Port, Protocol, Rule
 
 HOSTS = {"node1": "fd00:ab::1", "node2": "fd00:ab::2"}
@@ -220,6 +220,23 @@ def test_a_container_that_may_send_next_to_nothing_still_finds_its_host(six: Fel
     assert ports_that_pass(v0, at(six, "v1"), [80]) == {80}
     assert not v0.ping(at(six, "v1"), timeout=0.4).ok
     assert not v0.ping(HOSTS["node1"], timeout=0.4).ok
+
+
+def test_an_endpoint_of_the_host_that_nothing_opens_keeps_its_neighbours(six: FelixLab) -> None:
+    """What was known of them is forgotten, so everything here begins with a question for a neighbour."""
+    node1, node2 = six.node1, six.node2
+    closed = policy("closed", "has(host)", [Rule(action="Deny")], [Rule(action="Deny")])
+    six.put(host_endpoint("eth0", "eth0", labels={"host": ""}), closed)
+    for source, target, host in ((node2, HOSTS["node1"], node1), (six.workloads["v0"], at(six, "v2"), node2)):
+        for each in six.hosts:
+            each.ip("-6", "neigh", "flush", "dev", "eth0")
+        if source is node2:
+            with host.tcp_listen(22, address="::"), host.tcp_listen(80, address="::"):
+                assert source.tcp_connect(target, 22).ok
+                assert not source.tcp_connect(target, 80, timeout=0.4).ok
+                assert not source.ping(target, timeout=0.4).ok
+        else:
+            assert source.ping(target).ttl == 62
 
 
 def forged(source: str, target: str) -> bytes:

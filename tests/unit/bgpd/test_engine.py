@@ -5,8 +5,10 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
+from bgpd import peering
 from bgpd.calc.secrets import Password, SecretName, Unread
 from bgpd.engine import KERNEL, NODE, SPEAKER, STORE
+from bgpd.peering import AUDIT_SECONDS
 from fakes.bgp_host import (
     ETH0,
     BgpHost,
@@ -680,6 +682,29 @@ def test_a_second_restart_begins_the_time_anew() -> None:
     assert B2 not in host.routes
 
 
+def test_a_peer_that_falls_again_and_again_is_believed_for_two_restart_times() -> None:
+    host = meshed()
+    host.exabgp.peer_down(N2)
+    for _ in range(11):
+        host.run(10)
+        assert B2 in host.routes
+        host.exabgp.peer_up(N2)
+        host.exabgp.peer_sends(N2, ["10.65.2.64/26"])
+        host.run(10)
+        assert B2 in host.routes
+        host.exabgp.peer_down(N2)
+    host.run(21)
+    assert host.routes == {prefix: route for prefix, route in ALL.items() if prefix != B2}
+    # then it is a peer like any other again
+    host.exabgp.peer_up(N2)
+    host.exabgp.peer_sends(N2, [B2])
+    host.exabgp.peer_ends(N2)
+    host.run(1)
+    host.exabgp.peer_down(N2)
+    host.run(119)
+    assert host.routes == ALL
+
+
 def test_a_notification_ends_it_at_once() -> None:
     host = meshed()
     host.exabgp.peer_notifies(N2, 6, 2)
@@ -890,6 +915,53 @@ def test_a_block_disappears_during_the_outage_and_its_route_not_earlier() -> Non
     assert B3 in host.routes
 
 
+def test_a_relay_that_cuts_the_line_is_heard_again_and_no_session_falls() -> None:
+    host = meshed()
+    host.kernel.routes.log.clear()
+    transitions = {peer: neighbor.transitions for peer, neighbor in host.peering.neighbors.items()}
+    host.exabgp.cut_the_line()
+    # nobody hears of these
+    host.exabgp.peer_withdraws(N2, [B2])
+    host.exabgp.peer_sends(N2, ["10.65.2.64/26"])
+    host.exabgp.peer_sends(N3, ["10.65.3.64/26"])
+    host.put(block_record("10.65.1.64/26", "node1"), affinity_record("10.65.1.64/26", "node1"))
+    host.run(5)
+    assert host.exabgp.starts == 1
+    assert host.speaker.lost_events == 3
+    expected = {prefix: route for prefix, route in ALL.items() if prefix != B2}
+    expected |= {"10.65.2.64/26": f"via {N2} dev eth0", "10.65.3.64/26": f"via {N3} dev eth0"}
+    assert host.routes == expected | {"10.65.1.64/26": "blackhole"}
+    assert host.offered(N2) == host.offered(N3) == {"10.65.1.0/26", "10.65.1.64/26"}
+    assert {peer: neighbor.transitions for peer, neighbor in host.peering.neighbors.items()} == transitions
+
+
+def test_a_session_that_fell_while_the_line_was_cut_is_made_good() -> None:
+    host = meshed()
+    host.run(60)
+    host.exabgp.cut_the_line()
+    host.exabgp.peer_down(N2)
+    host.exabgp.peer_notifies(N3, 6, 2)
+    host.exabgp.peer_up(N3)
+    host.run(5)
+    assert host.phases == {"Mesh_10_0_0_2": "start Passive", "Mesh_10_0_0_3": "up Established"}
+    # of the one that is up again nobody knows whether it has told all
+    assert host.routes == ALL
+    host.run(60)
+    assert host.routes == {prefix: route for prefix, route in ALL.items() if prefix != B3}
+    assert host.offered(N3) == {"10.65.1.0/26"}
+    assert host.exabgp.starts == 1
+
+
+def test_a_line_that_is_cut_again_and_again_ends_the_pair() -> None:
+    host = meshed()
+    host.exabgp.cut_the_line()
+    host.run(5)
+    host.exabgp.cut_the_line()
+    host.run(5)
+    assert host.exabgp.starts == 2
+    assert host.routes == ALL
+
+
 def test_the_relay_dies_and_the_pair_is_restarted() -> None:
     host = meshed()
     host.exabgp.lose_relay()
@@ -944,6 +1016,94 @@ def test_a_configuration_that_exabgp_refuses_is_not_installed() -> None:
     assert set(host.exabgp.peers) == {N2, N3, "10.0.0.4", "10.0.0.5"}
 
 
+# --- does ExaBGP do what it was told ----------------------------------------------------------------------------------
+
+
+def test_an_exabgp_that_does_as_told_is_left_alone() -> None:
+    host = meshed()
+    said = list(host.exabgp.commands)
+    host.run(600)
+    assert host.exabgp.commands == said
+    assert (host.exabgp.starts, host.exabgp.signals) == (1, 0)
+
+
+@pytest.mark.parametrize("ours", [[], ["10.65.1.0/26", "10.65.77.0/26"]])
+def test_an_exabgp_that_announces_something_else_is_told_again(ours: list[str]) -> None:
+    host = meshed()
+    host.run(30)
+    host.exabgp.peers[N2].offered = dict.fromkeys(ours, ())
+    host.run(AUDIT_SECONDS + 10)
+    assert host.offered(N2) == {"10.65.1.0/26"}
+    assert host.exabgp.starts == 1
+    assert host.routes == ALL
+
+
+def test_an_exabgp_that_takes_routes_and_sends_none_is_replaced() -> None:
+    host = started()
+    host.exabgp.is_mute = True
+    for peer in (N2, N3):
+        host.exabgp.peer_up(peer)
+    host.run(AUDIT_SECONDS)
+    assert host.exabgp.starts == 1
+    host.run(30)
+    assert host.exabgp.starts == 2
+
+
+def test_an_exabgp_that_loses_what_it_is_told_is_replaced_and_no_route_is_touched() -> None:
+    host = meshed()
+    host.run(30)
+    host.kernel.routes.log.clear()
+
+    def lose() -> None:
+        host.exabgp.peers[N2].offered.clear()
+        host.exabgp.before[f"show adj-rib out {N2} json"] = lose
+
+    lose()
+    host.run(AUDIT_SECONDS + 20)
+    assert host.exabgp.starts == 2
+    assert host.kernel.routes.log == []
+    assert host.routes == ALL
+
+
+def test_a_session_that_nobody_told_of_is_found() -> None:
+    host = meshed()
+    host.run(30)
+    # the words "down" and "up" were lost, and the routes with them
+    host.exabgp.peers[N2].is_up = False
+    host.run(AUDIT_SECONDS + 10)
+    assert host.phases["Mesh_10_0_0_2"] == "start Passive"
+    host.exabgp.peers[N2].is_up = True
+    host.run(AUDIT_SECONDS + 10)
+    assert host.phases["Mesh_10_0_0_2"] == "up Established"
+    assert host.exabgp.starts == 1
+
+
+def test_an_exabgp_that_lost_a_session_is_replaced() -> None:
+    host = meshed()
+    host.run(30)
+    del host.exabgp.peers[N2]
+    host.run(AUDIT_SECONDS + 20)
+    assert host.exabgp.starts == 2
+    assert set(host.exabgp.peers) == {N2, N3}
+
+
+def test_an_audit_asks_about_everybody_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peering, "AUDIT_ROUTES", 2)
+    more = [node_record(f"node{n}", f"10.0.0.{n}/24") for n in (4, 5, 6)]
+    host = started(*more)
+    peers = [f"10.0.0.{n}" for n in range(2, 7)]
+    for peer in peers:
+        host.exabgp.peer_up(peer)
+    host.run(30)
+    asked: list[str] = []
+    for peer in peers:
+        host.exabgp.before[f"show adj-rib out {peer} json"] = lambda peer=peer: asked.append(peer)  # type: ignore[misc]
+    host.run(AUDIT_SECONDS)
+    assert len(asked) == 2
+    host.run(2 * AUDIT_SECONDS)
+    assert sorted(asked) == peers
+
+
 # --- peers that are back ----------------------------------------------------------------------------------------------
 
 
@@ -973,6 +1133,36 @@ def test_the_side_that_waits_does_not_probe() -> None:
     host = started()
     host.run(120)
     assert host.probed == []
+
+
+def test_peers_that_answer_together_are_retried_together_and_ever_more_seldom() -> None:
+    last = BgpHost("node9", "10.0.0.9/24")
+    others = [f"10.0.0.{n}" for n in range(1, 9)]
+    last.put(POOL, *(node_record(f"node{n}", f"10.0.0.{n}/24") for n in range(1, 10)))
+    last.in_sync()
+    last.answering |= {ip_address(peer) for peer in others}
+    last.run(12)
+    # out of the file and into it again
+    assert last.exabgp.signals == 2
+    for peer in others[1:]:
+        last.exabgp.peer_up(peer)
+    last.run(600)
+    assert last.exabgp.peers.keys() == set(others)
+    # the first one answers and never comes up
+    assert last.exabgp.signals < 2 + 2 * 10
+    assert all(last.exabgp.peers[peer].is_up for peer in others[1:])
+
+
+def test_a_peer_is_asked_as_exabgp_would_ask_it() -> None:
+    last = BgpHost("node3", "10.0.0.3/24")
+    last.secrets[SecretName("bgp", "mesh")] = Password("s3cret")
+    last.put(POOL, *NODES, configuration_record(nodeMeshPassword={"secretKeyRef": {"name": "bgp", "key": "mesh"}}))
+    last.in_sync()
+    last.run(10)
+    assert {(str(target.address), target.port, str(target.local), target.password) for target in last.probed} == {
+        ("10.0.0.1", 179, "10.0.0.3", "s3cret"), ("10.0.0.2", 179, "10.0.0.3", "s3cret")
+    }
+    assert "s3cret" not in repr(last.probed)
 
 
 # --- settings of the store --------------------------------------------------------------------------------------------

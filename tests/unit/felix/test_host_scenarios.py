@@ -379,6 +379,15 @@ class TestTables:
         failsafe = world.desired.chains[ChainKey(4, "filter", "cali-failsafe-in")]
         assert failsafe.rules[0].endswith("-p tcp -m multiport --destination-ports 22 --jump ACCEPT")
 
+    def test_what_keeps_the_link_alive_is_in_the_failsafe_chains_of_ipv6_only(self) -> None:
+        none = FelixConfigurationSpec(failsafe_inbound_host_ports=[], failsafe_outbound_host_ports=[])
+        early = policy("early", HOSTS, [ALLOW], types=["Ingress", "Egress"], do_not_track=True)
+        world = Scenario().put(ETH0, early, settings(none))
+        for key, chain in world.desired.chains.items():
+            if "failsafe" in key.chain:
+                kinds = [int(text.split("--icmpv6-type ")[1].split()[0]) for text in chain.rules]
+                assert kinds == ([130, 131, 132, 133, 134, 135, 136, 143] if key.version == 6 else [])
+
 
 def test_named_ports_and_addresses_of_host_endpoints_are_members_of_sets() -> None:
     ports = [("pg", "TCP", 5432)]

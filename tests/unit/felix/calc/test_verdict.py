@@ -13,7 +13,7 @@ from felix.calc.verdict import HostView
 from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Resource
 from resources.kinds.felixconfiguration import FelixConfigurationSpec
-from resources.kinds.rule import EntityRule
+from resources.kinds.rule import EntityRule, Rule
 from resources.names import IfName, NodeName, ProfileName
 
 A0, A1, ETH0 = IfName("calia0"), IfName("calia1"), IfName("eth0")
@@ -199,6 +199,25 @@ def test_failsafe_ports_need_no_policy(asked: Packet, way: str, outcome: Outcome
     verdict = host.to_host(asked, ETH0) if way == "in" else host.from_host(asked, ETH0)
     assert verdict.outcome is outcome
     assert (verdict.reason is Reason.FAILSAFE) is (outcome is Outcome.ALLOWED)
+
+
+def icmp6(kind: int) -> Packet:
+    return packet("fe80::1", "fd00::ff", 58, icmp=IcmpType(kind, 0))
+
+
+def test_a_host_endpoint_keeps_its_link_alive_without_policy_and_no_more() -> None:
+    closed = policy("closed", HOST, [Rule(action="Deny")], [Rule(action="Deny")])
+    before_nat = policy("early", HOST, [Rule(action="Deny")], pre_dnat=True)
+    untracked = policy("first", HOST, [Rule(action="Deny")], [Rule(action="Deny")], do_not_track=True)
+    for host in (view(OF_ETH0), view(OF_ALL, closed), view(OF_ETH0, before_nat), view(OF_ETH0, untracked)):
+        for kind in range(128, 144):
+            upkeep = kind in (130, 131, 132, 133, 134, 135, 136, 143)
+            for verdict in (host.to_host(icmp6(kind), ETH0), host.from_host(icmp6(kind), ETH0)):
+                assert verdict.outcome is (Outcome.ALLOWED if upkeep else Outcome.DENIED), kind
+                assert (verdict.reason is Reason.LINK_UPKEEP) is upkeep
+    assert view(OF_ETH0).to_host(packet("192.0.2.1", "172.16.0.1", 58, icmp=IcmpType(135, 0)), ETH0).outcome is (
+        Outcome.DENIED
+    )
 
 
 def test_before_tracking_an_allow_ends_the_questions_to_host_endpoints() -> None:
