@@ -12,17 +12,16 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeVar
 
+from felix.calc.mtu import DEFAULT_MTU, VXLAN6_OVERHEAD, VXLAN_OVERHEAD
 from felix.calc.parameters import Parameters
 from resources.kinds.node import Node
 from resources.kinds.pool import IPPool
 from resources.names import IfName, IPAddress, IPInterface, IPNetwork, NodeName, parse_address
 
 DEVICES: Final = {4: IfName("vxlan.calico"), 6: IfName("vxlan-v6.calico")}
-OVERHEAD: Final = {4: 50, 6: 70}
-"""Bytes that wrapping adds to a packet: Ethernet, VXLAN, UDP and the outer IP header."""
+OVERHEAD: Final = {4: VXLAN_OVERHEAD, 6: VXLAN6_OVERHEAD}
+"""Bytes that wrapping adds to a packet."""
 A = TypeVar("A", bound=IPAddress | IPInterface)
-DEFAULT_MTU: Final = 1500
-"""What is taken for the MTU of the way to other hosts where no interface tells it."""
 _LOOPBACK: Final = IfName("lo")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")
 

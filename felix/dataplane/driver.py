@@ -203,7 +203,7 @@ class Dataplane:
             self._step(failed, "interface", self._interfaces.apply)
         self._step(failed, "tunnel", lambda: self._tunnels.apply(version))
         if with_routes:
-            self._step(failed, "route", lambda: self._routes.add(version))
+            self._step(failed, "route", lambda: self._routes.add(version, barred=self._tunnels.unready))
         if version == 4:
             self._step(failed, "interface", lambda: self._interfaces.announce(self._routes.is_written))
         return True

@@ -178,12 +178,16 @@ class RouteEffector:
         self._resync_due |= bool(failed)
         return failed
 
-    def add(self, version: int) -> dict[RouteKey, DataplaneError]:
+    def add(self, version: int, *, barred: frozenset[IfName] = frozenset()) -> dict[RouteKey, DataplaneError]:
         """Write what is missing in one address family; return what failed.
 
-        Addresses whose flows are still being deleted wait.
+        Addresses whose flows are still being deleted wait, and so do routes that leave by a `barred` interface.
         """
-        wanted = {key: route for key, route in self._delta.missing() if key.destination.version == version}
+        wanted = {
+            key: route
+            for key, route in self._delta.missing()
+            if key.destination.version == version and barred.isdisjoint(route.devices)
+        }
         unclean = self._held_back(wanted)
         missing = {key: route for key, route in wanted.items() if _address_of(key) not in self._cleaning}
         if not missing:

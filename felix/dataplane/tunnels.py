@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_interface
 
 from felix.calc.vxlan import DEVICES, FarEnd, Tunnel, device_mtu
-from kernel.errors import DataplaneError
+from kernel.errors import AlreadyThere, DataplaneError
 from kernel.link import Link
 from kernel.links import LinkKernel
 from kernel.vxlan import VxlanDevice, VxlanKernel
@@ -36,6 +36,11 @@ class TunnelEffector:
     def want_far_end(self, version: int, node: NodeName, end: FarEnd | None) -> None:
         """Want to reach a host by the tunnel; None: not any more. No two have a tunnel address or MAC in common."""
         self._devices[version].want_far_end(node, end)
+
+    @property
+    def unready(self) -> frozenset[IfName]:
+        """The devices that are not as wanted, or not wanted: no route may lead there."""
+        return frozenset(device.name for device in self._devices.values() if not device.is_ready)
 
     def resync(self) -> None:
         """Read devices and entries back before the next apply."""
@@ -86,6 +91,10 @@ class _Device:
         self._links: Mapping[IfName, Link] = {}
         self._due = self._resync_due = True
 
+    @property
+    def is_ready(self) -> bool:
+        return self._tunnel is not None and not self._due
+
     def want(self, tunnel: Tunnel | None) -> None:
         self._tunnel = tunnel
         self._due = True
@@ -120,9 +129,10 @@ class _Device:
 
     def remove(self) -> dict[str, DataplaneError]:
         if self._tunnel is None and self._due:
-            if self._vxlan.read(self.name) is not None:
-                self._vxlan.delete(self.name)
-                self.written += 1
+            with contextlib.suppress(AlreadyThere):  # of another kind: not ours, and nobody needs the name
+                if self._vxlan.read(self.name) is not None:
+                    self._vxlan.delete(self.name)
+                    self.written += 1
             self._forget()
             self._due = False
         return {}
