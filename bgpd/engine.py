@@ -221,14 +221,18 @@ class Engine:
             self._follow_sessions(now)
         if self._read_at is not None and now >= self._read_at:
             self._read_host(now)
-        self.peering.tick(self.routing.exports, now)
+        self.peering.tick(now)
         self.peering.handle(self.speaker.tick(now), now)
-        # what ExaBGP just said may call for an offer at once
-        self.peering.tick(self.routing.exports, now)
+        # what ExaBGP just said may call for something at once
+        self.peering.tick(now)
+        if self._has_read:
+            self.routing.decide(self.peering.specs, now)
+        if self._has_read or not self.routing.book.is_transit:
+            # what was learned is passed on when it was decided, never before
+            self.peering.offer(self.routing.book, now)
         self.peering.handle(self.speaker.tick(now), now)
         if not self._has_read:
             return
-        self.routing.decide(self.peering.specs, now)
         self._sweep_inherited(now)
         self.routing.apply(now)
         if self.routing.fib.needs_read():
@@ -238,14 +242,17 @@ class Engine:
         dirt = self.inventory.take_dirt()
         if dirt.sessions:
             self._follow_settings()
-        if dirt.own and self.routing.refresh_own(self.inventory):
-            self.peering.exports_changed()
+        if dirt.own:
+            self.routing.refresh_own(self.inventory)
         if dirt.sessions:
             self._follow_sessions(now)
         if dirt.sessions or dirt.imports or dirt.own:
             self._follow_rules()
         elif dirt.prefixes:
             self.routing.rib.recheck(dirt.prefixes)
+        if dirt.filters:
+            concerned = self.routing.refresh_filters(self.inventory, dirt.filters, self.peering.specs.values())
+            self.peering.reconsider(concerned)
 
     def _follow_settings(self) -> None:
         self.globals = settings(self.inventory.configurations)
@@ -307,6 +314,7 @@ class Engine:
             self._readiness.wait_for(NODE)
             self._log.warning("node.unknown", node=self._this, reason="the datastore has no address of this node")
         self.peering.configure(within_limits(found), identity, now)
+        self.routing.book.set_peers(self.peering.specs)
 
     def _follow_rules(self) -> None:
         own = self.inventory.nodes.get(self._this)

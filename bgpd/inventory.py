@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from bgpd.calc.filters import Filter, closed, filter_of
 from bgpd.calc.peers import Peering, peering_of
 from bgpd.calc.pools import Pool, pool_of
 from bgpd.calc.sessions import NodeView, node_view
@@ -23,6 +24,7 @@ from resources.datastore.sync import Change
 from resources.kinds import bgpconfiguration, bgpfilter, bgppeer, node, pool, workloadendpoint
 from resources.kinds.base import Resource
 from resources.kinds.bgpconfiguration import BGPConfiguration
+from resources.kinds.bgpfilter import BGPFilter
 from resources.kinds.bgppeer import BGPPeer
 from resources.kinds.node import Node
 from resources.kinds.pool import IPPool
@@ -47,6 +49,8 @@ class Dirt:
     """Blocks, workloads and pools of this node: what it announces and where it drops."""
     imports: bool = False
     """Something that decides about every received route."""
+    filters: set[str] = field(default_factory=set)
+    """BGPFilters whose rules are others now."""
     prefixes: set[IPNetwork] = field(default_factory=set)
     """Received routes to be decided again."""
 
@@ -61,15 +65,15 @@ class Inventory:
         self.configurations: dict[str, BGPConfiguration] = {}
         self.peerings: dict[str, Peering] = {}
         """BGPPeers."""
-        self.filters: set[str] = set()
-        """The names of the BGPFilters that there are, readable or not."""
+        self.filters: dict[str, Filter] = {}
+        """The BGPFilters that there are. Where one cannot be read there stands a Reject of everything."""
         self.owners: dict[IPNetwork, NodeName] = {}
         """Whose each block is, by the block."""
         self.affinities: dict[IPNetwork, AffinityState] = {}
         """This node's claims."""
         self.faults: dict[str, str] = {}
         """What is wrong with records, by their keys."""
-        self._endpoints: dict[ResourceKey, tuple[NodeName, frozenset[IPNetwork]]] = {}
+        self._endpoints: dict[ResourceKey, tuple[NodeName, frozenset[IPNetwork], str]] = {}
         self._holders: dict[IPNetwork, dict[ResourceKey, NodeName]] = {}
         self._local: set[ResourceKey] = set()
         self._dirt = Dirt()
@@ -89,9 +93,10 @@ class Inventory:
         return holders[min(holders)] if holders else None
 
     @property
-    def local_addresses(self) -> frozenset[IPNetwork]:
-        """The addresses of the workloads on this node."""
-        return frozenset(address for key in self._local for address in self._endpoints[key][1])
+    def workloads(self) -> dict[IPNetwork, str]:
+        """The addresses of the workloads on this node, each with its interface."""
+        local = (self._endpoints[key] for key in sorted(self._local))
+        return {address: device for _, addresses, device in local for address in addresses}
 
     def take_dirt(self) -> Dirt:
         """Return what the changes since the last call made necessary."""
@@ -111,7 +116,8 @@ class Inventory:
             elif (typed := _READER.read(change)) is not None:
                 if typed.bad is not None:
                     self.faults[change.key] = str(typed.bad)
-                self._take_resource(typed.key, typed.value, change.key)
+                bad = None if typed.bad is None else str(typed.bad)
+                self._take_resource(typed.key, typed.value, change.key, bad)
         return [(key, fault) for key, fault in self.faults.items() if before.get(key) != fault]
 
     # --- IPAM --------------------------------------------------------------------------------------------------------
@@ -150,7 +156,7 @@ class Inventory:
 
     # --- resources ---------------------------------------------------------------------------------------------------
 
-    def _take_resource(self, key: ResourceKey, value: Resource | None, store_key: str) -> None:
+    def _take_resource(self, key: ResourceKey, value: Resource | None, store_key: str, bad: str | None) -> None:
         match key.plural:
             case node.KIND.plural:
                 self._take_node(NodeName(key.name), value if isinstance(value, Node) else None)
@@ -161,7 +167,7 @@ class Inventory:
             case bgppeer.KIND.plural:
                 self._take_peer(key.name, value if isinstance(value, BGPPeer) else None, store_key)
             case bgpfilter.KIND.plural:
-                self._take_filter(key.name, is_there=value is not None)
+                self._take_filter(key.name, value if isinstance(value, BGPFilter) else None, bad)
             case workloadendpoint.KIND.plural:
                 self._take_endpoint(key, value if isinstance(value, WorkloadEndpoint) else None, store_key)
 
@@ -198,26 +204,35 @@ class Inventory:
                 self.faults[store_key] = f"BGPPeer({name}) cannot be used: {error}"
         self._dirt.sessions |= _replace(self.peerings, name, peering)
 
-    def _take_filter(self, name: str, *, is_there: bool) -> None:
-        if is_there is not (name in self.filters):
-            self.filters ^= {name}
+    def _take_filter(self, name: str, value: BGPFilter | None, bad: str | None) -> None:
+        found: Filter | None = None
+        if value is not None:
+            found = filter_of(value, bad or "")
+        elif bad is not None:
+            found = closed(bad)
+        before = self.filters.get(name)
+        if not _replace(self.filters, name, found):
+            return
+        self._dirt.filters.add(name)
+        # a session tells when one of its filters is not there, or is not as it was meant
+        if (before and before.fault) != (found and found.fault):
             self._dirt.sessions = True
 
     def _take_endpoint(self, key: ResourceKey, value: WorkloadEndpoint | None, store_key: str) -> None:
-        after: tuple[NodeName, frozenset[IPNetwork]] | None = None
+        after: tuple[NodeName, frozenset[IPNetwork], str] | None = None
         if value is not None:
             try:
-                after = value.node, _addresses(value)
+                after = value.node, _addresses(value), value.spec.interface_name
             except ValueError as error:
                 self.faults[store_key] = f"WorkloadEndpoint({key.name}) cannot be used: {error}"
         before = self._endpoints.get(key)
         if after == before:
             return
         if before is not None:
-            self._forget_endpoint(key, *before)
+            self._forget_endpoint(key, before[0], before[1])
         if after is not None:
             self._endpoints[key] = after
-            host, addresses = after
+            host, addresses, _ = after
             for address in addresses:
                 self._holders.setdefault(address, {})[key] = host
             self._dirt.prefixes |= addresses

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address
 
 import msgspec
 
-from bgpd.calc.exports import Attributes
+from bgpd.calc.offers import Offer
 from bgpd.calc.paths import NO_PATH_ATTRIBUTES, Origin, PathAttributes, Segment
 from resources.names import IPAddress, IPNetwork
 
@@ -65,6 +65,8 @@ class Opened:
     as_number: int
     hold_seconds: int
     restart_seconds: int | None = None
+    has_restarted: bool = False
+    """It has just started and knows nothing yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +230,7 @@ class _Refresh(msgspec.Struct):
 class _Capability(msgspec.Struct, rename="kebab"):
     time: int = 0
     address_family_flags: dict[str, list[str]] = {}
+    restart_flags: list[str] = []
 
 
 class _Open(msgspec.Struct):
@@ -430,12 +433,15 @@ def _opened(neighbor: _OpenNeighbor) -> Message:
         return Ignored()
     peer = _address(neighbor.address.peer)
     restart: int | None = None
+    has_restarted = False
     if (raw := neighbor.open.capabilities.get(_GRACEFUL_RESTART)) is not None:
         capability = msgspec.json.decode(raw, type=_Capability)
         if _FAMILIES[peer.version].replace(" ", "/") in capability.address_family_flags:
             restart = capability.time
+        # so ExaBGP calls the R bit (reference bgp.md 2.2)
+        has_restarted = "forwarding" in capability.restart_flags
     said = neighbor.open
-    return Opened(peer, IPv4Address(said.router_id), said.asn, said.hold_time, restart)
+    return Opened(peer, IPv4Address(said.router_id), said.asn, said.hold_time, restart, has_restarted)
 
 
 def _update(neighbor: _UpdateNeighbor) -> Message:
@@ -516,22 +522,44 @@ def show_sent(peer: IPAddress) -> str:
     return f"show adj-rib out {peer} json"
 
 
-def announce(peer: IPAddress, routes: Mapping[IPNetwork, Attributes]) -> list[str]:
-    """Return the commands that announce `routes`, with this node as next hop, to one peer."""
-    grouped: dict[Attributes, list[IPNetwork]] = {}
-    for prefix, attributes in routes.items():
-        grouped.setdefault(attributes, []).append(prefix)
+def announce(peer: IPAddress, routes: Mapping[IPNetwork, Offer]) -> list[str]:
+    """Return the commands that announce `routes` to one peer: what has equal attributes goes together."""
+    grouped: dict[Offer, list[IPNetwork]] = {}
+    for prefix, found in routes.items():
+        grouped.setdefault(found, []).append(prefix)
+    by_words = {_words(found): prefixes for found, prefixes in grouped.items()}
     commands: list[str] = []
-    for attributes in sorted(grouped, key=lambda found: (found.communities, found.large_communities)):
-        words = ["next-hop self"]
-        if attributes.communities:
-            words.append(f"community [{' '.join(attributes.communities)}]")
-        if attributes.large_communities:
-            words.append(f"large-community [{' '.join(attributes.large_communities)}]")
-        commands += _per_hundred(
-            f"neighbor {peer} announce attributes {' '.join(words)} nlri", grouped[attributes]
-        )
+    for words in sorted(by_words):
+        commands += _per_hundred(f"neighbor {peer} announce attributes {words} nlri", by_words[words])
     return commands
+
+
+def _words(found: Offer) -> str:
+    """Return next hop and attributes in ExaBGP's words (reference bgp.md 2.4)."""
+    said = found.attributes
+    words = [f"next-hop {found.next_hop or 'self'}"]
+    if said.origin is not Origin.IGP:
+        words.append(f"origin {said.origin.name.lower()}")
+    if said.as_path:
+        words.append(f"as-path {' '.join(map(_segment, said.as_path))}")
+    if said.med:
+        words.append(f"med {said.med}")
+    if said.local_preference is not None:
+        words.append(f"local-preference {said.local_preference}")
+    if said.communities:
+        words.append(f"community [{' '.join(said.communities)}]")
+    if said.large_communities:
+        words.append(f"large-community [{' '.join(said.large_communities)}]")
+    if said.originator is not None:
+        words.append(f"originator-id {said.originator}")
+    if said.clusters:
+        words.append(f"cluster-list [ {' '.join(map(str, said.clusters))} ]")
+    return " ".join(words)
+
+
+def _segment(segment: Segment) -> str:
+    numbers = " ".join(map(str, segment.numbers))
+    return f"( {numbers} )" if segment.is_set else f"[ {numbers} ]"
 
 
 def withdraw(peer: IPAddress, prefixes: Iterable[IPNetwork]) -> list[str]:

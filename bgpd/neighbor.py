@@ -1,11 +1,12 @@
 """One session as it goes: its phase, what is awaited of the peer, how long its old routes are kept (reference bgp.md
 4.3). Time is an argument: `now` is monotonic seconds, `wall` seconds since the epoch."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address
 
-from bgpd.calc.exports import Attributes
+from bgpd.calc.offers import Offer
 from bgpd.calc.sessions import PeerSpec
 from bgpd.messages import FsmChanged, Neighbour, Notified, Opened, SessionChanged
 from resources.names import IPNetwork
@@ -81,10 +82,12 @@ class Neighbor:
     error: str = ""
     """The last trouble, in BIRD's words: ``Socket: ...``, ``Received: ...``, ``BGP Error: ...``."""
     transitions: int = 0
-    offered: dict[IPNetwork, Attributes | None] = field(default_factory=dict)
+    offered: dict[IPNetwork, Offer | None] = field(default_factory=dict)
     """What ExaBGP was told to announce to this peer; None: something, its attributes are not known."""
-    needs_offer: bool = True
-    """What is offered has to be compared with what should be."""
+    pending: set[IPNetwork] | None = None
+    """The prefixes of which what is offered has to be compared with what should be; None: all."""
+    has_restarted: bool = False
+    """The peer had just started when the session came up, and knew nothing yet."""
     offer_after: float = 0.0
     """No new offer before: ExaBGP mixes up an announcement and a withdrawal of one prefix that it still queues."""
     _connected_at: float | None = None
@@ -93,6 +96,18 @@ class Neighbor:
     @property
     def is_up(self) -> bool:
         return self.up_at is not None
+
+    @property
+    def needs_offer(self) -> bool:
+        """Whether what is offered may differ from what should be."""
+        return self.pending is None or bool(self.pending)
+
+    def reconsider(self, prefixes: Iterable[IPNetwork] | None = None) -> None:
+        """Have what is offered compared again, for some prefixes or for all."""
+        if prefixes is None:
+            self.pending = None
+        elif self.pending is not None:
+            self.pending.update(prefixes)
 
     @property
     def has_told_all(self) -> bool:
@@ -116,7 +131,7 @@ class Neighbor:
 
     def on_open(self, event: Opened) -> None:
         self.router_id = event.router_id
-        self.restart_seconds = event.restart_seconds
+        self.restart_seconds, self.has_restarted = event.restart_seconds, event.has_restarted
 
     def on_notification(self, event: Notified) -> None:
         self._notified = True
@@ -146,7 +161,7 @@ class Neighbor:
         self.up_at, self.since = now - (for_seconds or 0.0), wall - (for_seconds or 0.0)
         self.end_received = self.end_sent = False
         self.end_is_unknown = for_seconds is not None
-        self.needs_offer = True
+        self.reconsider()
         if for_seconds is not None and for_seconds >= SILENT_PEER_SECONDS:
             self.end_received, self.keep_until, self.kept_since = True, None, None
         elif for_seconds is not None or self.restart_seconds is None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import structlog
 
 from bgpd import messages
-from bgpd.calc.exports import Attributes
+from bgpd.calc.offers import Offer
 from bgpd.calc.paths import UNKNOWN_IDENTIFIER, Path
 from bgpd.calc.sessions import DEFAULT_PORT, PeerSpec, Sessions
 from bgpd.dialogue import Doubt
@@ -25,7 +25,8 @@ from bgpd.messages import (
     Unreadable,
     Updated,
 )
-from bgpd.neighbor import Change, Neighbor
+from bgpd.neighbor import SILENT_PEER_SECONDS, Change, Neighbor
+from bgpd.offering import Book
 from bgpd.probe import Target
 from bgpd.render import configuration, environment
 from bgpd.rib import Rib
@@ -87,11 +88,11 @@ class Peering:
         self._nudged: dict[IPAddress, list[float]] = {}
         """When a peer that is down was retried."""
         self._probe_at = 0.0
+        self._is_complete_at: float | None = None
         self._audit_at: float | None = None
         self._audited: list[IPAddress] = []
         self._doubts: dict[IPAddress | None, int] = {}
         """How many audits in a row found something wrong about a peer; None: about ExaBGP as a whole."""
-        self._strangers: dict[IPAddress, list[IPNetwork]] = {}
         self._log = structlog.get_logger().bind(part="sessions")
 
     @property
@@ -133,6 +134,7 @@ class Peering:
                 self._log.info("session.added", peer=str(address), name=spec.name, passive=spec.passive)
             elif neighbor.spec != spec:
                 neighbor.spec = spec
+                neighbor.reconsider()
                 self._log.info("session.changed", peer=str(address), name=spec.name)
         if self._plan_at is None and self.identity is not None:
             # the first plan waits for nothing
@@ -218,6 +220,7 @@ class Peering:
         for prefix in event.withdrawn:
             self._rib.forget(event.peer, prefix)
         external, told_at = neighbor.spec.is_external, self._wall()
+        attributes = event.attributes.from_outside() if external else event.attributes
         identifier = neighbor.router_id or UNKNOWN_IDENTIFIER
         for prefix, next_hop in event.announced:
             self._rib.learn(
@@ -225,7 +228,7 @@ class Peering:
                 Path(
                     peer=event.peer,
                     next_hop=next_hop,
-                    attributes=event.attributes,
+                    attributes=attributes,
                     is_external=external,
                     identifier=identifier,
                 ),
@@ -264,6 +267,9 @@ class Peering:
             routes=len(event.received),
             events_lost=event.lost,
         )
+        if self._is_complete_at is None:
+            # an ExaBGP that was adopted has what the peers told; otherwise they are about to tell it
+            self._is_complete_at = now if event.was_adopted else now + SILENT_PEER_SECONDS
         told: dict[IPAddress, set[IPNetwork]] = {}
         for peer, prefix in event.touched:
             told.setdefault(peer, set()).add(prefix)
@@ -277,7 +283,7 @@ class Peering:
                 self._forget_untold(peer, told.get(peer, set()))
         for neighbor in self.neighbors.values():
             neighbor.offered = {}
-            neighbor.needs_offer, neighbor.end_sent, neighbor.offer_after = True, False, now
+            neighbor.pending, neighbor.end_sent, neighbor.offer_after = None, False, now
         strangers: dict[IPAddress, list[IPNetwork]] = {}
         for shown in event.sent:
             if (owner := self.neighbors.get(shown.peer)) is not None:
@@ -322,7 +328,7 @@ class Peering:
         for neighbor in self.neighbors.values():
             if str(neighbor.spec.address) in addresses:
                 neighbor.offered = dict.fromkeys(neighbor.offered)
-                neighbor.needs_offer, neighbor.end_sent = True, False
+                neighbor.pending, neighbor.end_sent = None, False
                 neighbor.offer_after = now + DOUBT_PAUSE_SECONDS
         self._log.warning("command.refused", peers=sorted(addresses))
 
@@ -406,12 +412,12 @@ class Peering:
             # announced again it sends nothing that it believes to have sent
             self.speaker.say([messages.resend(peer)])
             neighbor.offered = {prefix: neighbor.offered.get(prefix) for prefix in sent.get(peer, ())}
-            neighbor.needs_offer = True
+            neighbor.reconsider()
 
     # --- what is due -------------------------------------------------------------------------------------------------
 
-    def tick(self, exports: Mapping[IPNetwork, Attributes], now: float) -> None:
-        """Do what is due: a new plan, offers, ends of waiting, probes."""
+    def tick(self, now: float) -> None:
+        """Do what is due: a new plan, ends of waiting, probes."""
         if self._plan_at is not None and now >= self._plan_at:
             self._plan_at = None
             self._make_plan()
@@ -420,38 +426,67 @@ class Peering:
                 neighbor.stop_waiting()
                 self._swept(neighbor)
         if self.speaker.is_ready:
-            self._offer(exports, now)
             self._probe_silent(now)
             self._hold_audit(now)
 
-    def exports_changed(self) -> None:
-        """Have every peer's offer compared again."""
-        for neighbor in self.neighbors.values():
-            neighbor.needs_offer = True
+    def reconsider(self, peers: Iterable[IPAddress], prefixes: Iterable[IPNetwork] | None = None) -> None:
+        """Have what some peers are offered compared again, for some prefixes or for all."""
+        for address in peers:
+            if (neighbor := self.neighbors.get(address)) is not None:
+                neighbor.reconsider(prefixes)
 
-    def _offer(self, exports: Mapping[IPNetwork, Attributes], now: float) -> None:
+    def offer(self, book: Book, now: float) -> None:
         """Tell ExaBGP the difference between what each peer is offered and what it should be.
 
         A peer that is not up is told nothing: ExaBGP would forget reloads while it holds routes for it. It is offered
         the difference when it comes up.
         """
-        was_quiet = self.speaker.is_quiet
+        if (changed := book.take_changes()) is None or changed:
+            self.reconsider(self.neighbors, changed)
+        if not self.speaker.is_ready:
+            return
+        was_quiet, waits_for_routes = self.speaker.is_quiet, self._waits_for_routes(book, now)
         for neighbor in self.neighbors.values():
-            if not neighbor.is_up or not neighbor.needs_offer or now < neighbor.offer_after:
+            if not neighbor.is_up or now < neighbor.offer_after or (neighbor.end_sent and not was_quiet):
                 continue
-            if neighbor.end_sent and not was_quiet:
-                continue
-            wanted = {p: found for p, found in exports.items() if p.version == neighbor.spec.version}
-            missing = {p: found for p, found in wanted.items() if neighbor.offered.get(p) != found}
-            surplus = neighbor.offered.keys() - wanted.keys()
-            peer = neighbor.spec.address
-            commands = messages.withdraw(peer, surplus) + messages.announce(peer, missing)
-            if not neighbor.end_sent:
-                commands.append(messages.end_of_rib(peer))
+            if neighbor.needs_offer:
+                self.speaker.say(self._difference(neighbor, book))
+                neighbor.pending, neighbor.offer_after = set(), now + OFFER_PAUSE_SECONDS
+            if not neighbor.end_sent and not waits_for_routes:
+                self.speaker.say([messages.end_of_rib(neighbor.spec.address)])
                 neighbor.end_sent = True
-            self.speaker.say(commands)
-            neighbor.offered = dict(wanted)
-            neighbor.needs_offer, neighbor.offer_after = False, now + OFFER_PAUSE_SECONDS
+
+    def _difference(self, neighbor: Neighbor, book: Book) -> list[str]:
+        """Return the commands that make what a peer is offered what it should be, and note that they were said."""
+        peer, offered = neighbor.spec, neighbor.offered
+        pending = neighbor.pending
+        prefixes = {*offered, *book.prefixes(peer)} if pending is None else pending
+        missing: dict[IPNetwork, Offer] = {}
+        surplus: list[IPNetwork] = []
+        for prefix in prefixes:
+            wanted = book.offer(peer, neighbor.router_id, prefix)
+            if wanted is not None:
+                if offered.get(prefix) != wanted:
+                    missing[prefix] = wanted
+            elif prefix in offered:
+                surplus.append(prefix)
+        offered.update(missing)
+        for prefix in surplus:
+            del offered[prefix]
+        return messages.withdraw(peer.address, surplus) + messages.announce(peer.address, missing)
+
+    def _waits_for_routes(self, book: Book, now: float) -> bool:
+        """Return whether peers must not be told yet that they have everything (RFC 4724 4.1).
+
+        Who passes on what it learned and has just started waits for its peers to tell it, for some time; not for those
+        that have just started as well, they might wait for us.
+        """
+        return (
+            book.is_transit
+            and self._is_complete_at is not None
+            and now < self._is_complete_at
+            and not all(neighbor.has_told_all or neighbor.has_restarted for neighbor in self.neighbors.values())
+        )
 
     def _silent(self, now: float, after: float) -> list[Neighbor]:
         return [
@@ -506,6 +541,8 @@ class Peering:
                 times.append(neighbor.keep_until)
             if neighbor.is_up and neighbor.needs_offer:
                 times.append(max(neighbor.offer_after, now + 0.02))
+            elif neighbor.is_up and not neighbor.end_sent:
+                times.append(max(self._is_complete_at or now, neighbor.offer_after, now + 0.02))
         if self.speaker.is_ready and self._silent(now, 0.0):
             times.append(self._probe_at)
         if self.speaker.is_ready and self._audit_at is not None:

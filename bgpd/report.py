@@ -21,7 +21,8 @@ MEANING: Mapping[Refusal, str] = {
     Refusal.ORIGINATOR_LOOP: "this node announced it, and a route reflector gave it back",
     Refusal.CLUSTER_LOOP: "this route reflector's cluster ID is in its cluster list: it was here already",
     Refusal.FIRST_AS: "its AS path does not begin with the AS number of the peer",
-    Refusal.DEFAULT: "a default route is taken only where an import rule of a BGPFilter accepts it",
+    Refusal.FILTER_REJECT: "an import rule of one of the peer's BGPFilters rejects it",
+    Refusal.DEFAULT: "a default route is taken only where an import rule of a BGPFilter names it exactly",
     Refusal.OWN_BLOCK: "it is a block of this node, around one or in one",
     Refusal.NODE_ADDRESS: "it covers a node's address, a network of this host or a special one",
     Refusal.NOT_IN_POOL: "it is in no IPPool, and no import rule of a BGPFilter accepts it",
@@ -79,7 +80,7 @@ def _prefix(
     prefix: IPNetwork, routing: Routing, neighbors: Mapping[IPAddress, Neighbor]
 ) -> dict[str, object]:
     entries = routing.rib.entries(prefix)
-    accepted = [entry.path for entry in entries.values() if entry.is_decided and entry.refusal is None]
+    accepted = [entry.used for entry in entries.values() if entry.is_decided and entry.used is not None]
     fate = routing.fate(prefix)
     return {
         "prefix": str(prefix),
@@ -98,8 +99,9 @@ def _prefix(
 
 
 def _path(entry: Entry, routing: Routing, accepted: Iterable[Path]) -> dict[str, object]:
-    path = entry.path
-    usable = entry.is_decided and entry.refusal is None
+    usable = entry.is_decided and entry.used is not None
+    # as filters made it, which is what counts and goes on
+    path = entry.used if usable and entry.used is not None else entry.path
     lost = lost_by(path, accepted, routing.rules.surroundings.cost) if usable else None
     return {
         "peer": str(path.peer),

@@ -18,11 +18,14 @@ MAX_PREFIXES = 20_000
 
 @dataclass(slots=True)
 class Entry:
-    """A path and what was decided about it; `refusal` counts only once it was decided."""
+    """A path and what was decided about it, which counts only once it was decided."""
 
     path: Path
+    """As the peer told it."""
     told_at: float = 0.0
     """Wall time at which the peer told it; of what an earlier bgpd heard, when this one learned of it."""
+    used: Path | None = None
+    """As filters made it; None if it is refused."""
     refusal: Refusal | None = None
     is_decided: bool = False
 
@@ -118,6 +121,11 @@ class Rib:
         else:
             self._dirty.update(prefix for prefix in prefixes if prefix in self._peers_of)
 
+    def recheck_peers(self, peers: Iterable[IPAddress]) -> None:
+        """Decide again about everything that some peers told."""
+        for peer in peers:
+            self._dirty.update(self.table(peer).entries)
+
     # --- the decision ------------------------------------------------------------------------------------------------
 
     @property
@@ -131,27 +139,29 @@ class Rib:
         dirty, self._dirty = self._dirty, set()
         for prefix in dirty:
             accepted = [
-                entry.path
+                used
                 for peer in sorted(self._peers_of.get(prefix, ()), key=_order)
-                if (entry := self._check(peer, prefix, peers.get(peer), rules)).refusal is None
+                if (used := self._check(peer, prefix, peers.get(peer), rules).used) is not None
             ]
             yield prefix, best(accepted, rules.surroundings.cost)
 
     def _check(self, peer: IPAddress, prefix: IPNetwork, spec: PeerSpec | None, rules: ImportRules) -> Entry:
         table = self._tables[peer]
         entry = table.entries[prefix]
-        refusal = Refusal.NOT_PEER if spec is None else accept(spec, prefix, entry.path, rules)
+        found = Refusal.NOT_PEER if spec is None else accept(spec, prefix, entry.path, rules)
         before = entry.refusal if entry.is_decided else None
         self._uncount(table, entry)
-        if refusal is None and table.accepted >= self._max:
-            refusal = Refusal.MAX_PREFIX
-        if refusal is not None and refusal is not before:
-            self.refusals[peer, refusal] += 1
-        entry.refusal, entry.is_decided = refusal, True
-        if refusal is None:
+        if isinstance(found, Path) and table.accepted >= self._max:
+            found = Refusal.MAX_PREFIX
+        entry.is_decided = True
+        if isinstance(found, Path):
+            entry.refusal, entry.used = None, found
             table.accepted += 1
         else:
-            table.refused[refusal] += 1
+            if found is not before:
+                self.refusals[peer, found] += 1
+            entry.refusal, entry.used = found, None
+            table.refused[found] += 1
         return entry
 
     @staticmethod

@@ -5,14 +5,16 @@ what a person should hear about.
 """
 
 import ipaddress
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
 
-from bgpd.calc.exports import Attributes, advertisements, aggregates, exports, own_blocks
+from bgpd.calc.exports import Advertisement, Attributes, advertisements, aggregates, exports, own_blocks
+from bgpd.calc.filters import Filters
 from bgpd.calc.imports import ImportRules, Withheld, forward, is_forbidden, other_owner
+from bgpd.calc.offers import OfferRules
 from bgpd.calc.paths import Choice
 from bgpd.calc.pools import Pools
 from bgpd.calc.prefixes import PrefixTable
@@ -20,6 +22,7 @@ from bgpd.calc.sessions import PeerSpec
 from bgpd.calc.surroundings import Surroundings
 from bgpd.fib import Fib
 from bgpd.inventory import Inventory
+from bgpd.offering import Book, naming
 from bgpd.rib import Rib
 from kernel.link import Link, LinkAddress
 from kernel.route import PROTOCOL_BGPD, Route, RouteKey, RouteKind
@@ -54,13 +57,15 @@ class Routing:
         self._this, self._interfaces, self._is_strict = this, interfaces, is_strict
         self.fib = fib
         self.rib = Rib(max_prefixes)
+        self.book = Book()
         self.blocks: frozenset[IPNetwork] = frozenset()
         self.exports: dict[IPNetwork, Attributes] = {}
         self.withheld: dict[IPNetwork, Withheld] = {}
         self.surroundings = Surroundings()
         self.rules = ImportRules(router_id=ipaddress.IPv4Address(0))
         self._blackholes: frozenset[IPNetwork] = frozenset()
-        self._local: frozenset[IPNetwork] = frozenset()
+        self._local: Mapping[IPNetwork, str] = {}
+        self._advertisements: tuple[Advertisement, ...] = ()
         self._learned: dict[IPNetwork, Route] = {}
         self._told: dict[tuple[object, ...], float] = {}
         self._told_withheld: dict[tuple[str, str], int] = {}
@@ -70,22 +75,21 @@ class Routing:
 
     # --- what decides ------------------------------------------------------------------------------------------------
 
-    def refresh_own(self, inventory: Inventory) -> bool:
-        """Work out this node's own routes again; return whether what is announced changed."""
+    def refresh_own(self, inventory: Inventory) -> None:
+        """Work out this node's own routes again."""
         self.blocks = own_blocks(self._this, inventory.affinities, inventory.owners)
-        before, self._local = self._local, inventory.local_addresses
-        entries, faults = advertisements(self._this, inventory.configurations)
+        before, self._local = self._local, inventory.workloads
+        self._advertisements, faults = advertisements(self._this, inventory.configurations)
         if faults != self._told_faults:
             self._told_faults = faults
             for fault in faults:
                 self._log.warning("setting.passed_over", what="BGPConfiguration", reason=fault)
-        announced = exports(self.blocks, self._local, Pools(inventory.pools), entries)
-        changed, self.exports = announced != self.exports, announced
+        self.exports = exports(self.blocks, self._local, Pools(inventory.pools), self._advertisements)
+        self.book.set_own(self.exports, self._local)
         blackholes = aggregates(self.blocks)
         moved, self._blackholes = blackholes ^ self._blackholes, blackholes
-        for prefix in moved | (before ^ self._local):
+        for prefix in moved | (before.keys() ^ self._local.keys()):
             self.fib.want(prefix, self._wanted(prefix))
-        return changed
 
     def refresh_rules(
         self, inventory: Inventory, router_id: ipaddress.IPv4Address, surroundings: Surroundings | None = None
@@ -100,16 +104,40 @@ class Routing:
                 addresses.setdefault(ipaddress.ip_network(address), name)
         self.rules = ImportRules(
             router_id=router_id,
+            cluster_id=own.cluster_id if own else None,
             own_blocks=PrefixTable(dict.fromkeys(self.blocks)),
             node_addresses=PrefixTable(addresses),
             own_subnets=tuple(found for found in (own.ipv4, own.ipv6) if found is not None) if own else (),
             pools=Pools(inventory.pools),
             surroundings=self.surroundings,
+            filters=Filters(dict(inventory.filters)),
             holder=inventory.holder,
             owners=inventory.owners,
             is_strict=self._is_strict,
         )
         self.rib.recheck()
+        self.book.set_filters(self.rules.filters)
+        self.book.set_rules(
+            OfferRules(
+                router_id=router_id,
+                cluster_id=self.rules.cluster_id,
+                pools=self.rules.pools,
+                own_blocks=PrefixTable(dict.fromkeys(aggregates(self.blocks))),
+                advertisements=self._advertisements,
+                surroundings=self.surroundings,
+            )
+        )
+
+    def refresh_filters(
+        self, inventory: Inventory, changed: Iterable[str], peers: Iterable[PeerSpec]
+    ) -> list[IPAddress]:
+        """Take the BGPFilters anew; return the peers that name one that changed, whose routes are decided again."""
+        filters = Filters(dict(inventory.filters))
+        self.rules = replace(self.rules, filters=filters)
+        self.book.set_filters(filters)
+        concerned = naming(peers, changed)
+        self.rib.recheck_peers(concerned)
+        return concerned
 
     def read_host(self) -> Surroundings | None:
         """Read routes, interfaces and addresses; return what changed in them for next hops, or None if nothing did.
@@ -134,12 +162,14 @@ class Routing:
         for prefix, choice in self.rib.decide(peers, self.rules):
             self._learned.pop(prefix, None)
             self.withheld.pop(prefix, None)
+            is_withheld = False
             if choice is not None:
                 found = forward(prefix, choice, self.rules)
                 if isinstance(found, Withheld):
-                    self.withheld[prefix] = found
+                    self.withheld[prefix], is_withheld = found, True
                 else:
                     self._learned[prefix] = found
+            self.book.set_learned(prefix, choice.best if choice else None, is_withheld=is_withheld)
             self.fib.want(prefix, self._wanted(prefix))
             self._tell_refusals(prefix, now)
             self._tell_owner(prefix, choice, now)

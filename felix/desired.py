@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from felix.calc.model import EARLY, Order
 from felix.calc.parameters import Resolved
 from felix.calc.remote import RemoteChanges
 from resources.datastore.keys import ResourceKey
@@ -49,27 +50,28 @@ class KernelChain:
 class IPSet:
     """A set by its kernel name: type (``hash:net``, ``hash:ip,port``), version 4 or 6, and members in ipset's text.
 
-    In an update: all members, whatever was known of the set before.
+    In an update: all members, whatever was known of the set before, and as in a `SetChange`.
     """
 
     type: str
     version: int
     members: frozenset[str]
-    adds_late: bool = field(default=False, compare=False)
-    removes_late: bool = field(default=False, compare=False)
+    order: Order = field(default=EARLY, compare=False)
+    closing: frozenset[ChainKey] = field(default=frozenset(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class SetChange:
     """Members that came and went of a set that stays.
 
-    `adds_late`, `removes_late`: to be written after the rules of the same update (felix.calc.model.members_order).
+    `order`: when they are to be written. `closing`: chains that are to let nothing pass meanwhile, where they exist,
+    because no order is safe (felix.calc.model.members_order).
     """
 
     added: frozenset[str]
     removed: frozenset[str]
-    adds_late: bool = field(default=False, compare=False)
-    removes_late: bool = field(default=False, compare=False)
+    order: Order = field(default=EARLY, compare=False)
+    closing: frozenset[ChainKey] = field(default=frozenset(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

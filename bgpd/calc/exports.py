@@ -68,16 +68,17 @@ def exports(
     """
     whole = aggregates(blocks)
     inside = PrefixTable(dict.fromkeys(whole))
-    found = {block: _attributes(block, advertisements) for block in whole if not pools.is_kept_home(block)}
+    found = {block: communities_for(block, advertisements) for block in whole if not pools.is_kept_home(block)}
     for address in addresses:
         pool = pools.of(address)
         if pool is None or pools.is_kept_home(address) or inside.match(address) is not None:
             continue
-        found[address] = _attributes(address, advertisements)
+        found[address] = communities_for(address, advertisements)
     return found
 
 
-def _attributes(prefix: IPNetwork, advertisements: Sequence[Advertisement]) -> Attributes:
+def communities_for(prefix: IPNetwork, advertisements: Sequence[Advertisement]) -> Attributes:
+    """Return the communities that prefix advertisements put on an announced prefix."""
     if not advertisements:
         return NO_ATTRIBUTES
     values = {

@@ -2,11 +2,12 @@
 
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
+from bgpd.calc.filters import Filters, Ruling, Subject, ruling
 from bgpd.calc.paths import Choice, Path
 from bgpd.calc.pools import Encapsulation, Pool, Pools
 from bgpd.calc.prefixes import PrefixTable
@@ -24,6 +25,7 @@ class Refusal(Enum):
     ORIGINATOR_LOOP = "originator-loop"
     CLUSTER_LOOP = "cluster-loop"
     FIRST_AS = "first-as"
+    FILTER_REJECT = "filter-reject"
     DEFAULT = "default"
     OWN_BLOCK = "own-block"
     NODE_ADDRESS = "node-address"
@@ -56,6 +58,7 @@ class ImportRules:
     """This node's BGP addresses with their prefix lengths: what CrossSubnet goes by."""
     pools: Pools = field(default_factory=lambda: Pools({}))
     surroundings: Surroundings = field(default_factory=Surroundings)
+    filters: Filters = field(default_factory=Filters)
     holder: Callable[[IPNetwork], NodeName | None] = lambda _: None
     """On which node the store sees the workload with this address."""
     owners: Mapping[IPNetwork, NodeName] = field(default_factory=lambda: MappingProxyType({}))
@@ -69,13 +72,36 @@ class ImportRules:
         return None if found is None else found[1]
 
 
-def accept(peer: PeerSpec, prefix: IPNetwork, path: Path, rules: ImportRules) -> Refusal | None:
-    """Return why a route is refused, or None if it is accepted. The first reason in the reference's order counts.
+def accept(peer: PeerSpec, prefix: IPNetwork, path: Path, rules: ImportRules) -> Path | Refusal:
+    """Return the path to be used, with what the peer's filters made of its attributes, or why it is refused.
 
-    Filters of the peer will stand between `_session` and `_prefix`: a Reject there is final, an Accept skips the checks
-    of `_prefix` that concern pools and default routes.
+    The first reason in the reference's order counts. A filter's Reject is final; its Accept lets in what lies in no
+    pool, single addresses too, and the default route if it is named exactly. Our own blocks, the addresses of nodes and
+    next hops that cannot be are no filter's to give away.
     """
-    return next(_session(peer, prefix, path, rules), None) or _prefix(peer, prefix, path, rules)
+    if (refusal := next(_session(peer, prefix, path, rules), None)) is not None:
+        return refusal
+    said = _filtered(peer, prefix, path, rules)
+    if said is not None and not said.is_accept:
+        return Refusal.FILTER_REJECT
+    if (refusal := _prefix(peer, prefix, path, rules, said)) is not None:
+        return refusal
+    if said is None or said.attributes is path.attributes:
+        return path
+    return replace(path, attributes=said.attributes)
+
+
+def _filtered(peer: PeerSpec, prefix: IPNetwork, path: Path, rules: ImportRules) -> Ruling | None:
+    if not peer.filters:
+        return None
+    subject = Subject(
+        prefix=prefix,
+        attributes=path.attributes,
+        is_learned=True,
+        is_external=peer.is_external,
+        devices=rules.surroundings.devices_to(path.next_hop),
+    )
+    return ruling(rules.filters.imports(peer.filters, prefix.version), subject)
 
 
 def _session(peer: PeerSpec, prefix: IPNetwork, path: Path, rules: ImportRules) -> Iterator[Refusal]:
@@ -92,21 +118,30 @@ def _session(peer: PeerSpec, prefix: IPNetwork, path: Path, rules: ImportRules) 
         yield Refusal.FIRST_AS
 
 
-def _prefix(peer: PeerSpec, prefix: IPNetwork, path: Path, rules: ImportRules) -> Refusal | None:
+def _prefix(
+    peer: PeerSpec, prefix: IPNetwork, path: Path, rules: ImportRules, accepted: Ruling | None
+) -> Refusal | None:
     if prefix.prefixlen == 0:
-        return Refusal.DEFAULT
-    if _touches_own_block(prefix, path, rules):
+        if accepted is None or not accepted.rule.points_at(prefix):
+            return Refusal.DEFAULT
+    elif _touches_own_block(prefix, path, rules):
         return Refusal.OWN_BLOCK
-    if _is_special(prefix, rules):
+    elif _is_special(prefix, rules):
         return Refusal.NODE_ADDRESS
+    elif accepted is None and (refusal := _pools(peer, prefix, path, rules)) is not None:
+        return refusal
+    if not _is_next_hop(peer, path.next_hop, rules):
+        return Refusal.NEXT_HOP
+    if rules.is_strict and other_owner(prefix, path, rules) is not None:
+        return Refusal.SPOOFED_OWNER
+    return None
+
+
+def _pools(peer: PeerSpec, prefix: IPNetwork, path: Path, rules: ImportRules) -> Refusal | None:
     if rules.pools.of(prefix) is None:
         return Refusal.TOO_SHORT if rules.pools.has_inside(prefix) else Refusal.NOT_IN_POOL
     if prefix.prefixlen == prefix.max_prefixlen and not _may_borrow(peer, path, rules):
         return Refusal.TOO_LONG
-    if not _is_next_hop(path.next_hop, rules):
-        return Refusal.NEXT_HOP
-    if rules.is_strict and other_owner(prefix, path, rules) is not None:
-        return Refusal.SPOOFED_OWNER
     return None
 
 
@@ -135,10 +170,10 @@ def _is_special(prefix: IPNetwork, rules: ImportRules) -> bool:
     )
 
 
-def _is_next_hop(address: IPAddress, rules: ImportRules) -> bool:
-    """A next hop is a node's address that can be reached, or an address on a network of ours; never our own."""
+def _is_next_hop(peer: PeerSpec, address: IPAddress, rules: ImportRules) -> bool:
+    """A next hop is on a network of ours, or a node or the peer itself that can be reached; never our own address."""
     cost = rules.surroundings.cost(address)
-    return cost is not None and (cost == 0 or rules.node_at(address) is not None)
+    return cost is not None and (cost == 0 or address == peer.address or rules.node_at(address) is not None)
 
 
 def other_owner(prefix: IPNetwork, path: Path, rules: ImportRules) -> NodeName | None:

@@ -17,17 +17,11 @@ def within_limits(wanted: Sessions) -> Sessions:
             )
         else:
             peers[address] = spec
-    clients = sorted(spec.origin for spec in peers.values() if spec.is_client)
-    if clients:
-        reason = "this version reflects no routes: its clients get those of this node only"
-        unusable.append(Unusable(what="routeReflectorClusterID", reason=reason))
     return replace(wanted, peers=peers, unusable=tuple(unusable))
 
 
 def _missing(spec: PeerSpec) -> str:
     """Return which of its options is not carried out, or ""."""
-    if spec.filters:
-        return "filters"
     if spec.any_source:
         return "sourceAddress: None"
     return "reachableBy" if spec.gateway is not None else ""

@@ -1,7 +1,7 @@
 """A route as a peer told it, and which of several to believe (RFC 4271 9.1.2.2, RFC 4456 9; reference bgp.md 4.6)."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from ipaddress import IPv4Address
 
@@ -9,6 +9,11 @@ from resources.names import IPAddress
 
 DEFAULT_LOCAL_PREFERENCE = 100
 ECMP_MAX = 16
+NORMAL_PRIORITY = 1024
+"""Of every route that nobody gave another. Lower is better: Calico's priorities are metrics of kernel routes."""
+_LOCAL_PREFERENCE_MAX = 2147483647
+_PRIORITIES_FROM = 1 << 30
+"""A LOCAL_PREF from here on says a priority, as Calico 3.32 sends it; nobody else's numbers are as large."""
 UNKNOWN_IDENTIFIER = IPv4Address(0)
 
 
@@ -55,6 +60,34 @@ class PathAttributes:
 
     def occurrences(self, number: int) -> int:
         return sum(segment.numbers.count(number) for segment in self.as_path)
+
+    @property
+    def priority(self) -> int:
+        """What LOCAL_PREF says in Calico's terms: 2147483647 less the priority (reference bgp.md 1.2)."""
+        stated = self.local_preference
+        return NORMAL_PRIORITY if stated is None or stated < _PRIORITIES_FROM else _LOCAL_PREFERENCE_MAX - stated
+
+    def with_priority(self, priority: int) -> "PathAttributes":
+        return replace(self, local_preference=_LOCAL_PREFERENCE_MAX - priority)
+
+    @property
+    def preference(self) -> int:
+        """What paths are compared by first, higher is better: LOCAL_PREF, where a normal priority is worth its default.
+
+        So a path of a Calico that sends priorities and one of a speaker that does not are equals.
+        """
+        stated = self.local_preference
+        if stated is None:
+            return DEFAULT_LOCAL_PREFERENCE
+        if stated < _PRIORITIES_FROM or self.priority < NORMAL_PRIORITY:
+            return stated
+        return DEFAULT_LOCAL_PREFERENCE - (self.priority - NORMAL_PRIORITY)
+
+    def from_outside(self) -> "PathAttributes":
+        """Return what of the attributes means anything if another AS says it (RFC 4271 5.1.5, RFC 7606 7.9, 7.10)."""
+        if self.local_preference is None and self.originator is None and not self.clusters:
+            return self
+        return replace(self, local_preference=None, originator=None, clusters=())
 
 
 NO_PATH_ATTRIBUTES = PathAttributes()
@@ -123,7 +156,7 @@ _Step = Callable[[Sequence[Path]], list[Path]]
 def _steps(costs: Mapping[Path, int]) -> tuple[tuple[str, _Step], ...]:
     """Return what is asked in order, by what a path then lost: each step keeps those that are equal and best in it."""
     return (
-        ("lower local preference", lambda paths: _least(paths, lambda path: -_preference(path))),
+        ("lower local preference", lambda paths: _least(paths, lambda path: -path.attributes.preference)),
         ("longer AS path", lambda paths: _least(paths, lambda path: path.attributes.length)),
         ("worse origin", lambda paths: _least(paths, lambda path: path.attributes.origin)),
         ("higher MED", _without_worse_med),
@@ -137,11 +170,6 @@ def _least(paths: Sequence[Path], measure: Callable[[Path], int]) -> list[Path]:
         return list(paths)
     least = min(map(measure, paths))
     return [path for path in paths if measure(path) == least]
-
-
-def _preference(path: Path) -> int:
-    stated = path.attributes.local_preference
-    return DEFAULT_LOCAL_PREFERENCE if path.is_external or stated is None else stated
 
 
 def _without_worse_med(paths: Sequence[Path]) -> list[Path]:

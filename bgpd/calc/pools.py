@@ -56,7 +56,14 @@ class Pools:
 
     def __init__(self, pools: Mapping[str, Pool]) -> None:
         # of two pools with one CIDR the last by name stands
-        self._table = PrefixTable({pools[name].network: pools[name] for name in sorted(pools)})
+        self._by_network = {pools[name].network: pools[name] for name in sorted(pools)}
+        self._table = PrefixTable(self._by_network)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pools) and self._by_network == other._by_network
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._by_network))
 
     def of(self, prefix: IPNetwork) -> Pool | None:
         """Return the pool that `prefix` lies in, or None."""

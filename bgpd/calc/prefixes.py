@@ -26,6 +26,12 @@ class PrefixTable(Generic[V]):
         self._sorted = {version: sorted(found) for version, found in starts.items()}
         self._starts = {version: [entry[0] for entry in found] for version, found in self._sorted.items()}
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PrefixTable) and self._values == other._values
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._values))
+
     def containing(self, network: IPNetwork) -> Iterator[tuple[IPNetwork, V]]:
         """Yield the entries that contain `network` (or are it), the most specific first."""
         version, length, start, bits = (

@@ -7,11 +7,12 @@ every other. An address whose session is withheld stays withheld: nothing of a l
 
 import hashlib
 import ipaddress
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 
+from bgpd.calc.filters import Filter
 from bgpd.calc.peers import NextHopMode, Peering, restart_seconds
 from bgpd.calc.secrets import Password, Secret, SecretName, Unread, secret_named
 from resources.kinds.bgpconfiguration import DEFAULT_AS_NUMBER, BGPConfiguration, BGPConfigurationSpec
@@ -273,14 +274,14 @@ def sessions(
     globals: Globals,
     peerings: Iterable[Peering] = (),
     *,
-    filters: Collection[str] = (),
+    filters: Mapping[str, Filter] = MappingProxyType({}),
     secrets: Mapping[SecretName, Secret] = _NO_SECRETS,
     hold_seconds: int = DEFAULT_HOLD_SECONDS,
 ) -> Sessions:
     """Return the sessions `this` node is to have, and what could not become one.
 
     Args:
-        filters: the names of the BGPFilters that there are.
+        filters: the BGPFilters that there are, by name.
         secrets: what was read of `wanted_secrets`.
     """
     work = _Work(nodes, globals, filters, secrets, hold_seconds)
@@ -322,7 +323,7 @@ class _Work:
         self,
         nodes: Mapping[NodeName, NodeView],
         globals: Globals,
-        filters: Collection[str],
+        filters: Mapping[str, Filter],
         secrets: Mapping[SecretName, Secret],
         hold_seconds: int,
     ) -> None:
@@ -358,8 +359,11 @@ class _Work:
                 continue
             self.peers[one.address] = spec
             for name in spec.filters:
-                if name not in self._filters:
+                if (found := self._filters.get(name)) is None:
                     reason = f"BGPFilter({name}) does not exist and is passed over"
+                    self.unusable.append(Unusable(what=one.what, reason=reason))
+                elif found.fault:
+                    reason = f"BGPFilter({name}) rejects every route from what cannot be read on: {found.fault}"
                     self.unusable.append(Unusable(what=one.what, reason=reason))
 
     def _with_password(self, one: _Wanted) -> tuple[PeerSpec | None, str]:

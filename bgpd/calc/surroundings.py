@@ -65,6 +65,25 @@ class Surroundings:
             self._known[address] = self._find(address)
         return self._known[address]
 
+    def devices_to(self, address: IPAddress) -> tuple[str, ...]:
+        """Return the interfaces that packets to `address` leave by."""
+        found = self.reach(address)
+        return () if found is None else tuple(dict.fromkeys(hop.device for hop in found.hops if hop.device))
+
+    def are_neighbours(self, one: IPAddress, other: IPAddress) -> bool:
+        """Return whether two addresses are on the same network of ours, so that they reach each other without us."""
+        here = [self.connected.match(ipaddress.ip_network(address)) for address in (one, other)]
+        return here[0] is not None and here[0] == here[1] and self.cost(one) == self.cost(other) == 0
+
+    @property
+    def host_routes(self) -> Mapping[IPNetwork, tuple[str, ...]]:
+        """Where packets to the networks that others gave routes to leave by."""
+        return {
+            network: tuple(map(str, route.devices))
+            for network, route in self._ways.items()
+            if route.kind is RouteKind.UNICAST and not network.is_link_local and not network.is_multicast
+        }
+
     def cost(self, address: IPAddress) -> int | None:
         found = self.reach(address)
         return None if found is None else found.cost

@@ -1,7 +1,7 @@
 """Which endpoints of this host are for which interface, and which of them has it.
 
-Workloads and host endpoints settle that alike. They differ in whom the names of interfaces are for, in who goes first,
-and in host endpoints being for interfaces by address too.
+Workloads and host endpoints settle that alike. They differ in which names of interfaces are theirs, in who goes first,
+and in that a host endpoint may be for an interface by its address.
 """
 
 from abc import ABC, abstractmethod

@@ -34,6 +34,8 @@ class Conclusions:
     sets: Mapping[str, MembersChange | None] = field(default_factory=nothing)
     specs: Mapping[str, SetSpec] = field(default_factory=nothing)
     """The sets that `sets` mentions and that exist."""
+    closing: Mapping[str, frozenset[PolicyId | ProfileName]] = field(default_factory=nothing)
+    """Of sets that have no safe order: whose rules are to let nothing pass while the members change."""
     policies: Mapping[PolicyId, Rules | None] = field(default_factory=nothing)
     profiles: Mapping[ProfileName, Rules | None] = field(default_factory=nothing)
     endpoints: Mapping[IfName, LocalEndpoint | None] = field(default_factory=nothing)

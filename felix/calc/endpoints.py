@@ -140,7 +140,7 @@ def _single_addresses(endpoint: WorkloadEndpoint) -> list[IPNetwork]:
     networks: dict[IPNetwork, None] = {}
     for text in endpoint.spec.ip_networks:
         network = ipaddress.ip_network(text)
-        if network.num_addresses != 1:
+        if network.prefixlen != network.max_prefixlen:
             raise EndpointUnusable(f"{text} is more than one address")
         if isinstance(network, ipaddress.IPv6Network) and int(network.network_address) >> 32 in (0, 0xFFFF):
             raise EndpointUnusable(f"{text} is an IPv4 address in the form of an IPv6 one")

@@ -18,6 +18,7 @@ from felix.calc.hosts import Hosts
 from felix.calc.in_force import RulesInForce
 from felix.calc.ipsets import MemberSets
 from felix.calc.masquerade import Cluster
+from felix.calc.model import Turnover
 from felix.calc.netsets import NetworkSets
 from felix.calc.parameters import Parameters
 from felix.calc.problems import Problems
@@ -101,16 +102,21 @@ class Graph:
         parameters = self.parameters
         endpoints = self._workloads.conclude(parameters)
         host_endpoints = self._hosts.conclude(parameters)
-        rules = self._rules.conclude(parameters)  # after those who ask them
         remote = self._remote.conclude(parameters)
+        surroundings = self._cluster.conclude(parameters, self._remote.guards)
+        turnover = self._workloads.turnover
+        if host_endpoints or surroundings is not None or resolved is not None:
+            turnover |= Turnover.CHANGES
+        rules = self._rules.conclude(parameters, turnover)  # after those who ask them
         return Conclusions(
             sets=rules.sets,
             specs=rules.specs,
+            closing=rules.closing,
             policies=rules.policies,
             profiles=rules.profiles,
             endpoints=endpoints,
             host_endpoints=host_endpoints,
-            surroundings=self._cluster.conclude(parameters, self._remote.guards),
+            surroundings=surroundings,
             parameters=resolved,
             remote=remote,
             problems=self._problems.take_changes(),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from felix.calc.book import Asked, Book
 from felix.calc.ipsets import MemberSets, SetUse
-from felix.calc.model import MembersChange, PolicyId, Rules, SetSpec
+from felix.calc.model import MembersChange, PolicyId, Rules, SetSpec, Turnover
 from felix.calc.parameters import Parameters
 from felix.calc.policies import CLOSED, effective_rules, policy_id, policy_key
 from felix.calc.problems import Problems
@@ -17,10 +17,14 @@ from resources.names import ProfileName
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleChanges:
-    """What differs since the last time; None as a value: no longer there. `specs`: of the sets that exist."""
+    """What differs since the last time; None as a value: no longer there. `specs`: of the sets that exist.
+
+    `closing`: as in `Conclusions`.
+    """
 
     sets: Mapping[str, MembersChange | None]
     specs: Mapping[str, SetSpec]
+    closing: Mapping[str, frozenset[Asked]]
     policies: Mapping[PolicyId, Rules | None]
     profiles: Mapping[ProfileName, Rules | None]
 
@@ -54,8 +58,11 @@ class RulesInForce:
         """Take note that the rules of a policy or profile may be others."""
         self._touched.add(who)
 
-    def conclude(self, parameters: Parameters) -> RuleChanges:
-        """Decide which policies and profiles are in force, and with them the sets; return the changes of both."""
+    def conclude(self, parameters: Parameters, turnover: Turnover) -> RuleChanges:
+        """Decide which policies and profiles are in force, and with them the sets; return the changes of both.
+
+        `turnover`: of what asks them, and of all rules beside them.
+        """
         for use in self._uses:
             self._touched |= use.take_flipped()
         rules = {who: self._concluded(who) for who in self._touched}
@@ -63,14 +70,19 @@ class RulesInForce:
         for who, concluded in rules.items():
             self._set_use.replace(_key(who), concluded or self._needed_anyway(who))
         self._set_use.settle(self._members)
-        sets = self._set_use.in_order(self._members.flush(parameters.set_size_max))
+        changes = self._members.flush(parameters.set_size_max)
         for who in self._affected(parameters.set_size_max):
             rules.setdefault(who, self._concluded(who))
         enforced = {who: self._enforced(who, concluded) for who, concluded in rules.items()}
+        # rules that are new to somebody who asks them are his change
+        if any(told is not None and self._told.get(who, told) != told for who, told in enforced.items()):
+            turnover |= Turnover.CHANGES
         news = {who: told for who, told in enforced.items() if self._tell(who, told)}
+        sets, closing = self._set_use.in_order(changes, turnover)
         return RuleChanges(
             sets=sets,
             specs={set_id: self._members.spec(set_id) for set_id, change in sets.items() if change is not None},
+            closing={set_id: frozenset(map(_who, owners)) for set_id, owners in closing.items()},
             policies={who: told for who, told in news.items() if isinstance(who, PolicyId)},
             profiles={who: told for who, told in news.items() if not isinstance(who, PolicyId)},
         )

@@ -6,12 +6,25 @@ ipset's own text (reference felix.md 4.4), by address family.
 
 import dataclasses
 import ipaddress
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from felix.calc.endpoints import Member
 from felix.calc.labels import LabelIndex, Labels
-from felix.calc.model import NO_GROWTH, Growth, MembersChange, Rules, SetSpec, members_order
+from felix.calc.model import (
+    EARLY,
+    NO_GROWTH,
+    NO_TURNOVER,
+    Growth,
+    MembersChange,
+    Order,
+    Rules,
+    SetSpec,
+    Turnover,
+    members_order,
+    unsafe_moves,
+)
 from resources.datastore.keys import ResourceKey
 from resources.names import IPAddress, IPNetwork, ProfileName
 
@@ -268,6 +281,7 @@ class SetUse:
         self._touched: dict[str, SetSpec] = {}
         self._asking: dict[str, dict[Growth, int]] = {}  # how many owners open, and close, by members of a set
         self._growth_before: dict[str, Growth] = {}
+        self._left: dict[str, set[ResourceKey]] = {}  # who has named a set until now
 
     def owners(self, set_id: str) -> Iterable[ResourceKey]:
         return self._owners.get(set_id, ())
@@ -281,6 +295,7 @@ class SetUse:
             if not self._owners[set_id]:
                 del self._owners[set_id]
             self._touched[set_id] = before[set_id]
+            self._left.setdefault(set_id, set()).add(owner)
         for set_id in specs.keys() - before.keys():
             self._owners.setdefault(set_id, set()).add(owner)
             self._touched[set_id] = specs[set_id]
@@ -314,15 +329,64 @@ class SetUse:
                 members.unwant(set_id)
         self._touched.clear()
 
-    def in_order(self, changes: Mapping[str, MembersChange | None]) -> dict[str, MembersChange | None]:
-        """Return the changes of a flush with what is to be written before the rules, and what after them."""
-        ordered = {set_id: change and self._in_order(set_id, change) for set_id, change in changes.items()}
-        self._growth_before.clear()
-        return ordered
+    def in_order(
+        self, changes: Mapping[str, MembersChange | None], turnover: Turnover
+    ) -> tuple[dict[str, MembersChange | None], dict[str, frozenset[ResourceKey]]]:
+        """Say of the changes of a flush what is to be written before the rules, and what after them.
 
-    def _in_order(self, set_id: str, change: MembersChange) -> MembersChange:
+        Returns the changes and, for each set that has no safe order, whose rules are to let nothing pass meanwhile: of
+        all that named it until now or do so from now on.
+
+        Args:
+            changes: of all sets.
+            turnover: what becomes of the rules in the same flush.
+        """
+        growth = {set_id: self._growths(set_id) for set_id, change in changes.items() if change is not None}
+        unsafe = {
+            set_id: change
+            for set_id, change in changes.items()
+            if change is not None and _is_unsafe(change, *unsafe_moves(*growth[set_id]))
+        }
+        lone = bool(unsafe) and _is_lone(((each, unsafe_moves(*growth[i])) for i, each in unsafe.items()), turnover)
+        ordered = dict(changes)
+        closing: dict[str, frozenset[ResourceKey]] = {}
+        for set_id, both in growth.items():
+            order = EARLY
+            if set_id in unsafe and not lone:
+                closing[set_id] = frozenset(self._owners.get(set_id, set()) | self._left.get(set_id, set()))
+            else:
+                order = Order(*members_order(*both), alone=set_id in unsafe)
+            change = changes[set_id]
+            ordered[set_id] = change and dataclasses.replace(change, order=order)
+        self._growth_before.clear()
+        self._left.clear()
+        return ordered, closing
+
+    def _growths(self, set_id: str) -> tuple[Growth, Growth]:
+        """Return what a new member does by the rules of the last flush, and by those of now."""
         now = self._growth(set_id)
         # rules of an earlier process may name a set that is new to this one: as these do, most likely
-        before = self._growth_before.get(set_id, now) or now
-        adds_late, removes_late = members_order(before, now)
-        return dataclasses.replace(change, adds_late=adds_late, removes_late=removes_late)
+        return self._growth_before.get(set_id, now) or now, now
+
+
+def _is_unsafe(change: MembersChange, adds: bool, removes: bool) -> bool:
+    whole = change.whole and (adds or removes)  # what the kernel has of it is not known here
+    return whole or (adds and any(change.added.values())) or (removes and any(change.removed.values()))
+
+
+def _is_lone(unsafe: Iterable[tuple[MembersChange, tuple[bool, bool]]], turnover: Turnover) -> bool:
+    """Tell whether no packet sees more than one of the unsafe moves, and no rule changes that it meets.
+
+    Then the state with the move and the one without are the old state and the new one, but for what is safe. A member
+    may come before the rules of a new workload and go after those of an old one, as nothing of it passes meanwhile.
+    """
+    moves: Counter[int] = Counter()
+    against = Turnover.CHANGES
+    for change, (adds, removes) in unsafe:
+        if change.whole:
+            return False
+        for version in VERSIONS:
+            came, went = len(change.added[version]) * adds, len(change.removed[version]) * removes
+            moves[version] += came + went
+            against |= (Turnover.GOES if came else NO_TURNOVER) | (Turnover.COMES if went else NO_TURNOVER)
+    return max(moves.values()) == 1 and not turnover & against

@@ -4,6 +4,10 @@ An item has labels of its own and inherits those of its parents: its own win, th
 Cost follows the change: a changed item is tried only against selectors whose necessary condition it satisfies, a new
 selector only against items that satisfy its necessary condition, whichever of its conditions is satisfied by the
 fewest.
+
+With ten thousand items most of felix's memory is in here, so groups are dicts without values (half as large as sets),
+and which selectors match an item is kept with the selectors only: they are few among those that the item's labels
+lead to.
 """
 
 import sys
@@ -32,20 +36,23 @@ def _shared(labels: tuple[tuple[str, str], ...]) -> Labels:
     return MappingProxyType({sys.intern(key): sys.intern(value) for key, value in labels})
 
 
-@dataclass(slots=True)
-class _Item(Generic[S]):
+Place = tuple[str, str | None]
+"""Where a selector is filed: under a label with this value, or (None) with any."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
     labels: Labels
     parents: tuple[str, ...]
-    matching: set[S] = field(default_factory=set)
 
 
 @dataclass(slots=True)
 class _Wanted(Generic[I]):
-    """A selector, the requirements under which it is filed (None: under none, it may match anything)."""
+    """A selector, and where it is filed (empty: nowhere, it may match anything)."""
 
     selector: Selector
-    filed: Condition | None
-    matching: set[I] = field(default_factory=set)
+    places: tuple[Place, ...] = ()
+    matching: dict[I, None] = field(default_factory=dict)
 
 
 class LabelIndex(Generic[I, S]):
@@ -54,14 +61,13 @@ class LabelIndex(Generic[I, S]):
     def __init__(self, matched: Callable[[S, I], None], unmatched: Callable[[S, I], None]) -> None:
         self._matched = matched
         self._unmatched = unmatched
-        self._items: dict[I, _Item[S]] = {}
-        self._items_by_label: dict[str, dict[str, set[I]]] = {}
+        self._items: dict[I, _Item] = {}
+        self._items_by_label: dict[str, dict[str, dict[I, None]]] = {}
         self._parent_labels: dict[str, Labels] = {}
-        self._children: dict[str, set[I]] = {}
+        self._children: dict[str, dict[I, None]] = {}
         self._selectors: dict[S, _Wanted[I]] = {}
-        self._filed: dict[Requirement, set[S]] = {}
-        self._valued_labels: dict[str, int] = {}
-        self._unfiled: set[S] = set()
+        self._filed: dict[str, dict[str | None, dict[S, None]]] = {}
+        self._unfiled: dict[S, None] = {}
         self.evaluations = 0
         """How often a selector was tried on an item: the cost, for tests and metrics."""
 
@@ -78,40 +84,33 @@ class LabelIndex(Generic[I, S]):
     def selectors_of(self, item: I) -> frozenset[S]:
         """Return the selectors that match the item."""
         known = self._items.get(item)
-        return frozenset(known.matching) if known else frozenset()
+        return frozenset(self._matching(item, self._effective(known))) if known else frozenset()
 
     def set_item(self, item: I, labels: Labels, parents: tuple[str, ...] = ()) -> None:
         """Add an item or change its labels or parents."""
         known = self._items.get(item)
-        if known is None:
-            known = self._items[item] = _Item(NO_LABELS, ())
-            before: Labels = NO_LABELS
-        elif known.labels == labels and known.parents == parents:
+        now = _Item(labels, parents)
+        if known == now:
             return
-        else:
-            before = self._effective(known)
-        for parent in set(known.parents).difference(parents):
-            self._children[parent].discard(item)
-            if not self._children[parent]:
-                del self._children[parent]
+        before = self._effective(known) if known else NO_LABELS
+        for parent in set(known.parents).difference(parents) if known else ():
+            self._orphan(item, parent)
         for parent in parents:
-            self._children.setdefault(parent, set()).add(item)
-        known.labels, known.parents = labels, parents
-        self._relabelled(item, known, before)
+            self._children.setdefault(parent, {})[item] = None
+        self._items[item] = now
+        self._relabelled(item, before, self._effective(now))
 
     def remove_item(self, item: I) -> None:
         """Forget an item; its matches end."""
         known = self._items.get(item)
         if known is None:
             return
-        for selector_id in known.matching:
-            self._selectors[selector_id].matching.discard(item)
-            self._unmatched(selector_id, item)
-        self._unindex(item, self._effective(known))
+        labels = self._effective(known)
+        for selector_id in self._matching(item, labels):
+            self._end(selector_id, self._selectors[selector_id], item)
+        self._unindex(item, labels)
         for parent in set(known.parents):
-            self._children[parent].discard(item)
-            if not self._children[parent]:
-                del self._children[parent]
+            self._orphan(item, parent)
         del self._items[item]
 
     def set_parent(self, parent: str, labels: Labels) -> None:
@@ -125,7 +124,7 @@ class LabelIndex(Generic[I, S]):
         else:
             del self._parent_labels[parent]
         for (item, known), old in zip(children, before, strict=True):
-            self._relabelled(item, known, old)
+            self._relabelled(item, old, self._effective(known))
 
     def set_selector(self, selector_id: S, selector: Selector) -> None:
         """Add a selector or replace it by another."""
@@ -138,7 +137,7 @@ class LabelIndex(Generic[I, S]):
                 self._end(selector_id, wanted, item)
             wanted.selector = selector
         else:
-            wanted = self._selectors[selector_id] = _Wanted(selector, None)
+            wanted = self._selectors[selector_id] = _Wanted(selector)
         conditions = selector.conditions()
         self._file(selector_id, wanted, conditions)
         for item in self._candidates(conditions):
@@ -155,7 +154,12 @@ class LabelIndex(Generic[I, S]):
             self._end(selector_id, wanted, item)
         del self._selectors[selector_id]
 
-    def _effective(self, item: _Item[S]) -> Labels:
+    def _orphan(self, item: I, parent: str) -> None:
+        del self._children[parent][item]
+        if not self._children[parent]:
+            del self._children[parent]
+
+    def _effective(self, item: _Item) -> Labels:
         inherited = [labels for parent in item.parents if (labels := self._parent_labels.get(parent))]
         if not inherited:
             return item.labels
@@ -170,23 +174,23 @@ class LabelIndex(Generic[I, S]):
         return selector.matches(labels)
 
     def _begin(self, selector_id: S, wanted: _Wanted[I], item: I) -> None:
-        wanted.matching.add(item)
-        self._items[item].matching.add(selector_id)
+        wanted.matching[item] = None
         self._matched(selector_id, item)
 
     def _end(self, selector_id: S, wanted: _Wanted[I], item: I) -> None:
-        wanted.matching.discard(item)
-        self._items[item].matching.discard(selector_id)
+        del wanted.matching[item]
         self._unmatched(selector_id, item)
 
-    def _relabelled(self, item: I, known: _Item[S], before: Labels) -> None:
-        after = self._effective(known)
+    def _relabelled(self, item: I, before: Labels, after: Labels) -> None:
+        matching = self._matching(item, before)
         self._unindex(item, before, keep=after)
         for label, value in after.items():
-            self._items_by_label.setdefault(label, {}).setdefault(value, set()).add(item)
-        for selector_id in [i for i in known.matching if not self._matches(self._selectors[i].selector, after)]:
-            self._end(selector_id, self._selectors[selector_id], item)
-        for selector_id in self._possible(after) - known.matching:
+            self._items_by_label.setdefault(label, {}).setdefault(value, {})[item] = None
+        for selector_id in matching:
+            wanted = self._selectors[selector_id]
+            if not self._matches(wanted.selector, after):
+                self._end(selector_id, wanted, item)
+        for selector_id in self._possible(after).difference(matching):
             wanted = self._selectors[selector_id]
             if self._matches(wanted.selector, after):
                 self._begin(selector_id, wanted, item)
@@ -195,19 +199,24 @@ class LabelIndex(Generic[I, S]):
         for label, value in labels.items():
             if keep.get(label) == value:
                 continue
-            values = self._items_by_label.get(label, {})
-            items = values.get(value, set())
-            items.discard(item)
-            if not items and values.pop(value, None) is not None and not values:
+            values = self._items_by_label[label]
+            del values[value][item]
+            if not values[value]:
+                del values[value]
+            if not values:
                 del self._items_by_label[label]
+
+    def _matching(self, item: I, labels: Labels) -> list[S]:
+        """Return the selectors that match the item, which has had these labels."""
+        return [selector_id for selector_id in self._possible(labels) if item in self._selectors[selector_id].matching]
 
     def _possible(self, labels: Labels) -> set[S]:
         """Return the selectors whose necessary condition an item with these labels satisfies."""
         possible = set(self._unfiled)
         for label, value in labels.items():
-            possible |= self._filed.get(Requirement(label), frozenset())
-            if label in self._valued_labels:
-                possible |= self._filed.get(Requirement(label, frozenset((value,))), frozenset())
+            values = self._filed.get(label)
+            if values is not None:
+                possible.update(values.get(None, ()), values.get(value, ()))
         return possible
 
     def _candidates(self, conditions: tuple[Condition, ...]) -> Iterable[I]:
@@ -219,7 +228,7 @@ class LabelIndex(Generic[I, S]):
         for requirement in best:
             values = self._items_by_label.get(requirement.label, {})
             for value in values if requirement.values is None else requirement.values:
-                found |= values.get(value, set())
+                found.update(values.get(value, ()))
         return found
 
     def _satisfying(self, requirement: Requirement) -> int:
@@ -230,33 +239,35 @@ class LabelIndex(Generic[I, S]):
     def _file(self, selector_id: S, wanted: _Wanted[I], conditions: tuple[Condition, ...]) -> None:
         """File the selector where the fewest others are: a label that all selectors mention tells nothing."""
         if not conditions:
-            wanted.filed = None
-            self._unfiled.add(selector_id)
+            self._unfiled[selector_id] = None
             return
-        single = [_single_values(condition) for condition in conditions]
-        wanted.filed = min(single, key=lambda condition: sum(len(self._filed.get(r, ())) for r in condition))
-        for requirement in wanted.filed:
-            self._filed.setdefault(requirement, set()).add(selector_id)
-            if requirement.values is not None:
-                self._valued_labels[requirement.label] = self._valued_labels.get(requirement.label, 0) + 1
+        wanted.places = min(map(_places, conditions), key=lambda places: sum(map(self._filed_at, places)))
+        for label, value in wanted.places:
+            self._filed.setdefault(label, {}).setdefault(value, {})[selector_id] = None
+
+    def _filed_at(self, place: Place) -> int:
+        label, value = place
+        return len(self._filed.get(label, {}).get(value, ()))
 
     def _unfile(self, selector_id: S, wanted: _Wanted[I]) -> None:
-        self._unfiled.discard(selector_id)
-        for requirement in wanted.filed or ():
-            self._filed[requirement].discard(selector_id)
-            if not self._filed[requirement]:
-                del self._filed[requirement]
-            if requirement.values is not None:
-                self._valued_labels[requirement.label] -= 1
-                if not self._valued_labels[requirement.label]:
-                    del self._valued_labels[requirement.label]
-        wanted.filed = None
+        self._unfiled.pop(selector_id, None)
+        for label, value in wanted.places:
+            values = self._filed[label]
+            del values[value][selector_id]
+            if not values[value]:
+                del values[value]
+            if not values:
+                del self._filed[label]
+        wanted.places = ()
 
 
-def _single_values(condition: Condition) -> Condition:
-    """Return the condition with one requirement for each value, the form in which it is looked up."""
-    return frozenset(
-        Requirement(requirement.label, frozenset((value,)))
-        for requirement in condition
-        for value in requirement.values or ()
-    ) | frozenset(requirement for requirement in condition if requirement.values is None)
+@lru_cache(maxsize=4096)
+def _places(condition: Condition) -> tuple[Place, ...]:
+    """Return where a selector with this condition can be filed; the same tuple for all that are alike."""
+    return tuple(
+        {
+            (requirement.label, value): None
+            for requirement in condition
+            for value in (requirement.values if requirement.values is not None else (None,))
+        }
+    )

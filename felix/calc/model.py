@@ -8,6 +8,7 @@ import enum
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 
 from resources.names import IfName, IPNetwork, ProfileName
@@ -59,6 +60,7 @@ class SetSpec:
     port: NamedPort | None = field(default=None, compare=False)
 
 
+@lru_cache(maxsize=1024)
 def selector_set(selector: Selector) -> SetSpec:
     """Return the set of the addresses of what the selector picks (reference felix.md 4.4)."""
     return SetSpec(selector.unique_id, selector)
@@ -80,6 +82,20 @@ class Growth(enum.Flag):
 
 
 NO_GROWTH = Growth(0)
+
+
+class Turnover(enum.Flag):
+    """What becomes of the rules that packets meet, in one flush."""
+
+    COMES = enum.auto()
+    """A workload that was not there is asked about; until its rules are there, nothing of it passes."""
+    GOES = enum.auto()
+    """A workload goes; once its rules are gone, nothing of it passes."""
+    CHANGES = enum.auto()
+    """Anything else."""
+
+
+NO_TURNOVER = Turnover(0)
 
 
 PortRange = tuple[int, int]
@@ -276,17 +292,31 @@ class LocalHostEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """When the members of a set are written: those that come, and those that go, before the rules or after them.
+
+    `alone`: in a batch of its own, after the others that come early and before the others that come late.
+    """
+
+    adds_late: bool = False
+    removes_late: bool = False
+    alone: bool = False
+
+
+EARLY = Order()
+
+
+@dataclass(frozen=True, slots=True)
 class MembersChange:
     """A set's members that came and went, by address family; with `whole`, all members of a new set are `added`.
 
-    `adds_late`, `removes_late`: to be written after the rules of the same flush, see `members_order`.
+    `order`: when they are to be written.
     """
 
     added: Mapping[int, frozenset[str]]
     removed: Mapping[int, frozenset[str]]
     whole: bool = False
-    adds_late: bool = False
-    removes_late: bool = False
+    order: Order = EARLY
 
 
 def members_order(before: Growth, now: Growth) -> tuple[bool, bool]:
@@ -294,8 +324,8 @@ def members_order(before: Growth, now: Growth) -> tuple[bool, bool]:
 
     Sets and rules are not written at one stroke. Until the rules are there, the old ones meet the set as it is then:
     what comes early must close by the old rules. Afterwards the new ones meet what was left: what is left for later
-    must open by the new rules. So nothing passes meanwhile that neither the old state nor the new one lets pass. (A set
-    that an Allow and a Deny name, before and after, has no safe order; a Deny then keeps its members the longer.)
+    must open by the new rules. So nothing passes meanwhile that neither the old state nor the new one lets pass. Where
+    neither holds (`unsafe_moves`), this is the order for a member that is the only one of this kind.
 
     Args:
         before: by the rules of the last flush.
@@ -303,6 +333,12 @@ def members_order(before: Growth, now: Growth) -> tuple[bool, bool]:
     """
     adds_late = bool(before & Growth.OPENS) and not now & Growth.CLOSES
     return adds_late, bool(before & Growth.CLOSES)
+
+
+def unsafe_moves(before: Growth, now: Growth) -> tuple[bool, bool]:
+    """Return whether members that come, and that go, may open something early by the old rules and close it late."""
+    adds = bool(before & Growth.OPENS) and bool(now & Growth.CLOSES)
+    return adds, bool(before & Growth.CLOSES) and bool(now & Growth.OPENS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

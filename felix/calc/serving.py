@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 from felix.calc.book import Asked, Book
 from felix.calc.claims import Claims, note
 from felix.calc.labels import LabelIndex, Labels
-from felix.calc.model import PolicyId
+from felix.calc.model import NO_TURNOVER, PolicyId, Turnover
 from felix.calc.parameters import Parameters
 from felix.calc.policies import PolicyRecord
 from felix.calc.problems import Problems
@@ -88,6 +88,8 @@ class Serving(ABC, Generic[R, E]):
         self._told: dict[IfName, E] = {}
         self.use = RuleUse()
         """By what was concluded last."""
+        self.turnover = NO_TURNOVER
+        """What came and went, the last time."""
 
     @property
     def evaluations(self) -> int:
@@ -131,11 +133,13 @@ class Serving(ABC, Generic[R, E]):
         """Return what is served on each interface for which that differs from the last time; None: nothing."""
         self._settle(parameters.interface_prefixes)
         changes: dict[IfName, E | None] = {}
+        self.turnover = NO_TURNOVER
         for interface in self._dirty:
             endpoint, told = self._concluded(interface), self._told.get(interface)
             if endpoint == told:
                 continue
             changes[interface] = endpoint
+            self.turnover |= _turnover(told, endpoint)
             self.use.replace(interface, told, endpoint)
             if endpoint is None:
                 del self._told[interface]
@@ -197,3 +201,9 @@ class Serving(ABC, Generic[R, E]):
         self, interface: IfName, key: ResourceKey, record: R, policies: Sequence[PolicyRecord]
     ) -> tuple[E, Sequence[str]]:
         """Return what applies to an endpoint that is served, and which of the policies that pick it do not, and why."""
+
+
+def _turnover(before: object | None, now: object | None) -> Turnover:
+    if before is None:
+        return Turnover.COMES
+    return Turnover.GOES if now is None else Turnover.CHANGES

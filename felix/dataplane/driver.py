@@ -2,8 +2,9 @@
 
 Additions go sets, tables, interfaces, tunnels, routes; removals the other way round. So a packet meets an endpoint's
 chains before it can reach the endpoint, and a rule never names a set that is not there. Before the tables only those
-members of sets come and go that close something; those that open something follow the tables. The address families
-follow one another: one whose tables cannot be written stays closed and does not hold up the other.
+members of sets come and go that close something; those that open something follow the tables. Where no order of sets
+and tables is safe, the chains in question let nothing pass meanwhile. The address families follow one another: one
+whose tables cannot be written stays closed and does not hold up the other.
 """
 
 import ipaddress
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from felix.dataplane.forwarding import Forwarding
 from felix.dataplane.interfaces import InterfaceEffector
 from felix.dataplane.left_over import LeftOver
 from felix.dataplane.routes import RouteEffector
@@ -22,12 +24,9 @@ from kernel.errors import DataplaneError, TableRefused
 from kernel.link import Link
 from kernel.route import Route, RouteKey
 from kernel.routes import RouteKernel
-from kernel.sysctl import Sysctls
 from kernel.xtables import TableKernel, TableKey
 from resources.names import GATEWAY, IfName, IPAddress
 
-IP_FORWARD = "net/ipv4/ip_forward"
-IP6_FORWARD = "net/ipv6/conf/all/forwarding"
 K = TypeVar("K")
 GATEWAY_NETWORK = ipaddress.IPv4Network(f"{GATEWAY}/32")
 
@@ -64,9 +63,7 @@ class Dataplane:
         tunnels: TunnelEffector,
         routes: RouteEffector,
         route_kernel: RouteKernel,
-        sysctls: Sysctls,
-        forward_v4: bool,
-        forward_v6: bool,
+        forwarding: Forwarding,
         left_over: LeftOver | None = None,
     ) -> None:
         """Take the parts; `left_over` is what an earlier felix wrote with another back end."""
@@ -77,14 +74,12 @@ class Dataplane:
         self._tunnels = tunnels
         self._routes = routes
         self._route_kernel = route_kernel
-        self._sysctls = sysctls
+        self._forwarding = forwarding
         self._left_over = left_over
         self._versions = sorted({key.version for key in self._tables})
-        self._forwarding = {
-            version: path
-            for version, path, wanted in ((4, IP_FORWARD, forward_v4), (6, IP6_FORWARD, forward_v6))
-            if wanted
-        }
+        self._unsure = set(self._versions)
+        """Address families in whose tables there may be rules of which nothing is known but that they are not wanted:
+        of an earlier process, or left by an apply that failed."""
         self._links: dict[IfName, Link] = {}
         self._went: Link | None = None
 
@@ -171,8 +166,14 @@ class Dataplane:
             self._step(failed, "route", self._answer_for_the_gateway)
             self._step(failed, "route", self._routes.remove)
         self._step(failed, "tunnel", self._tunnels.remove)  # before the rules that guard it
-        self._step(failed, "set", self._sets.apply)
-        written = [self._apply_family(version, failed, with_routes=routes_known) for version in self._versions]
+        self._step(failed, "set", self._sets.refresh)
+        held = {version for version in self._versions if not self._close(version, failed)}
+        self._step(failed, "set", lambda: self._sets.apply(held))
+        written = [
+            version not in held and self._apply_family(version, failed, with_routes=routes_known)
+            for version in self._versions
+        ]
+        self._unsure = {version for version, done in zip(self._versions, written, strict=True) if not done}
         if all(written):
             if self._left_over is not None:
                 self._step(failed, "left over", self._left_over.sweep)
@@ -191,6 +192,24 @@ class Dataplane:
             written={kind: count - before[kind] for kind, count in self._counts().items() if count > before[kind]},
         )
 
+    def _close(self, version: int, failed: dict[str, DataplaneError]) -> bool:
+        """Close chains for a moment, if sets that they name change in no safe order; return whether that is done.
+
+        It costs a transaction, so it is done where it must: by what the calculation says of such sets, and where rules
+        that nobody knows may name a set that changes.
+        """
+        asked: dict[TableKey, list[str]] = {}
+        for chain_key in self._sets.closing(version):
+            asked.setdefault(TableKey(chain_key.version, chain_key.table), []).append(chain_key.chain)
+        unsure = version in self._unsure and self._sets.is_changing(version)
+
+        def close(key: TableKey) -> bool:
+            return self._step(
+                failed, f"table {key}", lambda: self._tables[key].close(asked.get(key, ()), unknown_too=unsure)
+            )
+
+        return all(close(key) for key in self._tables if key.version == version and (unsure or key in asked))
+
     def _apply_family(self, version: int, failed: dict[str, DataplaneError], *, with_routes: bool) -> bool:
         """Write tables, and only when they are as wanted what makes addresses reachable; return whether they are."""
         keys = [key for table in TABLES if (key := TableKey(version, table)) in self._tables]
@@ -198,7 +217,7 @@ class Dataplane:
         if not all(written):
             return False
         self._step(failed, "set", lambda: self._sets.finish(version))
-        self._step(failed, "setting", lambda: self._forward(version))
+        self._step(failed, "setting", lambda: self._forwarding.switch_on(version))
         if version == self._versions[0]:
             self._step(failed, "interface", self._interfaces.apply)
         self._step(failed, "tunnel", lambda: self._tunnels.apply(version))
@@ -216,6 +235,7 @@ class Dataplane:
         return {
             "sets": self._sets.written,
             "chains": sum(table.written for table in self._tables.values()),
+            "closed": sum(table.closed for table in self._tables.values()),
             "settings": self._interfaces.written,
             "tunnels": self._tunnels.written,
             "routes": self._routes.written,
@@ -231,12 +251,6 @@ class Dataplane:
             failed[kind] = error
             return False
         return True
-
-    def _forward(self, version: int) -> Mapping[str, DataplaneError]:
-        path = self._forwarding.get(version)
-        if path is not None and self._sysctls.read(path) != "1":
-            self._sysctls.write(path, "1")
-        return {}
 
     def _answer_for_the_gateway(self) -> Mapping[str, DataplaneError]:
         """Proxy ARP answers only if the host has a unicast route for 169.254.1.1 elsewhere (felix.md 2.2).

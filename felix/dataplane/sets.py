@@ -1,14 +1,15 @@
 """Effector for IP sets: filled before the rules that ask for them, destroyed after (reference felix.md 1.5, 4.5).
 
 Of a set that is there already only what closes is written before the rules, what opens after them: see
-`felix.calc.model.members_order`.
+`felix.calc.model.members_order`. Where no order is safe, `closing` names the chains that are to be closed before.
 """
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from felix.desired import IPSet, SetChange
+from felix.calc.model import EARLY, Order
+from felix.desired import ChainKey, IPSet, SetChange
 from kernel.errors import Busy, DataplaneError
 from kernel.sets import TEMPORARY_PREFIXES, KernelSet, SetDelta, SetKernel, SetSpec
 
@@ -26,8 +27,8 @@ BUSY_ROUNDS = 20
 class _Set:
     spec: SetSpec
     members: set[str] = field(default_factory=set)
-    adds_late: bool = False
-    removes_late: bool = False
+    order: Order = EARLY
+    closing: frozenset[ChainKey] = frozenset()
 
 
 class SetEffector:
@@ -59,7 +60,7 @@ class SetEffector:
                 case IPSet():
                     spec = SetSpec(name=name, type=change.type, version=change.version, maxelem=self._maxelem)
                     members = {_canonical(member) for member in change.members}
-                    self._desired[name] = _Set(spec, members, change.adds_late, change.removes_late)
+                    self._desired[name] = _Set(spec, members, change.order, change.closing)
                     self._unwanted.pop(name, None)
                     self._touched[name] = None
                 case SetChange():
@@ -71,39 +72,75 @@ class SetEffector:
         removed = {_canonical(member) for member in change.removed}
         wanted.members -= removed
         wanted.members |= added
-        wanted.adds_late, wanted.removes_late = change.adds_late, change.removes_late
+        if name not in self._touched:
+            wanted.closing = frozenset()
+        # what waits since an apply that failed goes with the new change, and needs at least what it needed alone
+        wanted.order, wanted.closing = change.order, wanted.closing | change.closing
         touched = self._touched.setdefault(name, set())
         if touched is not None:
             touched |= added | removed
 
-    def apply(self) -> dict[str, DataplaneError]:
+    def refresh(self) -> dict[str, DataplaneError]:
+        """Read all sets back, if that is due.
+
+        Raises:
+            DataplaneError: they cannot be read.
+        """
+        if self._resync_due:
+            self._read()
+        return {}
+
+    def closing(self, version: int) -> frozenset[ChainKey]:
+        """Return the chains of one address family that are to be closed before `apply`."""
+        asking = (name for name in self._touched if name in self._desired and self._desired[name].closing)
+        return frozenset().union(*(self._desired[name].closing for name in self._changing(asking, version)))
+
+    def is_changing(self, version: int) -> bool:
+        """Return whether members of a set that is there come or go in the next apply."""
+        return any(True for _ in self._changing(self._touched, version))
+
+    def _changing(self, names: Iterable[str], version: int) -> Iterator[str]:
+        for name in names:
+            wanted, there = self._desired.get(name), self._actual.get(name)
+            if wanted is None or there is None or wanted.spec.version != version:
+                continue
+            if any(self._difference(wanted, there, self._touched[name])):
+                yield name
+
+    def apply(self, without: Collection[int] = ()) -> dict[str, DataplaneError]:
         """Make missing sets and bring members up to date, but for those that come or go late; destroy nothing.
+
+        Args:
+            without: address families whose sets are to stay as they are for now.
 
         Returns what failed, by set.
 
         Raises:
             DataplaneError: the sets cannot be read.
         """
-        if self._resync_due:
-            self._read()
+        self.refresh()
         deltas: list[SetDelta] = []
         rewrites: list[KernelSet] = []
         late: dict[str, set[str] | None] = {}
         for name in sorted(self._touched):
             if (wanted := self._desired.get(name)) is None:
                 continue
+            if wanted.spec.version in without:
+                late[name] = self._touched[name]
+                continue
             there = self._actual.get(name)
             if there is not None and there.spec != wanted.spec:
                 rewrites.append(KernelSet(spec=wanted.spec, members=frozenset(wanted.members)))
                 continue
             add, remove = self._difference(wanted, there, self._touched[name])
-            if there is not None and ((add and wanted.adds_late) or (remove and wanted.removes_late)):
+            order = wanted.order
+            if there is not None and ((add and order.adds_late) or (remove and order.removes_late)):
                 late[name] = self._touched[name]
-                add = frozenset() if wanted.adds_late else add
-                remove = frozenset() if wanted.removes_late else remove
+                add = frozenset() if order.adds_late else add
+                remove = frozenset() if order.removes_late else remove
             if there is None or add or remove:
                 deltas.append(SetDelta(spec=wanted.spec, add=add, remove=remove))
-        failed = self._kernel.apply(deltas) if deltas else {}
+        failed = self._write(deltas, alone_first=False)
         if rewrites:
             failed |= self._kernel.rewrite(rewrites)
         self._settle(deltas, rewrites, failed)
@@ -125,7 +162,7 @@ class SetEffector:
                 deltas.append(SetDelta(spec=wanted.spec, add=add, remove=remove))
         if not deltas:
             return {}
-        failed = self._kernel.apply(deltas)
+        failed = self._write(deltas, alone_first=True)
         self._settle(deltas, [], failed)
         for delta in deltas:
             self._touched.pop(delta.spec.name)
@@ -179,6 +216,16 @@ class SetEffector:
         add = frozenset(m for m in touched if m in wanted.members and m not in there.members)
         remove = frozenset(m for m in touched if m not in wanted.members and m in there.members)
         return add, remove
+
+    def _write(self, deltas: list[SetDelta], *, alone_first: bool) -> dict[str, DataplaneError]:
+        """Write in two batches, if there are some to be alone."""
+        batches: tuple[list[SetDelta], list[SetDelta]] = ([], [])
+        for delta in deltas:
+            batches[self._desired[delta.spec.name].order.alone is not alone_first].append(delta)
+        failed: dict[str, DataplaneError] = {}
+        for batch in filter(None, batches):
+            failed |= self._kernel.apply(batch)
+        return failed
 
     def _settle(
         self, deltas: list[SetDelta], rewrites: list[KernelSet], failed: Mapping[str, DataplaneError]

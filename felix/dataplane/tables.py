@@ -6,7 +6,7 @@ read back at the start, when somebody else changed rules, after a refusal and at
 write.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from felix.desired import Chain, KernelChain
@@ -17,7 +17,13 @@ from kernel.xtables import OutsideRule, TableChange, TableKernel, TableKey, Tabl
 CONDEMNED = Chain(("-m comment --comment \"cali:condemned0000000\" -j DROP",), ("condemned0000000",))
 """What stands in for a chain that the kernel refuses: nothing passes, and the rest of the table still gets written."""
 
-CONDEMNABLE = (FROM_WORKLOAD, TO_WORKLOAD, *POLICY_PREFIX.values(), *PROFILE_PREFIX.values())
+CLOSED = Chain(("-m comment --comment \"cali:closed0000000000\" --jump DROP",), ("closed0000000000",))
+"""What stands before the rules of a chain while sets that they name change: nothing passes that comes to them."""
+
+NAMING_SETS = (*POLICY_PREFIX.values(), *PROFILE_PREFIX.values())
+"""Chains whose rules may name a set with members that follow labels begin so."""
+
+CONDEMNABLE = (FROM_WORKLOAD, TO_WORKLOAD, *NAMING_SETS)
 """Chains of one endpoint, policy or profile begin so. Of the others a DROP would cut off the host, or everybody."""
 
 TRIES = 10
@@ -53,6 +59,8 @@ class TableEffector:
         self._known = False
         self.written = 0
         """How many chains were written and deleted so far, kernel chains included."""
+        self.closed = 0
+        """How many chains were closed for a moment so far."""
 
     def resync(self) -> None:
         """Read the table back before the next apply, and try chains again that were refused."""
@@ -78,6 +86,37 @@ class TableEffector:
         else:
             self._kernel_chains[chain] = rules
         self._resync_due = True
+
+    def close(self, chains: Iterable[str], *, unknown_too: bool) -> dict[str, DataplaneError]:
+        """Let nothing pass that comes to chains of policies and profiles, until the next `apply`.
+
+        In one transaction of its own. Flows that connection tracking knows do not come to such chains. Their counters
+        stay.
+
+        Args:
+            chains: which; those that are not in the kernel cost nothing.
+            unknown_too: those that are to be rewritten or to go, too: they may name anything.
+
+        Raises:
+            DataplaneError: the table cannot be read or written; nothing is closed.
+        """
+        if self._resync_due:
+            self._read()
+        unknown = (chain for chain in self._dirty if chain.startswith(NAMING_SETS)) if unknown_too else ()
+        there = {chain: tags for chain in (*chains, *unknown) if (tags := self._actual.get(chain))}
+        new = sorted(chain for chain, tags in there.items() if tags[: len(CLOSED.tags)] != CLOSED.tags)
+        if not new:
+            return {}
+        try:
+            self._kernel.write(self.key, TableChange(insert=dict.fromkeys(new, CLOSED.rules)))
+        except DataplaneError:
+            self._resync_due, self._known = True, False
+            raise
+        for chain in new:
+            self._actual[chain] = (*CLOSED.tags, *there[chain])
+        self._dirty.update(new)
+        self.closed += len(new)
+        return {}
 
     def apply(self) -> dict[str, DataplaneError]:
         """Write the difference as one transaction; return the chains that failed.
@@ -124,7 +163,7 @@ class TableEffector:
         self._dirty = {
             chain
             for chain in self._desired.keys() | self._actual.keys()
-            if chain not in self._desired or self._actual.get(chain) != self._wanted(chain).tags
+            if chain not in self._desired or not self._is_as_wanted(chain)
         }
         self._resync_due = False
 
@@ -154,11 +193,19 @@ class TableEffector:
         wanted = self._desired.get(chain)
         return wanted.tags if wanted is not None and wanted.tags == tags else tags
 
+    def _is_as_wanted(self, chain: str) -> bool:
+        return self._actual.get(chain) == self._wanted(chain).tags
+
     def _wanted(self, chain: str) -> Chain:
         return CONDEMNED if chain in self._condemned else self._desired[chain]
 
+    def _is_only_closed(self, chain: str) -> bool:
+        """Return whether a chain is as it is to be, but for the rule that closes it."""
+        return self._actual.get(chain) == (*CLOSED.tags, *self._wanted(chain).tags)
+
     def _change(self) -> TableChange:
-        delete: list[tuple[str, str]] = []
+        wanted_anew = [c for c in sorted(self._dirty) if c in self._desired and not self._is_as_wanted(c)]
+        delete = [(chain, CLOSED.rules[0]) for chain in wanted_anew if self._is_only_closed(chain)]
         insert: dict[str, Sequence[str]] = {}
         append: dict[str, Sequence[str]] = {}
         for chain in sorted(self._outside.keys() | self._kernel_chains.keys()):
@@ -172,11 +219,7 @@ class TableEffector:
             if wanted.appends.rules:
                 append[chain] = wanted.appends.rules
         return TableChange(
-            chains={
-                chain: self._wanted(chain).rules
-                for chain in sorted(self._dirty)
-                if chain in self._desired and self._actual.get(chain) != self._wanted(chain).tags
-            },
+            chains={chain: self._wanted(chain).rules for chain in wanted_anew if not self._is_only_closed(chain)},
             delete=delete,
             insert=insert,
             append=append,
@@ -184,15 +227,16 @@ class TableEffector:
         )
 
     def _settle(self, change: TableChange, stuck: Mapping[str, DataplaneError]) -> None:
-        outside = {*change.insert, *change.append, *(chain for chain, _ in change.delete)}
-        self.written += len(change.chains) + len(change.remove_chains - stuck.keys()) + len(outside)
-        for chain in change.chains:
+        touched = {*change.insert, *change.append, *(chain for chain, _ in change.delete)}
+        opened = touched & self._actual.keys()
+        self.written += len(change.chains) + len(change.remove_chains - stuck.keys()) + len(touched)
+        for chain in (*change.chains, *opened):
             self._actual[chain] = self._wanted(chain).tags
         for chain in change.remove_chains - stuck.keys():
             self._actual.pop(chain, None)
         for chain in stuck:
             self._actual[chain] = ()  # emptied, though it is still there
-        if change.delete or change.insert or change.append:
+        if touched - opened:
             self._outside = {
                 chain: _ours(wanted) for chain, wanted in self._kernel_chains.items()
             }  # ours are first and last now; what lies between is nobody's business until the next read

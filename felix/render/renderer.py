@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from felix.calc.conclusions import Conclusions
-from felix.calc.model import Direction, LocalEndpoint, MembersChange, PolicyId, Rules, SetSpec, Stage, Surroundings
+from felix.calc.model import Direction, LocalEndpoint, PolicyId, Rules, SetSpec, Stage, Surroundings
 from felix.calc.parameters import DenyAction, Parameters, Resolved
 from felix.desired import Chain, ChainKey, IPSet, KernelChain, LocalInterface, SetChange, Update
 from felix.render import dispatch
@@ -130,7 +130,7 @@ class Renderer:
         self._render_dispatch()
         self._render_failsafe(anew=static)
         self._render_spoofing(conclusions)
-        sets = dict(self._member_sets(conclusions.sets, conclusions.specs))
+        sets = dict(self._member_sets(conclusions))
         kernel: dict[ChainKey, KernelChain | None] = {}
         if static and self._surroundings is not None:
             self._render_static(self._surroundings)
@@ -256,23 +256,20 @@ class Renderer:
         if self._chains.pop(key, None) is not None:
             self._new_chains[key] = None
 
-    def _member_sets(
-        self, sets: Mapping[str, MembersChange | None], specs: Mapping[str, SetSpec]
-    ) -> Iterable[tuple[str, IPSet | SetChange | None]]:
-        for set_id, change in sets.items():
+    def _member_sets(self, conclusions: Conclusions) -> Iterable[tuple[str, IPSet | SetChange | None]]:
+        for set_id, change in conclusions.sets.items():
+            owners = conclusions.closing.get(set_id, ())
             for version in self._parameters.versions:
                 name = set_name(version, set_id)
+                closing = frozenset(key for owner in owners for key in _chains_of(owner, version))
                 if change is None:
                     yield name, None
                 elif change.whole:
-                    whole = member_set(specs[set_id], version, change.added[version])
-                    yield name, replace(whole, adds_late=change.adds_late, removes_late=change.removes_late)
+                    whole = member_set(conclusions.specs[set_id], version, change.added[version])
+                    yield name, replace(whole, order=change.order, closing=closing)
                 elif change.added[version] or change.removed[version]:
                     yield name, SetChange(
-                        change.added[version],
-                        change.removed[version],
-                        adds_late=change.adds_late,
-                        removes_late=change.removes_late,
+                        change.added[version], change.removed[version], order=change.order, closing=closing
                     )
 
     def _changed_fixed_sets(self, surroundings: Surroundings) -> dict[str, IPSet | SetChange | None]:
@@ -326,6 +323,14 @@ class Renderer:
 def member_set(spec: SetSpec, version: int, members: frozenset[str]) -> IPSet:
     """Return a set of addresses, or of addresses with ports."""
     return IPSet("hash:net" if spec.port is None else "hash:ip,port", version, members)
+
+
+def _chains_of(owner: PolicyId | ProfileName, version: int) -> Iterable[ChainKey]:
+    """Yield every chain of one family that the rules of a policy or profile may be in."""
+    for direction in Direction:
+        chain = policy_chain(owner, direction) if isinstance(owner, PolicyId) else profile_chain(owner, direction)
+        for table in ("filter", "mangle", "raw"):
+            yield ChainKey(version, table, chain)
 
 
 def _fold(state: dict[K, V], changes: Mapping[K, V | None]) -> None:

@@ -48,6 +48,7 @@ class Syncer:
         self._backoff = backoff or Backoff(0.1, 5.0)
         self._on_crash = on_crash
         self._revisions: dict[str, dict[str, int]] = {prefix: {} for prefix in self._prefixes}
+        """Per prefix what was told of the keys below it, without the prefix: there may be many."""
         self._positions: dict[str, int] = {}
         """Per prefix the revision up to which everything was told; missing: to be listed."""
         self._epoch = store.epoch()
@@ -142,12 +143,12 @@ class Syncer:
         """Read a prefix and tell how it differs from what was told before."""
         snapshot = self._store.list(prefix)
         known = self._revisions[prefix]
-        gone = sorted(known.keys() - {item.key for item in snapshot.items})
-        changes = [Change(key, None, snapshot.revision) for key in gone]
+        gone = sorted(known.keys() - {item.key.removeprefix(prefix) for item in snapshot.items})
+        changes = [Change(prefix + rest, None, snapshot.revision) for rest in gone]
         changes += [
             Change(item.key, item.value, item.revision)
             for item in snapshot.items
-            if known.get(item.key) != item.revision
+            if known.get(item.key.removeprefix(prefix)) != item.revision
         ]
         self._tell(prefix, changes)
         self._positions[prefix] = snapshot.revision
@@ -159,10 +160,11 @@ class Syncer:
     def _tell(self, prefix: str, changes: Sequence[Change]) -> None:
         known = self._revisions[prefix]
         for change in changes:
+            rest = change.key.removeprefix(prefix)
             if change.value is None:
-                known.pop(change.key, None)
+                known.pop(rest, None)
             else:
-                known[change.key] = change.revision
+                known[rest] = change.revision
         for start in range(0, len(changes), self._chunk):
             self._emit(Changes(tuple(changes[start : start + self._chunk])))
 

@@ -317,6 +317,20 @@ class FelixLab:
         wait: bool = True,
     ) -> int:
         """Write the record of a workload, or write it anew; return the revision."""
+        revision = self.write(self.record_of(made, profiles=profiles, labels=labels, ports=ports))
+        if wait:
+            self.settle(revision)
+        return revision
+
+    def record_of(
+        self,
+        made: Workload,
+        *,
+        profiles: Sequence[str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        ports: Sequence[tuple[str, str, int]] = (),
+    ) -> Record:
+        """Return the record of a workload, to be written."""
         if profiles is None:
             profiles = [name for name, cidr in NETWORKS.items() if made.address in ip_network(cidr)]
         key, value = workload(
@@ -330,10 +344,7 @@ class FelixLab:
             mac="",
         )
         self.keys[made.name] = key
-        revision = self.write((key, value))
-        if wait:
-            self.settle(revision)
-        return revision
+        return key, value
 
     def unrecord(self, name: str) -> float:
         """Remove the record of a workload that stays; return the seconds until every felix has done it."""

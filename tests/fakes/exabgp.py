@@ -32,6 +32,8 @@ class FakePeer:
     """adj-rib-in: prefix -> next hop and attributes."""
     offered: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """adj-rib-out: prefix -> communities."""
+    words: dict[str, str] = field(default_factory=dict)
+    """adj-rib-out: prefix -> next hop and attributes as they were said."""
     ends: int = 0
     """End-of-RIBs that were sent in this session."""
     updates: int = 0
@@ -310,16 +312,19 @@ class FakeExabgp:
                 peer = self.peers[address]
                 peer.updates += int(peer.is_up and not self.is_mute and bool(peer.offered))
                 return peer.is_up
-            case ["neighbor", address, verb, "attributes", "next-hop", "self", *rest] if address in self.peers:
+            case ["neighbor", address, verb, "attributes", "next-hop", *rest] if address in self.peers:
                 at = rest.index("nlri")
-                offered = self.peers[address].offered
+                said, offered = " ".join(rest[:at]), self.peers[address].offered
                 for text in rest[at + 1 :]:
                     assert str(ip_network(text)) == text
                     assert ip_network(text).version == ip_address(address).version
                     if verb == "announce":
-                        offered[text] = tuple(re.findall(r"[\d:]+", " ".join(rest[:at])))
+                        lists = " ".join(re.findall(r"community \[([^]]*)\]", said))
+                        offered[text] = tuple(lists.split())
+                        self.peers[address].words[text] = said
                     else:
                         offered.pop(text, None)
+                        self.peers[address].words.pop(text, None)
                 self.peers[address].updates += int(self.peers[address].is_up and not self.is_mute)
                 return True
         return False

@@ -16,6 +16,11 @@ _SET = re.compile(r"--match-set (\S+)")
 Rules = dict[str, list[str]]
 
 
+def _short(rule: str) -> str:
+    """Return a rule with the short options, as saved text has them."""
+    return rule.replace("--jump ", "-j ").replace("--goto ", "-g ")
+
+
 class FakeTables:
     """TableKernel. Names of missing sets are refused if `sets` is given.
 
@@ -54,9 +59,8 @@ class FakeTables:
             raise self.unreadable
         table = self._table(key)
         lines = [f":{chain} {'ACCEPT' if chain in KERNEL_CHAINS[key.table] else '-'} [0:0]" for chain in table]
-        # saved text has the short options
         lines += (
-            f"-A {chain} {rule.replace('--jump ', '-j ').replace('--goto ', '-g ')}".rstrip()
+            f"-A {chain} {_short(rule)}".rstrip()
             for chain, rules in table.items()
             for rule in rules
         )
@@ -99,10 +103,10 @@ class FakeTables:
                 raise TableRefused(f"cannot write table {key}: refused, in {chain}", chain=chain)
             table[chain] = list(change.chains.get(chain, ()))
         for chain, rule in change.delete:
-            saved = [found.replace("--jump ", "-j ").replace("--goto ", "-g ") for found in table.get(chain, [])]
-            if rule not in saved:
+            saved = list(map(_short, table.get(chain, [])))
+            if _short(rule) not in saved:
                 raise TableRefused(f"cannot write table {key}: Bad rule, in '-D {chain} {rule}'", chain=chain)
-            del table[chain][saved.index(rule)]
+            del table[chain][saved.index(_short(rule))]
         for chain, rules in change.insert.items():
             self._outside(key, table, chain)[:0] = rules
         for chain, rules in change.append.items():

@@ -422,9 +422,11 @@ def test_a_router_of_another_as_with_distance_and_password(router: tuple[Mesh, H
     wait_until("the session with the router", lambda: str(tor.address) in up(mesh, "node1"), timeout=30)
     here = mesh.expected("node1", "node2") | {"10.65.9.0/26": f"via {tor.address} dev eth0"}
     mesh.await_routes("node1", here)
-    wait_until("the router to have the block", lambda: routes(tor, "12") == {
-        block(1): f"via {mesh['node1'].address} dev eth0"}, timeout=10)
-    assert "BGP.as_path: 64512" in bird.ask(f"show route all {block(1)}")
+    # and of the other node's block the way that has no detour
+    ours = {block(number): f"via {mesh[f'node{number}'].address} dev eth0" for number in (1, 2)}
+    wait_until("the router to have the blocks", lambda: routes(tor, "12") == ours, timeout=10)
+    for number in (1, 2):
+        assert "BGP.as_path: 64512" in bird.ask(f"show route all {block(number)}")
     assert mesh.sessions("node1")[str(tor.address)]["routes_refused"] == {"default": 1, "too-long": 1}
     assert up(mesh, "node2") == {str(mesh["node1"].address)}
 

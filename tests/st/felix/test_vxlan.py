@@ -11,8 +11,8 @@ import pytest
 
 from bed import Host, Workload, wait_until
 from bed.felix import FelixLab
-from bed.flood import Pulse
 from bed.probes import Prober, checksum
+from bed.pulse import Pulse
 from fakes.felix_records import host as node_record
 from fakes.felix_records import pool
 from felix.calc.vxlan import derived_mac

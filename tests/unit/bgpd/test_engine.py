@@ -1228,7 +1228,13 @@ def test_a_router_of_another_as_beside_the_mesh() -> None:
     assert host.routes == ALL | {"10.65.9.0/26": f"via {TOR} dev eth0"}
     assert host.refused("0.0.0.0/0") == ["default"]
     assert host.refused("10.65.9.7/32") == ["too-long"]
-    assert host.offered(TOR) == {"10.65.1.0/26"}
+    # and hears of all blocks, those of others with the way that it has itself
+    assert host.exabgp.peers[TOR].words == {
+        "10.65.1.0/26": "self",
+        B2: f"{N2} as-path [ 64512 ]",
+        B3: f"{N3} as-path [ 64512 ]",
+    }
+    assert host.offered(N2) == {"10.65.1.0/26", "10.65.9.0/26"}
 
 
 def test_peers_come_and_go_without_touching_the_others() -> None:
@@ -1280,15 +1286,17 @@ def test_bad_peers_harm_nobody_and_are_told() -> None:
         peer_record("h", peerIP="10.0.0.204", asNumber=65001, filters=["nosuch"], node="node9"),
     ]
     host = meshed(*broken, filter_record("f", importV4=[{"action": "Maybe"}]))
-    assert set(host.exabgp.peers) == {N2, N3}
+    assert set(host.exabgp.peers) == {N2, N3, "10.0.0.201"}
     assert host.routes == ALL
     assert unusable(host) == {
         "BGPPeer(c)": "asNumber is missing, and the peer is no node whose own could be taken",
-        "BGPPeer(d)": "filters is not carried out by this version",
+        "BGPPeer(d)": "BGPFilter(f) rejects every route from what cannot be read on: " + str(
+            host.inventory.filters["f"].fault
+        ),
         "BGPPeer(e)": "sourceAddress: None is not carried out by this version",
         "BGPPeer(g)": "reachableBy is not carried out by this version",
     }
-    assert host.phases["Global_10_0_0_201"] == "down Down"
+    assert host.phases["Global_10_0_0_202"] == "down Down"
     records = host.engine.state()["records"]
     assert {str(key).rpartition("/")[2] for key in records} == {"a", "b", "f"}  # type: ignore[attr-defined]
     host.remove(*broken)
@@ -1296,16 +1304,223 @@ def test_bad_peers_harm_nobody_and_are_told() -> None:
     assert unusable(host) == {}
     host.put(peer_record("d", peerIP=TOR, asNumber=65001, filters=["nosuch"]))
     host.run()
-    assert unusable(host) == {"BGPPeer(d)": "filters is not carried out by this version"}
+    assert unusable(host) == {"BGPPeer(d)": "BGPFilter(nosuch) does not exist and is passed over"}
 
 
-def test_a_node_that_is_to_reflect_says_that_it_does_not() -> None:
-    own = node_record("node1", "10.0.0.1/24", routeReflectorClusterID="1.0.0.1")
-    host = started(own, peer_record("all", peerSelector="name == 'x' || !has(name)"))
-    assert set(host.exabgp.peers) == {N2, N3}
-    assert unusable(host) == {
-        "routeReflectorClusterID": "this version reflects no routes: its clients get those of this node only"
-    }
+def test_filters_follow_the_store_and_touch_their_own_peers_only() -> None:
+    service = "10.96.0.0/16"
+    host = meshed(peer_record("tor", peerIP=TOR, asNumber=65001, filters=["f"]))
+    host.exabgp.peer_up(TOR)
+    path = {"0": {"element": "as-sequence", "value": [65001]}}
+    host.exabgp.peer_sends(TOR, [service, "10.65.9.0/26"], as_path=path, local_preference=None)
+    host.run()
+    assert unusable(host) == {"BGPPeer(tor)": "BGPFilter(f) does not exist and is passed over"}
+    assert host.refused(service) == ["not-in-pool"]
+    assert host.offered(TOR) == {"10.65.1.0/26", B2, B3}
+    host.exabgp.commands.clear()
+
+    accept = {"action": "Accept", "cidr": service, "matchOperator": "In"}
+    reject = {"action": "Reject", "cidr": B2, "matchOperator": "Equal"}
+    host.put(filter_record("f", importV4=[accept], exportV4=[reject]))
+    host.run()
+    assert unusable(host) == {}
+    assert host.routes[service] == f"via {TOR} dev eth0"
+    assert host.offered(TOR) == {"10.65.1.0/26", B3}
+    assert host.exabgp.commands == [f"neighbor {TOR} withdraw attributes next-hop self nlri {B2}"]
+    # what lies in no pool is not for others without a filter of theirs
+    assert host.offered(N2) == {"10.65.1.0/26", "10.65.9.0/26"}
+
+    host.put(filter_record("f", importV4=[{"action": "Maybe"}], exportV4=[reject]))
+    host.run()
+    assert unusable(host)["BGPPeer(tor)"].startswith("BGPFilter(f) rejects every route from what cannot be read on: ")
+    assert host.refused(service) == host.refused("10.65.9.0/26") == ["filter-reject"]
+    assert host.routes == ALL
+    host.remove(filter_record("f"))
+    host.run()
+    assert host.refused("10.65.9.0/26") == [None]
+    assert host.offered(TOR) == {"10.65.1.0/26", B2, B3}
+
+
+def test_a_rule_lets_single_workloads_and_routes_of_the_host_out() -> None:
+    listener = peer_record("tor", peerIP=TOR, asNumber=65001, filters=["f"])
+    host = meshed(listener, endpoint_record("node1", "a", "10.65.1.5/32"))
+    host.put_route("192.168.7.0/24", Route.via(GATEWAY, ETH0, protocol=PROTOCOL_STATIC))
+    host.exabgp.peer_up(TOR)
+    host.run()
+    assert host.offered(TOR) == {"10.65.1.0/26", B2, B3}
+    rules = [{"action": "Accept", "interface": name} for name in ("cali*", "eth0")]
+    host.put(filter_record("f", exportV4=rules))
+    host.run()
+    assert host.offered(TOR) == {"10.65.1.0/26", B2, B3, "10.65.1.5/32", "10.0.0.0/24", "192.168.7.0/24"}
+    assert host.exabgp.peers[TOR].words["192.168.7.0/24"] == "self"
+    assert host.offered(N2) == {"10.65.1.0/26"}
+    host.lose_route("192.168.7.0/24")
+    host.remove(endpoint_record("node1", "a"))
+    host.run()
+    assert host.offered(TOR) == {"10.65.1.0/26", B2, B3, "10.0.0.0/24"}
+
+
+# --- reflection ------------------------------------------------------------------------------------------------------
+
+REFLECTOR = node_record("node1", "10.0.0.1/24", routeReflectorClusterID="1.0.0.1")
+CLIENTS = peer_record("clients", peerSelector="all()")
+
+
+def reflector(*records: tuple[str, bytes], host: BgpHost | None = None) -> BgpHost:
+    """Return a host that reflects between its clients node2 and node3, which have told one block each."""
+    return meshed(REFLECTOR, MESH_OFF, CLIENTS, *records, host=host)
+
+
+@pytest.mark.bgp_scenario(23)
+def test_a_reflector_tells_each_client_of_the_others() -> None:
+    host = reflector()
+    assert host.exabgp.peers[N2].words == {
+        "10.65.1.0/26": "self", B3: f"{N3} local-preference 100 originator-id {N3} cluster-list [ 1.0.0.1 ]",
+    }  # fmt: skip
+    assert host.exabgp.peers[N3].words == {
+        "10.65.1.0/26": "self", B2: f"{N2} local-preference 100 originator-id {N2} cluster-list [ 1.0.0.1 ]",
+    }  # fmt: skip
+    assert host.routes == ALL
+    assert host.exabgp.peers[N2].ends == host.exabgp.peers[N3].ends == 1
+
+
+@pytest.mark.bgp_scenario(26)
+def test_what_was_in_our_cluster_or_began_with_us_is_refused_and_counted() -> None:
+    host = reflector()
+    host.exabgp.peer_sends(N2, ["10.65.8.0/26"], cluster_list=["1.0.0.9", "1.0.0.1"], originator_id="10.0.0.9")
+    host.exabgp.peer_sends(N2, ["10.65.9.0/26"], originator_id="10.0.0.1")
+    host.run()
+    assert (host.refused("10.65.8.0/26"), host.refused("10.65.9.0/26")) == (["cluster-loop"], ["originator-loop"])
+    assert host.offered(N3) == {"10.65.1.0/26", B2}
+    (session,) = [one for one in host.engine.state()["sessions"] if one["peer"] == N2]  # type: ignore[attr-defined]
+    assert session["routes_refused"] == {"cluster-loop": 1, "originator-loop": 1}
+
+
+@pytest.mark.bgp_scenario(28)
+def test_what_a_client_withdraws_is_withdrawn_from_all_once() -> None:
+    host = reflector()
+    host.exabgp.commands.clear()
+    host.exabgp.peer_withdraws(N2, [B2])
+    host.run()
+    assert host.exabgp.commands == [f"neighbor {N3} withdraw attributes next-hop self nlri {B2}"]
+
+
+@pytest.mark.bgp_scenario(29)
+def test_a_client_that_flaps_ends_in_the_right_state_and_is_said_in_pieces() -> None:
+    host = reflector()
+    host.exabgp.commands.clear()
+    for number in range(100):
+        host.exabgp.peer_withdraws(N2, [B2])
+        host.run(0.05)
+        host.exabgp.peer_sends(N2, [B2], med=number)
+        host.run(0.05)
+    host.run(2)
+    assert host.exabgp.peers[N3].words[B2] == (
+        f"{N2} med 99 local-preference 100 originator-id {N2} cluster-list [ 1.0.0.1 ]"
+    )
+    assert len(host.exabgp.commands) < 80
+    assert {peer: host.exabgp.peers[peer].ends for peer in (N2, N3)} == {N2: 1, N3: 1}
+    assert host.routes == ALL
+
+
+def test_two_reflectors_of_one_cluster_do_not_reflect_to_each_other() -> None:
+    second = node_record("node3", "10.0.0.3/24", routeReflectorClusterID="1.0.0.1")
+    host = reflector(second)
+    # what the client said goes to both; what the other reflector says of the client has our cluster in it
+    assert host.offered(N3) == {"10.65.1.0/26", B2}
+    assert host.offered(N2) == {"10.65.1.0/26", B3}
+    host.exabgp.peer_sends(N3, [B2], next_hop=N2, originator_id=N2, cluster_list=["1.0.0.1"])
+    host.run()
+    assert host.refused(B2) == [None, "cluster-loop"]
+
+
+@pytest.mark.bgp_scenario(25)
+def test_reflectors_of_two_clusters_pass_on_both_ways_and_loops_end() -> None:
+    second = node_record("node3", "10.0.0.3/24", routeReflectorClusterID="1.0.0.2")
+    host = reflector(second)
+    far = "10.65.7.0/26"
+    host.exabgp.peer_sends(N3, [far], next_hop="10.0.0.7", originator_id="10.0.0.7", cluster_list=["1.0.0.2"])
+    host.run()
+    assert host.exabgp.peers[N2].words[far] == (
+        "10.0.0.7 local-preference 100 originator-id 10.0.0.7 cluster-list [ 1.0.0.1 1.0.0.2 ]"
+    )
+    host.exabgp.peer_sends(N3, [B2], next_hop=N2, originator_id=N2, cluster_list=["1.0.0.2", "1.0.0.1"])
+    host.run()
+    assert host.refused(B2) == [None, "cluster-loop"]
+    assert host.exabgp.peers[N3].words[B2].endswith(f"originator-id {N2} cluster-list [ 1.0.0.1 ]")
+
+
+def test_a_node_begins_and_ends_to_reflect() -> None:
+    host = meshed()
+    assert host.offered(N2) == {"10.65.1.0/26"}
+    sessions = {peer: host.exabgp.peers[peer].up_at for peer in (N2, N3)}
+    host.put(CLIENTS)
+    host.run()
+    host.put(REFLECTOR)
+    host.run()
+    assert host.offered(N2) == {"10.65.1.0/26", B3}
+    host.put(NODES[0])
+    host.run()
+    assert host.offered(N2) == {"10.65.1.0/26"}
+    assert {peer: host.exabgp.peers[peer].up_at for peer in (N2, N3)} == sessions
+    assert host.routes == ALL
+
+
+def test_a_killed_reflector_comes_back_and_says_nothing_twice() -> None:
+    host = reflector()
+    host.exabgp.stay_behind()
+    before = {peer: dict(host.exabgp.peers[peer].words) for peer in (N2, N3)}
+    host.exabgp.commands.clear()
+    again = BgpHost(kernel=host.kernel, exabgp=host.exabgp, clock=host.clock)
+    again.put(POOL, *NODES[1:], *OWN, REFLECTOR, MESH_OFF, CLIENTS)
+    again.in_sync()
+    again.run(3)
+    assert {peer: host.exabgp.peers[peer].words for peer in (N2, N3)} == before
+    assert not [command for command in host.exabgp.commands if "withdraw" in command]
+    assert again.routes == ALL
+
+
+def test_a_reflector_that_starts_anew_says_its_end_when_it_has_heard_all() -> None:
+    host = started(REFLECTOR, MESH_OFF, CLIENTS)
+    host.exabgp.peer_up(N2)
+    host.exabgp.peer_sends(N2, [B2])
+    host.exabgp.peer_ends(N2)
+    host.run()
+    assert (host.offered(N2), host.exabgp.peers[N2].ends) == ({"10.65.1.0/26"}, 0)
+    host.exabgp.peer_up(N3)
+    host.exabgp.peer_sends(N3, [B3])
+    host.exabgp.peer_ends(N3)
+    host.run()
+    assert (host.offered(N2), host.exabgp.peers[N2].ends) == ({"10.65.1.0/26", B3}, 1)
+    assert host.exabgp.peers[N3].ends == 1
+
+
+def test_a_reflector_does_not_wait_for_a_client_that_stays_away() -> None:
+    host = started(REFLECTOR, MESH_OFF, CLIENTS)
+    host.exabgp.peer_up(N2)
+    host.run(20)
+    assert host.exabgp.peers[N2].ends == 0
+    host.run(15)
+    assert host.exabgp.peers[N2].ends == 1
+
+
+@pytest.mark.bgp_scenario(79)
+def test_one_change_among_ten_thousand_is_one_line_for_each_neighbour() -> None:
+    many = [f"10.65.{16 + n // 256}.{n % 256}/32" for n in range(10_000)]
+    host = reflector()
+    host.exabgp.peer_sends(N2, many)
+    host.run(5)
+    assert len(host.offered(N3)) == 10_002
+    assert max(len(command) for command in host.exabgp.commands) < 4_000
+    host.exabgp.commands.clear()
+    writes = len(host.kernel.routes.log)
+    host.exabgp.peer_sends(N2, [many[77]], med=5)
+    host.run(5)
+    assert [command.split()[:2] for command in host.exabgp.commands] == [["neighbor", N3]]
+    host.exabgp.peer_withdraws(N2, [many[77]])
+    host.run(5)
+    assert host.exabgp.commands[1:] == [f"neighbor {N3} withdraw attributes next-hop self nlri {many[77]}"]
+    assert len(host.kernel.routes.log) - writes == 1
 
 
 def test_an_external_mesh() -> None:

@@ -5,6 +5,7 @@ from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
 
 import pytest
 
+from bgpd.calc.filters import Filters, filter_of
 from bgpd.calc.imports import ImportRules, Refusal, Withheld, accept, forward, is_forbidden, other_owner
 from bgpd.calc.paths import Path, PathAttributes, Segment, best
 from bgpd.calc.pools import Encapsulation, Pool, Pools
@@ -21,6 +22,7 @@ from kernel.route import (
     RouteKey,
     RouteKind,
 )
+from resources.kinds.bgpfilter import BGPFilter, BGPFilterSpec, FilterRule, Operation, SetPriority
 from resources.names import AsNumber, IfName, IPNetwork, NodeName
 
 ETH0, TUNL0, DOCKER0 = IfName("eth0"), IfName("tunl0"), IfName("docker0")
@@ -76,6 +78,11 @@ def via(next_hop: str = "10.0.0.2", peer: PeerSpec = PEER, **attributes: object)
 
 def seq(*numbers: int) -> tuple[Segment, ...]:
     return (Segment(numbers),)
+
+
+def refused(peer: PeerSpec, prefix: str, path: Path, rules: ImportRules) -> Refusal | None:
+    found = accept(peer, ip_network(prefix), path, rules)
+    return found if isinstance(found, Refusal) else None
 
 
 CASES: dict[str, tuple[str, Path, PeerSpec, Refusal | None]] = {
@@ -142,26 +149,84 @@ CASES: dict[str, tuple[str, Path, PeerSpec, Refusal | None]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_each_reason(case: str) -> None:
     prefix, path, peer, expected = CASES[case]
-    assert accept(peer, ip_network(prefix), path, RULES) == expected
+    assert refused(peer, prefix, path, RULES) == expected
 
 
 def test_the_first_reason_counts() -> None:
     wrong = via("192.0.2.1", peer=EXTERNAL, as_path=seq(65009, 64512), originator=RULES.router_id)
-    assert accept(EXTERNAL, ip_network("0.0.0.0/0"), wrong, RULES) is Refusal.AS_LOOP
-    assert accept(PEER, ip_network("10.0.0.0/8"), via("192.0.2.1"), RULES) is Refusal.OWN_BLOCK
+    assert refused(EXTERNAL, "0.0.0.0/0", wrong, RULES) is Refusal.AS_LOOP
+    assert refused(PEER, "10.0.0.0/8", via("192.0.2.1"), RULES) is Refusal.OWN_BLOCK
 
 
 def test_strict_refuses_another_owner() -> None:
     strict = replace(RULES, is_strict=True)
-    assert accept(PEER, ip_network("10.65.3.0/26"), via(), strict) is Refusal.SPOOFED_OWNER
-    assert accept(PEER, ip_network("10.65.2.0/26"), via(), strict) is None
-    assert accept(PEER, ip_network("10.65.4.0/26"), via(), strict) is None
+    assert refused(PEER, "10.65.3.0/26", via(), strict) is Refusal.SPOOFED_OWNER
+    assert refused(PEER, "10.65.2.0/26", via(), strict) is None
+    assert refused(PEER, "10.65.4.0/26", via(), strict) is None
     assert other_owner(ip_network("10.65.3.0/26"), via(), RULES) == "n3"
 
 
 def test_without_own_blocks_or_cluster_nothing_loops() -> None:
     plain = replace(RULES, own_blocks=PrefixTable({}), cluster_id=None)
-    assert accept(PEER, ip_network("10.65.1.0/26"), via(clusters=(IPv4Address("7.7.7.7"),)), plain) is None
+    assert refused(PEER, "10.65.1.0/26", via(clusters=(IPv4Address("7.7.7.7"),)), plain) is None
+
+
+# --- filters ----------------------------------------------------------------------------------------------------------
+
+
+def filtered(*rules: FilterRule) -> tuple[PeerSpec, ImportRules]:
+    known = Filters({"f": filter_of(BGPFilter(spec=BGPFilterSpec(import_v4=list(rules))))})
+    return replace(TOR, filters=("f",)), replace(RULES, filters=known)
+
+
+LET_IN = FilterRule(action="Accept")
+FILTERED = {
+    "no pool": ("10.66.0.0/26", LET_IN, None),
+    "an address": ("10.65.2.7/32", LET_IN, None),
+    "around a pool": ("10.70.0.0/20", LET_IN, None),
+    "rejected": (
+        "10.65.2.0/26", FilterRule(action="Reject", cidr="10.65.2.0/24", match_operator="In"), "filter-reject",
+    ),
+    "default, by the way": ("0.0.0.0/0", LET_IN, "default"),
+    "default, by name": ("0.0.0.0/0", FilterRule(action="Accept", cidr="0.0.0.0/0", match_operator="Equal"), None),
+    "own block": ("10.65.1.0/26", LET_IN, "own-block"),
+    "address in an own block": ("10.65.1.9/32", LET_IN, "own-block"),
+    "around an own block": ("10.64.0.0/10", LET_IN, "own-block"),
+    "a node's address": ("10.9.0.4/32", LET_IN, "node-address"),
+    "a network of ours": ("172.17.0.0/16", LET_IN, "node-address"),
+    "loopback": ("127.0.0.0/8", LET_IN, "node-address"),
+    "of another prefix": (
+        "10.66.0.0/26", FilterRule(action="Accept", cidr="10.67.0.0/16", match_operator="In"), "not-in-pool",
+    ),
+    "by the interface of its next hop": ("10.66.0.0/26", FilterRule(action="Accept", interface="eth*"), None),
+    "by another interface": ("10.66.0.0/26", FilterRule(action="Accept", interface="cali*"), "not-in-pool"),
+    "from peers": ("10.66.0.0/26", FilterRule(action="Accept", source="RemotePeers"), None),
+    "from inside": ("10.66.0.0/26", FilterRule(action="Accept", peer_type="iBGP"), None),
+    "from outside": ("10.66.0.0/26", FilterRule(action="Accept", peer_type="eBGP"), "not-in-pool"),
+}
+
+
+@pytest.mark.bgp_scenario(38, 43)
+@pytest.mark.parametrize("case", FILTERED)
+def test_what_filters_let_in_and_what_they_cannot(case: str) -> None:
+    prefix, rule, expected = FILTERED[case]
+    peer, rules = filtered(rule)
+    found = refused(peer, prefix, via(peer=TOR), rules)
+    assert (found and found.value) == expected
+
+
+def test_no_filter_makes_a_loop_or_a_next_hop_of_its_own() -> None:
+    peer, rules = filtered(LET_IN)
+    assert refused(peer, "10.66.0.0/26", via("192.0.2.1", peer=TOR), rules) is Refusal.NEXT_HOP
+    assert refused(peer, "10.66.0.0/26", via(peer=TOR, originator=RULES.router_id), rules) is Refusal.ORIGINATOR_LOOP
+
+
+def test_a_filter_changes_what_it_accepts() -> None:
+    rule = FilterRule(action="Accept", operations=[Operation(set_priority=SetPriority(value=100))])
+    peer, rules = filtered(rule)
+    found = accept(peer, ip_network("10.65.2.0/26"), via(peer=TOR), rules)
+    assert isinstance(found, Path)
+    assert found == via(peer=TOR, local_preference=2147483547)
 
 
 # --- surroundings -----------------------------------------------------------------------------------------------------
@@ -226,8 +291,8 @@ def test_surroundings_that_say_the_same_are_equal() -> None:
 
 def test_a_node_behind_a_router_is_a_next_hop_and_a_stranger_is_not() -> None:
     rules = replace(RULES, surroundings=WITH_DEFAULT)
-    assert accept(PEER, ip_network("10.65.2.0/26"), via("10.9.0.4"), rules) is None
-    assert accept(PEER, ip_network("10.65.2.0/26"), via("192.0.2.1"), rules) is Refusal.NEXT_HOP
+    assert refused(PEER, "10.65.2.0/26", via("10.9.0.4"), rules) is None
+    assert refused(PEER, "10.65.2.0/26", via("192.0.2.1"), rules) is Refusal.NEXT_HOP
 
 
 # --- the kernel route -------------------------------------------------------------------------------------------------

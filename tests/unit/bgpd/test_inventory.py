@@ -56,7 +56,7 @@ def test_it_follows_what_it_needs(inventory: Inventory) -> None:
         ([pool_record("p", "10.65.0.0/16")], Dirt(own=True, imports=True)),
         ([configuration_record(asNumber=5)], Dirt(sessions=True, own=True)),
         ([peer_record("t", peerIP="10.0.0.9", asNumber=5)], Dirt(sessions=True)),
-        ([filter_record("f")], Dirt(sessions=True)),
+        ([filter_record("f")], Dirt(sessions=True, filters={"f"})),
         ([affinity_record("10.65.1.0/26", "n1")], Dirt(own=True)),
         ([affinity_record("10.65.1.0/26", "n2")], Dirt()),
         ([block_record("10.65.1.0/26", "n1")], Dirt(own=True, prefixes={BLOCK})),
@@ -105,8 +105,8 @@ def test_the_parts_are_there(inventory: Inventory) -> None:
     )
     assert inventory.owners == {BLOCK: "n1"}
     assert inventory.affinities == {BLOCK: AffinityState.PENDING}
-    assert {str(address) for address in inventory.local_addresses} == {
-        "10.65.1.5/32", "fd80::5/128", "10.65.1.6/32",
+    assert {str(address): device for address, device in inventory.workloads.items()} == {
+        "10.65.1.5/32": "calia", "fd80::5/128": "calia", "10.65.1.6/32": "calib",
     }
     assert inventory.holder(ip_network("10.65.2.6/32")) == "n2"
     assert inventory.holder(ip_network("10.65.2.7/32")) is None
@@ -132,7 +132,7 @@ def test_an_endpoint_moves_and_changes_its_addresses(inventory: Inventory) -> No
     dirt = inventory.take_dirt()
     assert dirt.own
     assert {str(prefix) for prefix in dirt.prefixes} == {"10.65.1.5/32", "10.65.1.6/32", "10.65.1.7/32"}
-    assert inventory.local_addresses == frozenset()
+    assert inventory.workloads == {}
     assert inventory.holder(ip_network("10.65.1.5/32")) is None
 
 
@@ -179,7 +179,7 @@ def test_a_bad_record_is_absent_told_once_and_taken_when_mended(
 def snapshot(inventory: Inventory) -> object:
     return (
         dict(inventory.nodes), dict(inventory.pools), dict(inventory.owners), dict(inventory.affinities),
-        inventory.local_addresses,
+        inventory.workloads,
     )
 
 
@@ -204,11 +204,33 @@ def test_a_peer_that_is_mended_and_spoilt_again(inventory: Inventory) -> None:
 def test_a_filter_is_there_as_long_as_its_record(inventory: Inventory) -> None:
     one = filter_record("f", importV4=[{"action": "Accept"}])
     inventory.take(put(one))
-    assert inventory.filters == {"f"}
-    inventory.take_dirt()
-    assert len(inventory.take(put(filter_record("f", importV4=[5])))) == 1
-    assert inventory.filters == {"f"}
-    assert inventory.take_dirt() == Dirt()
+    assert [rule.is_accept for rule in inventory.filters["f"].imports[4]] == [True]
+    assert inventory.take_dirt() == Dirt(sessions=True, filters={"f"})
+    inventory.take(put(one))
+    inventory.take(put(filter_record("f", importV4=[{"action": "Reject"}])))
+    assert inventory.take_dirt() == Dirt(filters={"f"})
     inventory.take(gone(one))
-    assert inventory.filters == set()
-    assert inventory.take_dirt() == Dirt(sessions=True)
+    assert inventory.filters == {}
+    assert inventory.take_dirt() == Dirt(sessions=True, filters={"f"})
+
+
+def test_of_a_filter_that_cannot_be_read_what_is_readable_stands_and_the_rest_is_a_reject(
+    inventory: Inventory,
+) -> None:
+    good = {"action": "Accept", "cidr": "10.0.0.0/8", "matchOperator": "In"}
+    bad = filter_record("f", importV4=[good, {"action": "Maybe"}, good], exportV6=[{"action": "Accept"}])
+    assert len(inventory.take(put(bad))) == 1
+    found = inventory.filters["f"]
+    assert [rule.is_accept for rule in found.imports[4]] == [True, False]
+    assert found.imports[4][1].prefixes is None
+    assert [rule.is_accept for rule in found.exports[6]] == [True]
+    assert found.exports[4] == ()
+    assert "Maybe" in found.fault
+    assert inventory.take_dirt() == Dirt(sessions=True, filters={"f"})
+    inventory.take(put((bad[0], b"{")))
+    found = inventory.filters["f"]
+    assert [[rule.is_accept for rule in rules[version]] for rules in (found.imports, found.exports)
+            for version in (4, 6)] == [[False]] * 4  # fmt: skip
+    inventory.take(put(filter_record("f")))
+    assert inventory.filters["f"].fault == ""
+    assert inventory.faults == {}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgpd.calc.exports import Attributes
+from bgpd.calc.offers import Offer
 from bgpd.calc.paths import Origin, PathAttributes, Segment
 from bgpd.messages import (
     Answered,
@@ -177,16 +177,35 @@ def test_any_damage_is_survived(line: bytes, data: st.DataObject) -> None:
 
 
 def test_routes_with_equal_attributes_share_a_command() -> None:
-    seven = Attributes(("64512:7", "64512:8"), ("64512:1:2",))
+    seven = Offer(
+        None, PathAttributes(communities=("64512:7", "64512:8"), large_communities=("64512:1:2",))
+    )  # fmt: skip
     routes = {
         ip_network("17.16.10.64/26"): seven,
         ip_network("17.16.10.0/26"): seven,
-        ip_network("17.16.20.7/32"): Attributes(),
+        ip_network("17.16.20.7/32"): Offer(),
     }
     assert announce(P3, routes) == [
         "neighbor 10.99.0.3 announce attributes next-hop self nlri 17.16.20.7/32",
         "neighbor 10.99.0.3 announce attributes next-hop self community [64512:7 64512:8] "
         "large-community [64512:1:2] nlri 17.16.10.0/26 17.16.10.64/26",
+    ]
+
+
+def test_all_attributes_in_exabgps_words() -> None:
+    reflected = PathAttributes(
+        origin=Origin.INCOMPLETE,
+        as_path=(Segment((65001, 65002)), Segment((1, 2), is_set=True)),
+        local_preference=200,
+        med=5,
+        communities=("64512:7",),
+        originator=IPv4Address("10.99.0.1"),
+        clusters=(IPv4Address("1.0.0.1"), IPv4Address("1.0.0.2")),
+    )
+    assert announce(P3, {ip_network("17.16.10.0/26"): Offer(ip_address("10.99.0.1"), reflected)}) == [
+        "neighbor 10.99.0.3 announce attributes next-hop 10.99.0.1 origin incomplete as-path [ 65001 65002 ] ( 1 2 ) "
+        "med 5 local-preference 200 community [64512:7] originator-id 10.99.0.1 cluster-list [ 1.0.0.1 1.0.0.2 ] "
+        "nlri 17.16.10.0/26"
     ]
 
 

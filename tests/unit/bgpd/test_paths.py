@@ -20,10 +20,11 @@ def path(
     identifier: str | None = None,
     **attributes: object,
 ) -> Path:
+    said = PathAttributes(**attributes)  # type: ignore[arg-type]
     return Path(
         peer=ip_address(peer),
         next_hop=ip_address(next_hop or peer),
-        attributes=PathAttributes(**attributes),  # type: ignore[arg-type]
+        attributes=said.from_outside() if external else said,
         is_external=external,
         identifier=IPv4Address(identifier or peer),
     )

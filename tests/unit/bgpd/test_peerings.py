@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bgpd.calc.filters import Filter, closed
 from bgpd.calc.peers import NextHopMode, Peering, peering_of
 from bgpd.calc.secrets import Password, SecretName, Unread
 from bgpd.calc.sessions import Globals, NodeView, PeerKind, Sessions, node_view, sessions, wanted_secrets
@@ -262,7 +263,7 @@ def test_all_options() -> None:
         num_allowed_local_as_numbers=2, ttl_security=1, reachable_by="10.0.0.254", filters=["b", "a"],
         next_hop_mode="Self",
     )  # fmt: skip
-    result = found("n1", PLAIN, one, filters={"a", "b"})
+    result = found("n1", PLAIN, one, filters={"a": Filter(), "b": Filter()})
     (spec,) = result.peers.values()
     assert (spec.local_as, spec.peer_as, spec.any_source, spec.restart_seconds) == (64700, 64513, True, 300)
     assert (spec.hold_seconds, spec.own_as_allowed, spec.hops, spec.gateway) == (60, 2, 1, ip_address("10.0.0.254"))
@@ -301,9 +302,14 @@ def test_a_local_number_is_what_the_other_side_expects() -> None:
 
 
 def test_filters_that_do_not_exist_are_passed_over_and_told() -> None:
-    result = found("n1", PLAIN, peering(filters=["a", "b"]), filters={"b"})
+    result = found("n1", PLAIN, peering(filters=["a", "b"]), filters={"b": Filter()})
     assert len(result.peers) == 1
     assert told(result) == {"BGPPeer(p)": "BGPFilter(a) does not exist and is passed over"}
+    result = found("n1", PLAIN, peering(filters=["b"]), filters={"b": closed("it is no JSON")})
+    assert len(result.peers) == 1
+    assert told(result) == {
+        "BGPPeer(p)": "BGPFilter(b) rejects every route from what cannot be read on: it is no JSON"
+    }
 
 
 SECRET = SecretName("bgp", "tor")

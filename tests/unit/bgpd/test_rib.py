@@ -96,7 +96,7 @@ def test_it_ends_as_if_all_were_worked_out_anew(steps: list[tuple[str, IPAddress
         stale &= told.keys()
     decide()
 
-    good = {entry: one for entry, one in told.items() if accept(PEERS[entry[0]], entry[1], one, current) is None}
+    good = {entry: one for entry, one in told.items() if accept(PEERS[entry[0]], entry[1], one, current) == one}
     by_prefix: dict[IPNetwork, list[Path]] = {}
     for (_, prefix), one in good.items():
         by_prefix.setdefault(prefix, []).append(one)

@@ -122,6 +122,16 @@ def test_forwarding_is_switched_on_after_the_tables(host: FelixHost) -> None:
     assert host.kernel.sysctls.writes.count(("net/ipv4/ip_forward", "1")) == 1
 
 
+def test_a_container_is_no_router_of_its_host(host: FelixHost) -> None:
+    """It has an IPv4 address only, and might advertise itself all the same."""
+    host.kernel.links.add(CALI1)
+    host.kernel.sysctls.put("net/ipv6/conf/cali1/accept_ra", "1")
+    host.see_links()
+    host.dataplane.want(ENDPOINT_UP)
+    assert host.dataplane.apply().is_clean
+    assert host.kernel.sysctls.read("net/ipv6/conf/cali1/accept_ra") == "0"
+
+
 class OneFamily(FakeTables):
     """Cannot write the tables of one address family."""
 
@@ -357,3 +367,53 @@ def test_what_fails_is_reported_by_what_it_is_about(host: FelixHost) -> None:
     failed = host.dataplane.apply().failed
     assert {"set cali40s:web"} <= failed.keys()
     assert all(isinstance(error, DataplaneError) for error in failed.values())
+
+
+CLOSING = frozenset({ChainKey(4, "filter", "cali-pi-p")})
+POLICY_UP = Update(
+    sets={"cali40s:web": IPSet("hash:net", 4, frozenset({"10.0.0.1"}))},
+    chains={ChainKey(4, "filter", "cali-pi-p"): chain("p", "-m set --match-set cali40s:web src -j ACCEPT")},
+)
+MEMBER_CHANGE = Update(
+    sets={"cali40s:web": SetChange(frozenset({"10.0.0.2"}), frozenset({"10.0.0.1"}), closing=CLOSING)}
+)
+
+
+def test_members_stay_as_they_are_while_their_rules_cannot_be_closed(host: FelixHost) -> None:
+    host.dataplane.want(POLICY_UP)
+    host.dataplane.apply()
+    host.kernel.tables.unwritable = ToolFailed("the lock is held")
+    host.dataplane.want(MEMBER_CHANGE)
+    report = host.dataplane.apply()
+    assert report.failed.keys() == {"table filter (IPv4)"}
+    assert not report.tables_written
+    assert host.kernel.sets.members["cali40s:web"] == {"10.0.0.1"}
+    host.kernel.tables.unwritable = None
+    assert host.dataplane.apply().is_clean
+    assert host.kernel.sets.members["cali40s:web"] == {"10.0.0.2"}
+    assert len(host.kernel.tables.rules(FILTER)["cali-pi-p"]) == 1
+
+
+def test_who_is_killed_with_chains_closed_is_followed_by_one_who_opens_them() -> None:
+    class Dying(FakeTables):
+        left = 99
+
+        def write(self, key: TableKey, change: TableChange) -> dict[str, DataplaneError]:
+            self.left -= 1
+            if self.left < 0:
+                raise ToolFailed("killed")
+            return super().write(key, change)
+
+    tables = Dying()
+    host = FelixHost(tables=tables)
+    host.dataplane.want(POLICY_UP)
+    host.dataplane.apply()
+    tables.left = 1
+    host.dataplane.want(MEMBER_CHANGE)
+    assert host.dataplane.apply().failed
+    assert "closed" in tables.rules(FILTER)["cali-pi-p"][0]
+    tables.left = 99
+    host.restart()
+    host.dataplane.want(replace(POLICY_UP, sets={"cali40s:web": IPSet("hash:net", 4, frozenset({"10.0.0.2"}))}))
+    assert host.dataplane.apply().is_clean
+    assert len(tables.rules(FILTER)["cali-pi-p"]) == 1

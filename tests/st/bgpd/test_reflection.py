@@ -1,0 +1,107 @@
+"""Nodes that pass routes on and filter them, with real ExaBGP, etcd and kernels, and BIRD to see what was said."""
+
+import json
+import signal
+import time
+
+import pytest
+
+from bed import Cluster, wait_until
+from bed.bgp import EXABGP, Mesh, block, monitored, pinging, routes, send
+from fakes.bgp_host import affinity_record, block_record, configuration_record, node_record, peer_record
+
+CLIENT = """
+router id {address};
+protocol device {{ scan time 2; }}
+protocol direct {{ ipv4; }}
+protocol static st {{ ipv4; route {prefix} blackhole; }}
+protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; }}
+template bgp reflector {{
+  local {address} as 64512;
+  connect delay time 1; connect retry time 1;
+  graceful restart on;
+  ipv4 {{ import all; export where source = RTS_STATIC; next hop self; }};
+}}
+protocol bgp one from reflector {{ neighbor {one} as 64512; }}
+protocol bgp two from reflector {{ neighbor {two} as 64512; }}
+"""
+FAR_BLOCK = "10.65.40.0/26"
+
+
+@pytest.mark.bgp_scenario(22, 23, 24, 28, 30)
+def test_two_nodes_reflect_for_a_bird_and_a_node_and_one_of_them_dies() -> None:
+    """node1 and node2 reflect, node3 is a node and node4 a BIRD; nobody has a session with another client."""
+    with Cluster(4) as cluster:
+        mesh = Mesh(cluster)
+        bird = mesh["node4"]
+        addresses = {name: mesh[name].address for name in ("node1", "node2", "node3", "node4")}
+        one, two, three, four = addresses.values()
+        mesh.remove(*mesh.records(4, four))
+
+        def reflects(name: str, cluster_id: str) -> tuple[str, bytes]:
+            key, value = node_record(name, f"{addresses[name]}/24", routeReflectorClusterID=cluster_id)
+            document = json.loads(value)
+            document["metadata"]["labels"] = {"rr": "yes"}
+            return key, json.dumps(document).encode()
+
+        mesh.put(
+            configuration_record(nodeToNodeMeshEnabled=False),
+            reflects("node1", "1.0.0.1"), reflects("node2", "1.0.0.1"),
+            peer_record("rr", nodeSelector="all()", peerSelector="has(rr)"),
+            peer_record("bird", nodeSelector="has(rr)", peerIP=str(four), asNumber=64512),
+        )
+        bird.write_file("/run/bird.conf", CLIENT.format(address=four, prefix=FAR_BLOCK, one=one, two=two))
+        bird.popen(["bird", "-f", "-c", "/run/bird.conf", "-s", "/run/bird.ctl"])
+        mesh.start("node1", "node2", "node3", wait=False)
+
+        def ask(prefix: str) -> str:
+            return bird.run(["birdc", "-s", "/run/bird.ctl", "show", "route", "all", prefix], check=False).stdout
+
+        ways = {block(1): one, block(2): two, block(3): three}
+        seen = {prefix: f"via {way} dev eth0" for prefix, way in ways.items()}
+        wait_until("BIRD to have all blocks", lambda: routes(bird, "12") == seen, timeout=30)
+        here = {block(3): "blackhole", block(1): seen[block(1)], block(2): seen[block(2)]}
+        here[FAR_BLOCK] = f"via {four} dev eth0"
+        mesh.await_routes("node3", here)
+        wait_until("both reflectors to tell of node3", lambda: ask(block(3)).count("BGP.originator_id") == 2)
+        told = ask(block(3))
+        assert told.count(f"BGP.originator_id: {three}") == 2
+        assert told.count("BGP.cluster_list: 1.0.0.1\n") == 2
+        assert told.count(f"BGP.next_hop: {three}") == 2
+
+        # one of them is gone, with all that it had said: the other said the same
+        mesh["node3"].ip("addr", "add", "10.65.3.1/32", "dev", "lo")
+        with pinging(bird, "10.65.3.1") as answers, monitored(mesh["node3"]) as events:
+            mesh.daemons["node1"].kill()
+            send(mesh["node1"], EXABGP, signal.SIGTERM)
+            wait_until("node3 to notice", lambda: str(one) not in up(mesh, "node3"), timeout=20)
+            time.sleep(1)
+        assert all(answers)
+        assert not [line for line in events if block(2) in line or FAR_BLOCK in line]
+
+        # a block that goes is withdrawn once everywhere
+        more = [block_record("10.65.3.64/26", "node3"), affinity_record("10.65.3.64/26", "node3")]
+        mesh.put(*more)
+        wait_until("the new block", lambda: "10.65.3.64/26" in routes(bird, "12"))
+        mesh.remove(*more)
+        wait_until("the new block to go", lambda: "10.65.3.64/26" not in routes(bird, "12"))
+
+        # two clusters: what the one reflects the other reflects again
+        mesh.start("node1", wait=False)
+        mesh.put(reflects("node2", "1.0.0.2"))
+        wait_until("the reflectors to meet", lambda: str(two) in up(mesh, "node1"), timeout=40)
+        own = f"via {two} dev eth0"
+        wait_until("both ways to node2", lambda: ask(block(2)).count("BGP.next_hop") == 2, timeout=20)
+        assert "BGP.cluster_list: 1.0.0.1\n" in ask(block(2))
+        assert routes(bird, "12")[block(2)] == own
+
+        # and a reflector that is one no more: a client of the other
+        with monitored(mesh["node3"]) as events:
+            mesh.put(node_record("node1", f"{one}/24"))
+            wait_until("node1 to be a client", lambda: set(mesh.sessions("node1")) == {str(two)}, timeout=20)
+            mesh.await_routes("node3", here)
+        assert not [line for line in events if line.startswith("Deleted") and block(2) in line]
+
+
+def up(mesh: Mesh, name: str) -> set[str]:
+    return {peer for peer, session in mesh.sessions(name).items() if session["state"] == "up"}
