@@ -221,6 +221,8 @@ class Dataplane:
         if version == self._versions[0]:
             self._step(failed, "interface", self._interfaces.apply)
         self._step(failed, "tunnel", lambda: self._tunnels.apply(version))
+        for device in self._tunnels.take_remade():
+            self._routes.interface_lost(device)
         if with_routes:
             self._step(failed, "route", lambda: self._routes.add(version, barred=self._tunnels.unready))
         if version == 4:

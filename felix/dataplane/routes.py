@@ -114,11 +114,15 @@ class RouteEffector:
         for name in changed:
             link = links.get(name)
             if link is None or not link.up:
-                for key in list(self._on.get(name, ())):
-                    self._clean(key, self._delta.actual[key])
-                    self._gone(key)
+                self.interface_lost(name)
             if wanted := self._interfaces.get(name):
                 self._choose(wanted.addresses)
+
+    def interface_lost(self, name: IfName) -> None:
+        """Take it that the kernel dropped all routes of an interface: it went down or away, or was made anew."""
+        for key in list(self._on.get(name, ())):
+            self._clean(key, self._delta.actual[key])
+            self._gone(key)
 
     def flows_deleted(self, address: IPAddress, failure: DataplaneError | None = None) -> None:
         """Note that the flows of `address` are gone: its routes may be written.

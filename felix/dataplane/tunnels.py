@@ -42,6 +42,10 @@ class TunnelEffector:
         """The devices that are not as wanted, or not wanted: no route may lead there."""
         return frozenset(device.name for device in self._devices.values() if not device.is_ready)
 
+    def take_remade(self) -> list[IfName]:
+        """Return the devices that were made anew since the last call: the routes of those before are gone."""
+        return [device.name for device in self._devices.values() if device.take_remade()]
+
     def resync(self) -> None:
         """Read devices and entries back before the next apply."""
         for device in self._devices.values():
@@ -90,6 +94,11 @@ class _Device:
         self._mac_takers: dict[str, NodeName] = {}
         self._links: Mapping[IfName, Link] = {}
         self._due = self._resync_due = True
+        self._remade = False
+
+    def take_remade(self) -> bool:
+        remade, self._remade = self._remade, False
+        return remade
 
     @property
     def is_ready(self) -> bool:
@@ -172,6 +181,7 @@ class _Device:
             found = None
         if found is None:
             self._forget()
+            self._remade = True
             self._vxlan.create(wanted, mtu)
             self.written += 1
         link = self._kernel.links()[self.name]

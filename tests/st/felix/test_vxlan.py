@@ -160,7 +160,6 @@ def arrives(lab: VxlanLab, sender: Prober, payload: bytes) -> bool:
             return False
 
 
-@pytest.mark.scenario(86)
 def test_blocks_of_others_are_reached_through_the_tunnel_without_bgp(lab: VxlanLab) -> None:
     lab.set_mode("Always")
     node1, _, _ = lab.lab.hosts
