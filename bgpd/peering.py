@@ -101,11 +101,15 @@ class Peering:
         return {address: neighbor.spec for address, neighbor in self.neighbors.items()}
 
     @property
+    def is_settled(self) -> bool:
+        """Whether ExaBGP runs with the sessions that are configured, and no others."""
+        return self._plan_at is None and self.speaker.is_settled
+
+    @property
     def have_told_all(self) -> bool:
         """Whether every configured peer is up and has sent all its routes."""
         return (
-            self._plan_at is None
-            and self.speaker.is_settled
+            self.is_settled
             and all(neighbor.has_told_all for neighbor in self.neighbors.values())
         )
 
@@ -135,6 +139,7 @@ class Peering:
             elif neighbor.spec != spec:
                 neighbor.spec = spec
                 neighbor.reconsider()
+                self._rib.recheck_peers([address])
                 self._log.info("session.changed", peer=str(address), name=spec.name)
         if self._plan_at is None and self.identity is not None:
             # the first plan waits for nothing
@@ -227,7 +232,9 @@ class Peering:
                 prefix,
                 Path(
                     peer=event.peer,
-                    next_hop=next_hop,
+                    # a link-local one says no interface, and is told on a link with the peer only (RFC 2545, 3): it
+                    # is the peer itself or a router beside it, so packets may as well go to the peer
+                    next_hop=event.peer if next_hop.is_link_local else next_hop,
                     attributes=attributes,
                     is_external=external,
                     identifier=identifier,

@@ -22,11 +22,14 @@ from felix.dataplane.conntrack import FlowCleaner
 from felix.dataplane.driver import Dataplane
 from felix.dataplane.forwarding import Forwarding
 from felix.dataplane.interfaces import InterfaceEffector
+from felix.dataplane.ipip import IpipEffector
 from felix.dataplane.left_over import LeftOver
 from felix.dataplane.routes import RouteEffector, owns
 from felix.dataplane.sets import SetEffector
+from felix.dataplane.sizes import HostSizes, MtuFile
 from felix.dataplane.tables import TableEffector
-from felix.dataplane.tunnels import TunnelEffector
+from felix.dataplane.tunnels import Tunnels
+from felix.dataplane.vxlan import VxlanEffector
 from felix.desired import TABLES
 from felix.pipeline import Pipeline
 from felix.status import StatusReporter
@@ -157,7 +160,6 @@ class Felix:
             table_kernel=tables,
             left_over=LeftOver(lambda: other_tables(choice.back_end)),
             interfaces=InterfaceEffector(sysctls, self._links, ArpAnnouncer(), forwarding),
-            tunnels=TunnelEffector(NetlinkVxlan(), self._links),
             routes=RouteEffector(
                 self._routes,
                 owns=owns(
@@ -171,6 +173,12 @@ class Felix:
             ),
             route_kernel=self._routes,
             forwarding=forwarding,
+            tunnels=Tunnels(
+                sizes=HostSizes(self._links, parameters.interface_prefixes),
+                mtu=MtuFile(paths.MTU),
+                ipip=IpipEffector(self._links, time.monotonic),
+                vxlan=VxlanEffector(NetlinkVxlan(), self._links),
+            ),
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from felix.calc.model import EARLY, Order
+from felix.calc.model import EARLY, Order, Surroundings
 from felix.calc.parameters import Resolved
 from felix.calc.remote import RemoteChanges
 from resources.datastore.keys import ResourceKey
@@ -99,10 +99,25 @@ class Update:
     """By which host endpoint an interface of the host is served; for people."""
     remote: RemoteChanges = field(default_factory=RemoteChanges)
     """The ways to other hosts: tunnels, who is at their far ends, routes."""
+    surroundings: Surroundings | None = None
+    """Which tunnels there are to be, with this host's own addresses, if any of it changed."""
     parameters: Resolved | None = None
     """The settings in effect, if they changed: limits, intervals, protocol numbers (felix.calc.parameters)."""
     problems: Mapping[ResourceKey, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """What is wrong with a record of the store and what is done about it, to be logged; empty: nothing any more."""
+
+    @property
+    def is_for_the_kernel(self) -> bool:
+        """Whether an effector has something to do about it."""
+        return bool(
+            self.sets
+            or self.chains
+            or self.kernel_chains
+            or self.interfaces
+            or self.remote.is_written
+            or self.surroundings is not None
+            or self.parameters is not None
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

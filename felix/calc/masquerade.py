@@ -42,7 +42,7 @@ def read_pool(pool: IPPool) -> PoolRecord:
     return PoolRecord(
         network=ipaddress.ip_network(pool.spec.cidr, strict=False),
         nat_outgoing=pool.spec.nat_outgoing,
-        ipip=pool.spec.ipip_mode in ("Always", "CrossSubnet") and not pool.spec.disabled,
+        ipip=pool.spec.ipip_mode in ("Always", "CrossSubnet"),
         for_workloads=pool.spec.allowed_uses != ["LoadBalancer"],
     )
 
@@ -85,6 +85,7 @@ def surroundings(
         vxlan={
             version: replace(guard, sources=guard.sources | external[version]) for version, guard in vxlan.items()
         },
+        addresses=frozenset(address.network_address for address in own.addresses) if own else frozenset(),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from types import MappingProxyType
 
-from resources.names import IfName, IPNetwork, ProfileName
+from resources.names import IfName, IPAddress, IPNetwork, ProfileName
 from resources.selector import Selector
 
 
@@ -364,3 +364,5 @@ class Surroundings:
     """This host's own IPIP tunnel address."""
     vxlan: Mapping[int, VxlanGuard] = field(default_factory=lambda: MappingProxyType({}))
     """By the address families in which VXLAN is used."""
+    addresses: frozenset[IPAddress] = frozenset()
+    """This host's own addresses: where they are is the link to the other hosts."""

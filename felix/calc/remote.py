@@ -70,8 +70,6 @@ class _Settings:
     enabled: bool | None
     vni: int
     port: int
-    mtu: int
-    mtu_v6: int
     protocol: int
     prefixes: tuple[str, ...]
 
@@ -82,8 +80,6 @@ class _Settings:
             parameters.vxlan,
             parameters.vxlan_vni,
             parameters.vxlan_port,
-            parameters.vxlan_mtu,
-            parameters.vxlan_mtu_v6,
             parameters.route_protocol,
             parameters.interface_prefixes,
         )

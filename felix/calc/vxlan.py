@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeVar
 
-from felix.calc.mtu import DEFAULT_MTU, VXLAN6_OVERHEAD, VXLAN_OVERHEAD
+from felix.calc.mtu import VXLAN6_OVERHEAD, VXLAN_OVERHEAD
 from felix.calc.parameters import Parameters
 from resources.kinds.node import Node
 from resources.kinds.pool import IPPool
@@ -75,8 +75,6 @@ class Tunnel:
     mac: str
     parent: IfName | None
     """The interface that has `local`; None if that is the loopback interface, so routing finds the way."""
-    mtu: int
-    """By the settings, in bytes; 0: as large as the parent allows."""
 
     @property
     def name(self) -> IfName:
@@ -145,14 +143,7 @@ def own_tunnel(
         address=address,
         mac=node.macs[version],
         parent=None if parent == _LOOPBACK else parent,
-        mtu=parameters.vxlan_mtu if version == 4 else parameters.vxlan_mtu_v6,
     )
-
-
-def device_mtu(tunnel: Tunnel, parent_mtu: int | None) -> int:
-    """Return the MTU of the device in bytes. The kernel refuses more than the parent can carry in wrapped form."""
-    room = (DEFAULT_MTU if parent_mtu is None else parent_mtu) - OVERHEAD[tunnel.version]
-    return min(tunnel.mtu or room, room)
 
 
 def parent_of(interfaces: Iterable[IfName]) -> IfName | None:

@@ -8,7 +8,7 @@ whose tables cannot be written stays closed and does not hold up the other.
 """
 
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from felix.dataplane.left_over import LeftOver
 from felix.dataplane.routes import RouteEffector
 from felix.dataplane.sets import SetEffector
 from felix.dataplane.tables import Drift, TableEffector
-from felix.dataplane.tunnels import TunnelEffector
+from felix.dataplane.tunnels import Tunnels
 from felix.desired import TABLES, Update
 from kernel.errors import DataplaneError, TableRefused
 from kernel.link import Link
@@ -60,10 +60,10 @@ class Dataplane:
         tables: Iterable[TableEffector],
         table_kernel: TableKernel,
         interfaces: InterfaceEffector,
-        tunnels: TunnelEffector,
         routes: RouteEffector,
         route_kernel: RouteKernel,
         forwarding: Forwarding,
+        tunnels: Tunnels,
         left_over: LeftOver | None = None,
     ) -> None:
         """Take the parts; `left_over` is what an earlier felix wrote with another back end."""
@@ -71,10 +71,10 @@ class Dataplane:
         self._tables = {table.key: table for table in tables}
         self._table_kernel = table_kernel
         self._interfaces = interfaces
-        self._tunnels = tunnels
         self._routes = routes
         self._route_kernel = route_kernel
         self._forwarding = forwarding
+        self._tunnels = tunnels
         self._left_over = left_over
         self._versions = sorted({key.version for key in self._tables})
         self._unsure = set(self._versions)
@@ -93,20 +93,23 @@ class Dataplane:
         for name, interface in update.interfaces.items():
             self._interfaces.want(name, interface)
             self._routes.want(name, interface)
-        for tunnel_version, tunnel in update.remote.tunnels.items():
-            self._tunnels.want(tunnel_version, tunnel)
-        for (version, node), end in update.remote.far_ends.items():
-            self._tunnels.want_far_end(version, node, end)
         for prefix, route in update.remote.routes.items():
             self._routes.want_remote(prefix, route)
+        self._tunnels.want(update)
 
     def links_changed(self, links: Mapping[IfName, Link]) -> None:
         """Take the interfaces as a whole; only those that differ from before cost anything."""
         changed = [n for n in links.keys() | self._links.keys() if links.get(n) != self._links.get(n)]
         self._links = dict(links)
-        self._interfaces.links_changed(self._links, changed)
-        self._tunnels.links_changed(self._links, changed)
-        self._routes.links_changed(self._links, changed)
+        self._links_changed(changed)
+
+    def _links_changed(self, changed: Collection[IfName]) -> None:
+        for part in (self._interfaces, self._routes, self._tunnels):
+            part.links_changed(self._links, changed)
+
+    def address_changed(self, device: IfName) -> bool:
+        """Take note that an interface has other addresses than before; tell whether that matters here."""
+        return self._tunnels.address_changed(device)
 
     def link_changed(self, name: IfName, link: Link | None) -> None:
         """Take one interface as it is now; None: it is gone."""
@@ -117,9 +120,7 @@ class Dataplane:
                 self._routes.resync()  # it has another name now, and its routes are still there
             self._went = None
             self._links[name] = link
-        self._interfaces.links_changed(self._links, (name,))
-        self._tunnels.links_changed(self._links, (name,))
-        self._routes.links_changed(self._links, (name,))
+        self._links_changed((name,))
 
     def flows_deleted(self, address: IPAddress, failure: DataplaneError | None = None) -> None:
         """Take note that the flows of an address are gone, or could not be deleted."""
@@ -140,6 +141,19 @@ class Dataplane:
         self._routes.resync()
         self._interfaces.resync()
         self._tunnels.resync()
+
+    @property
+    def due_in(self) -> float | None:
+        """Seconds after which there is something to apply although nothing was heard, or None."""
+        return self._tunnels.due_in
+
+    def tunnels(self) -> dict[str, object]:
+        """Return how large packets may be and how each tunnel stands, for people; callable from any thread."""
+        return self._tunnels.state()
+
+    def troubles(self) -> dict[str, str]:
+        """Return what is asked for and cannot be had on this host, by what it is about."""
+        return self._tunnels.troubles()
 
     @property
     def poll_seconds(self) -> float | None:
@@ -166,6 +180,7 @@ class Dataplane:
             self._step(failed, "route", self._answer_for_the_gateway)
             self._step(failed, "route", self._routes.remove)
         self._step(failed, "tunnel", self._tunnels.remove)  # before the rules that guard it
+        self._steps(failed, self._tunnels.size_steps())
         self._step(failed, "set", self._sets.refresh)
         held = {version for version in self._versions if not self._close(version, failed)}
         self._step(failed, "set", lambda: self._sets.apply(held))
@@ -175,6 +190,7 @@ class Dataplane:
         ]
         self._unsure = {version for version, done in zip(self._versions, written, strict=True) if not done}
         if all(written):
+            self._steps(failed, self._tunnels.device_steps())
             if self._left_over is not None:
                 self._step(failed, "left over", self._left_over.sweep)
             self._step(failed, "set", self._sets.sweep)
@@ -220,7 +236,7 @@ class Dataplane:
         self._step(failed, "setting", lambda: self._forwarding.switch_on(version))
         if version == self._versions[0]:
             self._step(failed, "interface", self._interfaces.apply)
-        self._step(failed, "tunnel", lambda: self._tunnels.apply(version))
+        self._step(failed, "tunnel", lambda: self._tunnels.apply_vxlan(version))
         for device in self._tunnels.take_remade():
             self._routes.interface_lost(device)
         if with_routes:
@@ -239,8 +255,8 @@ class Dataplane:
             "chains": sum(table.written for table in self._tables.values()),
             "closed": sum(table.closed for table in self._tables.values()),
             "settings": self._interfaces.written,
-            "tunnels": self._tunnels.written,
             "routes": self._routes.written,
+            "tunnels": self._tunnels.written,
         }
 
     def _step(
@@ -253,6 +269,12 @@ class Dataplane:
             failed[kind] = error
             return False
         return True
+
+    def _steps(
+        self, failed: dict[str, DataplaneError], actions: Mapping[str, Callable[[], Mapping[str, DataplaneError]]]
+    ) -> None:
+        for kind, action in actions.items():
+            self._step(failed, kind, action)
 
     def _answer_for_the_gateway(self) -> Mapping[str, DataplaneError]:
         """Proxy ARP answers only if the host has a unicast route for 169.254.1.1 elsewhere (felix.md 2.2).

@@ -19,15 +19,19 @@ from agreement.frames import Seen, seen, tag_in
 from bed.claim import Claim, down
 from bed.namespaces import Namespace
 from fakes.felix_records import ELSEWHERE, HERE
+from fakes.mtu_file import FakeMtuFile
 from fakes.random_world import ADDRESSES, HOSTS
 from felix.calc.parameters import Parameters
 from felix.dataplane.driver import Dataplane
 from felix.dataplane.forwarding import Forwarding
 from felix.dataplane.interfaces import InterfaceEffector
+from felix.dataplane.ipip import IpipEffector
 from felix.dataplane.routes import RouteEffector, owns
 from felix.dataplane.sets import SetEffector
+from felix.dataplane.sizes import HostSizes
 from felix.dataplane.tables import TableEffector
-from felix.dataplane.tunnels import TunnelEffector
+from felix.dataplane.tunnels import Tunnels
+from felix.dataplane.vxlan import VxlanEffector
 from felix.desired import TABLES, Update
 from felix.pipeline import Pipeline
 from kernel.arp import ArpAnnouncer
@@ -128,13 +132,18 @@ class Machine:
             tables=[TableEffector(self.tables, TableKey(version, table)) for version in (4, 6) for table in TABLES],
             table_kernel=self.tables,
             interfaces=InterfaceEffector(sysctls, NetlinkLinks(), ArpAnnouncer(), forwarding),
-            tunnels=TunnelEffector(NetlinkVxlan(), NetlinkLinks()),
             routes=RouteEffector(
                 routes, owns=owns(("cali",), protocol=80, remove_external=True), protocol=80,
                 flows_of=self.to_clean.append,
             ),
             route_kernel=routes,
             forwarding=forwarding,
+            tunnels=Tunnels(
+                sizes=HostSizes(NetlinkLinks(), ("cali",)),
+                mtu=FakeMtuFile(),
+                ipip=IpipEffector(NetlinkLinks(), time.monotonic),
+                vxlan=VxlanEffector(NetlinkVxlan(), NetlinkLinks()),
+            ),
         )  # fmt: skip
 
     def set_policy(self, variant: str, policies: Mapping[str, str]) -> None:

@@ -28,26 +28,22 @@ class Listing:
     """Rows that a unit test may show."""
 
 
-_TUNNELS = "tunnels: felix does not make the IPIP device yet"
 FELIX = Listing(
     marker="scenario",
     rows=range(1, 114),
     without={
         31: "a WorkloadEndpoint of v3 has no state; an interface that is down is row 99",
-        **dict.fromkeys(range(87, 91), _TUNNELS),
     },
 )
 
-_SOURCES = "sourceAddress and reachableBy: not there yet"
 _SCALE = "a matter of benchmarks"
 _NONE = "no test yet"
 BGPD = Listing(
     marker="bgp_scenario",
     rows=range(1, 81),
     without={
-        **dict.fromkeys((18, 19), _SOURCES),
         **dict.fromkeys((31, 76, 77, 78, 80), _SCALE),
-        **dict.fromkeys((5, 12, 13, 48, 49, 51, 54, 57, 65), _NONE),
+        **dict.fromkeys((54, 57, 65), _NONE),
     },
     by_calculation=frozenset({*range(7, 12), 14, 15, 20, 21, *range(25, 30), *range(36, 39), 40, *range(42, 48)})
     | {49, 51, 54, 56, 64, 68, 74, 75, 79},

@@ -23,7 +23,7 @@ from fakes.bgp_host import (
 )
 from kernel.errors import KernelFailure
 from kernel.monitor import AddressAdded, ResyncNeeded
-from kernel.route import PROTOCOL_BGPD, PROTOCOL_FELIX, PROTOCOL_STATIC, Route, RouteKey
+from kernel.route import PROTOCOL_BGPD, PROTOCOL_FELIX, PROTOCOL_KERNEL, PROTOCOL_STATIC, Route, RouteKey
 from resources.names import IfName
 
 POOL = pool_record("p", "10.65.0.0/16")
@@ -1346,8 +1346,8 @@ def test_bad_peers_harm_nobody_and_are_told() -> None:
         peer_record("b", peerIP=TOR, asNumber="abc"),
         peer_record("c", peerIP=TOR),
         peer_record("d", peerIP="10.0.0.201", asNumber=65001, filters=["f"]),
-        peer_record("e", peerIP="10.0.0.202", asNumber=65001, sourceAddress="None"),
-        peer_record("g", peerIP="10.0.0.203", asNumber=65001, reachableBy="10.0.0.254"),
+        peer_record("e", peerIP="192.0.2.1", asNumber=65001, sourceAddress="None"),
+        peer_record("g", peerIP="10.0.0.203", asNumber=65001, reachableBy="192.0.2.254"),
         peer_record("h", peerIP="10.0.0.204", asNumber=65001, filters=["nosuch"], node="node9"),
     ]
     host = meshed(*broken, filter_record("f", importV4=[{"action": "Maybe"}]))
@@ -1358,10 +1358,10 @@ def test_bad_peers_harm_nobody_and_are_told() -> None:
         "BGPPeer(d)": "BGPFilter(f) rejects every route from what cannot be read on: " + str(
             host.inventory.filters["f"].fault
         ),
-        "BGPPeer(e)": "sourceAddress: None is not carried out by this version",
-        "BGPPeer(g)": "reachableBy is not carried out by this version",
+        "BGPPeer(e)": "sourceAddress is None, and this host has no route to 192.0.2.1",
+        "BGPPeer(g)": "reachableBy: 192.0.2.254 is on no network of this host, so it cannot be a gateway",
     }
-    assert host.phases["Global_10_0_0_202"] == "down Down"
+    assert host.phases["Global_10_0_0_203"] == "down Down"
     records = host.engine.state()["records"]
     assert {str(key).rpartition("/")[2] for key in records} == {"a", "b", "f"}  # type: ignore[attr-defined]
     host.remove(*broken)
@@ -1423,6 +1423,80 @@ def test_a_rule_lets_single_workloads_and_routes_of_the_host_out() -> None:
     host.remove(endpoint_record("node1", "a"))
     host.run()
     assert host.offered(TOR) == {"10.65.1.0/26", B2, B3, "10.0.0.0/24"}
+
+
+FAR = "192.0.2.7"
+FAR_PEER = peer_record("far", peerIP=FAR, asNumber=65001, reachableBy=str(GATEWAY))
+
+
+@pytest.mark.bgp_scenario(19)
+def test_a_peer_behind_a_gateway_has_its_route_before_its_session_and_until_after_it() -> None:
+    host = started(FAR_PEER)
+    way = {f"{FAR}/32": f"via {GATEWAY} dev eth0"}
+    assert set(host.exabgp.peers) == {N2, N3, FAR}
+    assert host.routes == {"10.65.1.0/26": "blackhole"} | way
+    host.exabgp.peer_up(FAR)
+    path = {"0": {"element": "as-sequence", "value": [65001]}}
+    host.exabgp.peer_sends(FAR, ["10.65.9.0/26"], as_path=path, local_preference=None)
+    host.run()
+    # what the peer tells goes the way that the peer itself is reached
+    assert host.routes["10.65.9.0/26"] == f"via {GATEWAY} dev eth0"
+    assert host.exabgp.peers[FAR].words == {"10.65.1.0/26": "self"}
+
+    host.exabgp.deaf_signals = 1
+    host.remove(FAR_PEER)
+    host.run(1)
+    assert FAR in host.exabgp.peers
+    assert host.routes == {"10.65.1.0/26": "blackhole"} | way
+    host.run(5)
+    assert FAR not in host.exabgp.peers
+    assert host.routes == {"10.65.1.0/26": "blackhole"}
+
+
+def test_a_session_waits_for_the_route_to_its_peer_and_outlives_it() -> None:
+    host = BgpHost()
+    host.kernel.routes.refuse.add(RouteKey(ip_network(f"{FAR}/32")))
+    started(FAR_PEER, host=host)
+    assert set(host.exabgp.peers) == {N2, N3}
+    host.kernel.routes.refuse.clear()
+    host.run(5)
+    assert set(host.exabgp.peers) == {N2, N3, FAR}
+    host.exabgp.peer_up(FAR)
+    host.set_link(ETH0, up=False)
+    host.run()
+    assert host.routes == {"10.65.1.0/26": "blackhole"}
+    assert host.exabgp.peers[FAR].is_up
+    host.kernel.links.remove_address(ETH0, ip_interface("10.0.0.1/24"))
+    host.set_link(ETH0, up=True)
+    host.kernel.links.add_address(ETH0, ip_interface("10.0.0.1/24"))
+    host.kernel_says(AddressAdded(host.kernel.links.addresses()[-1]))
+    host.run()
+    assert host.routes[f"{FAR}/32"] == f"via {GATEWAY} dev eth0"
+
+
+def test_a_route_of_somebody_else_to_the_peer_is_as_good() -> None:
+    host = BgpHost()
+    theirs = Route.via(ip_address("10.0.0.98"), ETH0, protocol=PROTOCOL_STATIC)
+    host.kernel.routes.put(RouteKey(ip_network(f"{FAR}/32")), theirs)
+    started(FAR_PEER, host=host)
+    assert set(host.exabgp.peers) == {N2, N3, FAR}
+    assert host.kernel.routes.routes[RouteKey(ip_network(f"{FAR}/32"))] == theirs
+
+
+@pytest.mark.bgp_scenario(18)
+def test_a_session_without_a_source_address_is_spoken_from_the_one_that_the_kernel_chooses() -> None:
+    host = BgpHost()
+    host.kernel.links.add_address(ETH0, ip_interface("10.1.0.1/24"))
+    started(peer_record("any", peerIP=FAR, asNumber=65001, sourceAddress="None"), host=host)
+    assert unusable(host) == {"BGPPeer(any)": f"sourceAddress is None, and this host has no route to {FAR}"}
+    for gateway, source in (("10.0.0.99", "10.0.0.1"), ("10.1.0.99", "10.1.0.1")):
+        host.put_route("0.0.0.0/0", Route.via(ip_address(gateway), ETH0, protocol=PROTOCOL_STATIC))
+        host.run(3)
+        assert host.exabgp.peers[FAR].settings["local-address"] == source
+        assert source in host.exabgp.environment["exabgp.tcp.bind"].split()
+    host.lose_route("0.0.0.0/0")
+    host.run(3)
+    assert host.exabgp.peers[FAR].settings["local-address"] == "10.1.0.1"
 
 
 # --- reflection ------------------------------------------------------------------------------------------------------
@@ -1569,6 +1643,41 @@ def test_a_reflector_does_not_wait_for_a_client_that_stays_away() -> None:
     assert host.exabgp.peers[N2].ends == 1
 
 
+def test_what_a_change_concerns_is_decided_and_said_again_and_nothing_else() -> None:
+    many = [f"10.65.{16 + n // 256}.{n % 256}/32" for n in range(300)]
+    host = reflector(peer_record("tor", peerIP=TOR, asNumber=65001))
+    host.exabgp.peer_sends(N2, many)
+    host.exabgp.peer_up(TOR)
+    path = {"0": {"element": "as-sequence", "value": [65001]}}
+    host.exabgp.peer_sends(TOR, ["10.65.200.0/26", "10.96.0.0/16"], as_path=path, local_preference=None)
+    host.exabgp.peer_ends(TOR)
+    host.run(3)
+
+    def cost(*records: tuple[str, bytes]) -> tuple[int, int]:
+        """Put records and return how many prefixes were decided again, and how many commands were said."""
+        decided, commands = host.routing.rib.decided, len(host.exabgp.commands)
+        host.put(*records)
+        host.run(3)
+        return host.routing.rib.decided - decided, len(host.exabgp.commands) - commands
+
+    assert cost(filter_record("f", importV4=[{"action": "Reject"}])) == (0, 0)
+    key, value = NODES[2]
+    labelled = json.loads(value)
+    labelled["metadata"]["labels"] = {"rack": "r1"}
+    assert cost((key, json.dumps(labelled).encode())) == (0, 0)
+    assert cost(endpoint_record("node1", "z", "10.65.1.9/32")) == (0, 0)
+    block = "10.65.16.0/26"
+    # what lies in it is decided anew, and withdrawn from the two who had it; the block is announced to all three
+    assert cost(block_record(block, "node1"), affinity_record(block, "node1")) == (64, 5)
+    # a node that is new has a session and no route yet
+    decided, commands = cost(peer_record("x", peerIP="10.0.0.99", asNumber=65009))
+    assert (decided, commands) == (0, 0)
+    assert cost(peer_record("tor", peerIP=TOR, asNumber=65001, filters=["f"])) == (2, 2)
+    assert host.refused("10.65.200.0/26") == ["filter-reject"]
+    accept = {"action": "Accept", "cidr": "10.65.0.0/16", "matchOperator": "In"}
+    assert cost(filter_record("f", importV4=[accept])) == (2, 2)
+
+
 @pytest.mark.bgp_scenario(79)
 def test_one_change_among_ten_thousand_is_one_line_for_each_neighbour() -> None:
     many = [f"10.65.{16 + n // 256}.{n % 256}/32" for n in range(10_000)]
@@ -1623,6 +1732,22 @@ def test_both_families_each_over_its_own_session() -> None:
     assert host.routes["fd80::80/122"] == "via fd99::2 dev eth0"
     assert host.routes["fd80::40/122"] == "blackhole"
     assert host.phases == {"Mesh_10_0_0_2": "up Established", "Mesh_fd99__2": "up Established"}
+
+
+def test_a_link_local_next_hop_is_the_peer() -> None:
+    host = BgpHost()
+    for device in (ETH0, IfName("docker0")):
+        link_local = RouteKey(ip_network("fe80::/64"), metric=256 if device == ETH0 else 255)
+        host.kernel.routes.put(link_local, Route.on(device, protocol=PROTOCOL_KERNEL))
+    host.kernel.links.add_address(ETH0, ip_interface("fd99::1/64"))
+    nodes = [node_record(f"node{n}", f"10.0.0.{n}/24", ipv6=f"fd99::{n}/64") for n in (1, 2)]
+    host.put(pool_record("p6", "fd80::/48"), *nodes)
+    host.in_sync()
+    host.run()
+    host.exabgp.peer_up("fd99::2")
+    host.exabgp.peer_sends("fd99::2", ["fd80::80/122"], next_hop="fe80::df:15ff:fe71:7d19")
+    host.run()
+    assert host.routes["fd80::80/122"] == "via fd99::2 dev eth0"
 
 
 def test_state_says_everything() -> None:

@@ -62,6 +62,11 @@ def test_blocks_nodes_and_pools_make_routes(felix: FelixAgent) -> None:
     assert DEVICE not in felix.host.kernel.links.links()
 
 
+def test_the_tunnel_is_shown(felix: FelixAgent) -> None:
+    shown = {"ready": True, "address": "10.65.0.1", "from": "192.0.2.10", "mtu": 1450, "hosts": 1}
+    assert state(felix, "tunnels")["vxlan"] == {DEVICE: shown}
+
+
 def test_nothing_is_written_twice(felix: FelixAgent) -> None:
     kernel = felix.host.kernel
     kernel.vxlan.log.clear()

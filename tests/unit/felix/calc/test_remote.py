@@ -120,10 +120,10 @@ def test_the_mode_of_the_smallest_pool_around_a_block_counts() -> None:
 
 
 def test_the_device() -> None:
-    made = rig(vxlan_vni=7, vxlan_port=8472, vxlan_mtu=1400).settle()
+    made = rig(vxlan_vni=7, vxlan_port=8472).settle()
     tunnel = made.folded.tunnels[4]
     assert tunnel is not None
-    assert (tunnel.name, tunnel.vni, tunnel.port, tunnel.mtu) == ("vxlan.calico", 7, 8472, 1400)
+    assert (tunnel.name, tunnel.vni, tunnel.port) == ("vxlan.calico", 7, 8472)
     assert (str(tunnel.local), str(tunnel.address), tunnel.parent) == ("172.16.0.1", "10.65.0.1", "eth0")
     assert tunnel.mac == derived_mac(HERE, 4)
     assert set(made.folded.tunnels) == {4}

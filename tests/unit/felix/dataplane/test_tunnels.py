@@ -1,289 +1,273 @@
-"""The VXLAN device and what is on it, on a fake kernel."""
+"""The IPIP device and the sizes of packets, followed by a whole felix on a fake host (reference felix.md 2.7)."""
 
+import dataclasses
 import ipaddress
-from dataclasses import replace
 
-import pytest
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
-
+from fakes.felix_agent import FelixAgent
 from fakes.felix_host import FelixHost
-from felix.calc.remote import RemoteChanges
-from felix.calc.vxlan import FarEnd, Tunnel
-from felix.desired import LocalInterface, Update
-from kernel.errors import NotSupported
-from kernel.link import LinkAddress
-from kernel.route import PROTOCOL_BGPD, PROTOCOL_FELIX, PROTOCOL_STATIC, Route, RouteKey
-from kernel.vxlan import VxlanDevice
-from resources.names import IfName, NodeName
+from fakes.felix_records import ELSEWHERE, HERE, host, pool, settings
+from fakes.links import FakeLinks
+from felix.dataplane.ipip import DEVICE, LINGER_SECONDS
+from felix.dataplane.sizes import HostSizes
+from kernel.errors import ReadOnly, ToolFailed
+from kernel.link import Link
+from kernel.monitor import LinkChanged
+from resources.kinds.felixconfiguration import FelixConfigurationSpec
+from resources.names import IfName
 
-DEVICE, ETH0 = IfName("vxlan.calico"), IfName("eth0")
-TUNNEL = Tunnel(
-    version=4,
-    vni=4096,
-    port=4789,
-    local=ipaddress.ip_address("192.0.2.10"),
-    address=ipaddress.ip_address("10.65.0.1"),
-    mac="66:00:00:00:00:01",
-    parent=ETH0,
-    mtu=0,
-)
-BLOCK, OTHER_BLOCK, OWN = (ipaddress.ip_network(f"10.65.{n}.0/26") for n in (1, 2, 0))
+ETH0 = IfName("eth0")
+NODE = host(HERE, "192.0.2.10/24", tunnel="10.0.0.64")
+OTHER = host(ELSEWHERE, "192.0.2.11/24")
+WITH_IPIP, WITHOUT = pool("10.0.0.0/16", ipip="Always"), pool("10.0.0.0/16")
 
 
-def end(number: int) -> FarEnd:
-    return FarEnd(
-        host=ipaddress.ip_address(f"192.0.2.{number}"),
-        tunnel=ipaddress.ip_address(f"10.65.{number}.1"),
-        mac=f"66:00:00:00:01:{number:02x}",
-    )
+def begun(*records: object, on: FelixHost | None = None) -> FelixAgent:
+    agent = FelixAgent(host=on)
+    agent.begin(*records)  # type: ignore[arg-type]
+    settle(agent)
+    return agent
 
 
-def way(number: int) -> Route:
-    return Route.via(end(number).tunnel, DEVICE, protocol=PROTOCOL_FELIX, onlink=True)
+def settle(agent: FelixAgent) -> None:
+    """Let felix hear what it did to its own device."""
+    if (link := device(agent)) is not None:
+        agent.hear(LinkChanged(link))
 
 
-def want(host: FelixHost, **changes: object) -> None:
-    host.dataplane.want(Update(remote=RemoteChanges(**changes)))  # type: ignore[arg-type]
+def device(agent: FelixAgent) -> Link | None:
+    return agent.host.kernel.links.links().get(DEVICE)
 
 
-def settle(host: FelixHost) -> dict[str, str]:
-    """Apply until the kernel's news changes nothing any more; return what failed at last."""
-    for _ in range(3):
-        report = host.dataplane.apply()
-        host.see_links()
-    return {thing: str(error) for thing, error in report.failed.items()}
+def addresses(agent: FelixAgent) -> list[str]:
+    return [str(found.address) for found in agent.host.kernel.links.addresses() if found.device == DEVICE]
 
 
-def on_device(host: FelixHost) -> tuple[dict[str, str], dict[str, str]]:
-    """The permanent neighbours and the forwarding entries."""
-    neighbours = host.kernel.links.neighbours(DEVICE).values()
-    return (
-        {str(entry.address): entry.mac or "" for entry in neighbours if entry.permanent},
-        {mac: str(remote) for mac, remote in host.kernel.vxlan.entries(DEVICE).items()},
-    )
+def size(agent: FelixAgent, mtu: int, name: IfName = ETH0) -> None:
+    """Give a link another MTU."""
+    agent.host.kernel.links.set_mtu(name, mtu)
+    agent.hear(LinkChanged(agent.host.kernel.links.links()[name]))
 
 
-@pytest.fixture
-def made(host: FelixHost) -> FelixHost:
-    """With a device, a far end and a route to it."""
-    want(host, tunnels={4: TUNNEL}, far_ends={(4, NodeName("n1")): end(1)}, routes={BLOCK: way(1)})
-    assert settle(host) == {}
-    return host
+def test_without_a_pool_that_wants_it_there_is_no_device() -> None:
+    agent = begun(NODE, WITHOUT)
+    assert device(agent) is None
+    assert agent.host.mtu_file.told == 1500
 
 
-def test_a_device_is_made_with_all_that_belongs_to_it(made: FelixHost) -> None:
-    link = made.kernel.links.links()[DEVICE]
-    assert (link.up, link.mtu, link.mac) == (True, 1450, TUNNEL.mac)
-    assert LinkAddress(device=DEVICE, address=ipaddress.ip_interface("10.65.0.1/32")) in made.kernel.links.addresses()
-    assert on_device(made) == ({"10.65.1.1": "66:00:00:00:01:01"}, {"66:00:00:00:01:01": "192.0.2.1"})
-    assert made.kernel.routes.routes[RouteKey(BLOCK)] == way(1)
+def test_a_pool_with_ipip_makes_the_device_with_size_and_address() -> None:
+    agent = begun(NODE, OTHER, WITH_IPIP)
+    link = device(agent)
+    assert link is not None
+    assert (link.up, link.mtu, addresses(agent)) == (True, 1480, ["10.0.0.64/32"])
+    assert agent.host.mtu_file.told == 1480
+    assert agent.agent.state()["tunnels"] == {
+        "mtu": {"links": 1500, "workloads": 1480, "ipip": 1480},
+        "ipip": {
+            "wanted": True, "device": "tunl0", "up": True, "mtu": 1480, "address": "10.0.0.64", "trouble": "",
+        },
+        "vxlan": {},
+    }
 
 
-def test_one_that_is_right_is_adopted_without_a_write(made: FelixHost) -> None:
-    index = made.kernel.links.links()[DEVICE].index
-    made.restart()
-    made.kernel.vxlan.log.clear()
-    made.kernel.routes.log.clear()
-    want(made, tunnels={4: TUNNEL}, far_ends={(4, NodeName("n1")): end(1)}, routes={BLOCK: way(1)})
-    report = made.dataplane.apply()
-    assert "tunnels" not in report.written
-    assert (made.kernel.vxlan.log, made.kernel.routes.log) == ([], [])
-    assert made.kernel.links.links()[DEVICE].index == index
+def test_a_disabled_pool_counts_its_containers_are_still_there() -> None:
+    assert device(begun(NODE, pool("10.0.0.0/16", ipip="CrossSubnet", disabled=True))) is not None
 
 
-def test_what_an_earlier_felix_left_on_it_goes(made: FelixHost) -> None:
-    made.kernel.links.set_neighbour(DEVICE, end(9).tunnel, end(9).mac)
-    made.kernel.vxlan.set_entry(DEVICE, end(9).mac, end(9).host)
-    made.kernel.links.add_address(DEVICE, ipaddress.ip_interface("10.65.0.9/32"))
-    made.restart()
-    want(made, tunnels={4: TUNNEL}, far_ends={(4, NodeName("n1")): end(1)}, routes={BLOCK: way(1)})
-    assert settle(made) == {}
-    assert on_device(made) == ({"10.65.1.1": "66:00:00:00:01:01"}, {"66:00:00:00:01:01": "192.0.2.1"})
-    assert [str(a.address) for a in made.kernel.links.addresses() if a.device == DEVICE] == ["10.65.0.1/32"]
+def test_the_settings_decide_against_the_pools() -> None:
+    off = settings(FelixConfigurationSpec(ipip_enabled=False))
+    assert device(begun(NODE, WITH_IPIP, off)) is None
+    on = settings(FelixConfigurationSpec(ipip_enabled=True))
+    assert device(begun(NODE, WITHOUT, on)) is not None
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        replace(TUNNEL, vni=7),
-        replace(TUNNEL, port=8472),
-        replace(TUNNEL, local=ipaddress.ip_address("192.0.2.11")),
-        replace(TUNNEL, mac="66:00:00:00:00:09"),
-        replace(TUNNEL, parent=None),
-    ],
-    ids=["vni", "port", "local", "mac", "parent"],
-)
-def test_one_that_differs_is_made_anew_with_all_that_was_on_it(made: FelixHost, other: Tunnel) -> None:
-    before, index = on_device(made), made.kernel.links.links()[DEVICE].index
-    want(made, tunnels={4: other})
-    assert settle(made) == {}
-    found = made.kernel.vxlan.read(DEVICE)
-    assert found == VxlanDevice(
-        name=DEVICE, mac=other.mac, vni=other.vni, port=other.port, local=other.local, parent=other.parent
-    )
-    assert made.kernel.links.links()[DEVICE].index != index
-    assert on_device(made) == before
-    assert made.kernel.routes.routes[RouteKey(BLOCK)] == way(1)
+def test_a_device_that_loading_the_module_made_is_taken() -> None:
+    on = FelixHost()
+    on.kernel.links.create_ipip(DEVICE)
+    agent = begun(NODE, WITH_IPIP, on=on)
+    link = device(agent)
+    assert link is not None
+    assert (link.up, addresses(agent)) == (True, ["10.0.0.64/32"])
 
 
-def test_address_and_mtu_are_changed_in_place(made: FelixHost) -> None:
-    index = made.kernel.links.links()[DEVICE].index
-    want(made, tunnels={4: replace(TUNNEL, address=ipaddress.ip_address("10.65.0.7"), mtu=1400)})
-    assert settle(made) == {}
-    link = made.kernel.links.links()[DEVICE]
-    assert (link.index, link.mtu) == (index, 1400)
-    assert [str(a.address) for a in made.kernel.links.addresses() if a.device == DEVICE] == ["10.65.0.7/32"]
+def test_the_size_follows_link_and_setting() -> None:
+    agent = begun(NODE, WITH_IPIP)
+    sizes = []
+    for mtu in (9000, 1450, 1500):
+        size(agent, mtu)
+        link = device(agent)
+        assert link is not None
+        sizes.append((link.mtu, agent.host.mtu_file.told))
+    assert sizes == [(8980, 8980), (1430, 1430), (1480, 1480)]
+    for setting, mtu in ((1380, 1380), (0, 1480)):
+        agent.put(settings(FelixConfigurationSpec(ipip_mtu=setting)))
+        link = device(agent)
+        assert link is not None
+        assert (link.mtu, agent.host.mtu_file.told) == (mtu, mtu)
 
 
-def test_the_mtu_follows_the_parent_and_is_never_more_than_it_carries(made: FelixHost) -> None:
-    made.kernel.links.set_mtu(ETH0, 9000)
-    made.see_links()
-    assert settle(made) == {}
-    assert made.kernel.links.links()[DEVICE].mtu == 8950
-    want(made, tunnels={4: replace(TUNNEL, mtu=9000)})
-    assert settle(made) == {}
-    assert made.kernel.links.links()[DEVICE].mtu == 8950
+def test_the_interface_with_the_nodes_address_counts_whatever_it_is_called() -> None:
+    agent = FelixAgent()
+    links = agent.host.kernel.links
+    links.set_mtu(ETH0, 9000)
+    links.add(IfName("bond0"), ipaddress.ip_interface("198.51.100.1/24"))
+    agent.begin(host(HERE, "198.51.100.1/24"), WITHOUT)
+    assert agent.host.mtu_file.told == 1500
+    agent.take_address("bond0", "198.51.100.1/24")
+    assert agent.host.mtu_file.told == 9000
 
 
-def test_it_goes_when_nobody_wants_it_and_only_then(made: FelixHost) -> None:
-    want(made, tunnels={4: None}, far_ends={(4, NodeName("n1")): None}, routes={BLOCK: None})
-    assert settle(made) == {}
-    assert DEVICE not in made.kernel.links.links()
-    assert RouteKey(BLOCK) not in made.kernel.routes.routes
+def test_an_operators_pattern_chooses_the_links() -> None:
+    agent = FelixAgent()
+    agent.host.kernel.links.add(IfName("vlan7"))
+    agent.begin(NODE, WITHOUT, settings(FelixConfigurationSpec(mtu_iface_pattern="^vlan.*")))
+    size(agent, 1400, IfName("vlan7"))
+    assert agent.host.mtu_file.told == 1400
 
 
-def test_one_that_was_left_by_an_earlier_felix_goes(made: FelixHost) -> None:
-    made.restart()
-    assert settle(made) == {}
-    assert DEVICE not in made.kernel.links.links()
+def test_foreign_addresses_go_and_what_was_changed_by_hand_is_put_right() -> None:
+    agent = begun(NODE, WITH_IPIP)
+    agent.give_address("tunl0", "203.0.113.9/24")
+    assert addresses(agent) == ["10.0.0.64/32"]
+    agent.take_address("tunl0", "10.0.0.64/32")
+    assert addresses(agent) == ["10.0.0.64/32"]
+    size(agent, 1000, DEVICE)
+    agent.host.kernel.links.set_down(DEVICE)
+    settle(agent)
+    link = device(agent)
+    assert link is not None
+    assert (link.mtu, link.up) == (1480, True)
+    agent.host.kernel.links.delete(DEVICE)
+    agent.unplug("tunl0")
+    assert addresses(agent) == ["10.0.0.64/32"]
 
 
-def test_it_comes_back_when_somebody_deletes_it(made: FelixHost) -> None:
-    before = on_device(made)
-    made.kernel.links.delete(DEVICE)
-    made.see_links()
-    assert settle(made) == {}
-    assert on_device(made) == before
-    assert made.kernel.routes.routes[RouteKey(BLOCK)] == way(1)
+def test_the_address_follows_the_record() -> None:
+    agent = begun(host(HERE, "192.0.2.10/24"), WITH_IPIP)
+    assert addresses(agent) == []
+    agent.put(NODE)
+    assert addresses(agent) == ["10.0.0.64/32"]
+    agent.put(host(HERE, "192.0.2.10/24", tunnel="10.0.0.128"))
+    assert addresses(agent) == ["10.0.0.128/32"]
 
 
-def test_a_kernel_without_vxlan_gets_no_route_past_it(host: FelixHost) -> None:
-    host.kernel.vxlan.missing = NotSupported("cannot make it: Unknown device type", hint="load the module")
-    want(host, tunnels={4: TUNNEL}, far_ends={(4, NodeName("n1")): end(1)}, routes={BLOCK: way(1)})
-    assert settle(host) == {"tunnel vxlan.calico": "cannot make it: Unknown device type"}
-    assert RouteKey(BLOCK) not in host.kernel.routes.routes
-    host.kernel.vxlan.missing = None
-    assert settle(host) == {}
-    assert host.kernel.routes.routes[RouteKey(BLOCK)] == way(1)
+def test_when_no_pool_wants_it_any_more_its_address_goes_and_a_little_later_it_is_off() -> None:
+    agent = begun(NODE, WITH_IPIP)
+    agent.put(WITHOUT)
+    link = device(agent)
+    assert link is not None
+    assert (link.up, addresses(agent), agent.host.mtu_file.told) == (True, [], 1500)
+    agent.later(LINGER_SECONDS + 0.1)
+    link = device(agent)
+    assert link is not None
+    assert not link.up
 
 
-def test_an_interface_of_another_kind_with_its_name_stays_and_gets_no_route(host: FelixHost) -> None:
-    host.kernel.links.add(DEVICE, kind="dummy")
-    assert settle(host) == {}  # nobody needs the name
-    want(host, tunnels={4: TUNNEL}, far_ends={(4, NodeName("n1")): end(1)}, routes={BLOCK: way(1)})
-    assert list(settle(host)) == ["tunnel vxlan.calico"]
-    assert host.kernel.links.links()[DEVICE].kind == "dummy"
-    assert RouteKey(BLOCK) not in host.kernel.routes.routes
+def test_one_that_wants_it_again_before_that_keeps_it() -> None:
+    agent = begun(NODE, WITH_IPIP)
+    agent.put(WITHOUT)
+    agent.later(1.0)
+    agent.put(WITH_IPIP)
+    agent.later(LINGER_SECONDS + 1)
+    link = device(agent)
+    assert link is not None
+    assert (link.up, addresses(agent)) == (True, ["10.0.0.64/32"])
 
 
-def test_one_far_end_that_cannot_be_written_holds_up_nobody_else(made: FelixHost) -> None:
-    made.kernel.vxlan.refuse.add(DEVICE)
-    want(made, far_ends={(4, NodeName("n2")): end(2)}, routes={OTHER_BLOCK: way(2)})
-    assert list(settle(made)) == ["tunnel entry 66:00:00:00:01:02"]
-    made.kernel.vxlan.refuse.clear()
-    assert settle(made) == {}
-    assert set(on_device(made)[0]) == {"10.65.1.1", "10.65.2.1"}
+def test_what_a_felix_left_that_was_ended_meanwhile_is_cleared() -> None:
+    before = begun(NODE, WITH_IPIP)
+    agent = begun(NODE, WITHOUT, on=before.host)
+    agent.later(LINGER_SECONDS + 0.1)
+    link = device(agent)
+    assert link is not None
+    assert (link.up, addresses(agent)) == (False, [])
 
 
-names = st.sampled_from([NodeName(f"n{number}") for number in range(4)])
-ends = st.one_of(st.none(), st.builds(end, st.integers(1, 5)))
+def test_a_tunnel_that_somebody_else_has_stays_while_no_pool_wants_ours() -> None:
+    on = FelixHost()
+    on.kernel.links.create_ipip(DEVICE)
+    on.kernel.links.set_up(DEVICE)
+    on.kernel.links.add_address(DEVICE, ipaddress.ip_interface("203.0.113.9/30"))
+    agent = begun(NODE, WITHOUT, on=on)
+    agent.later(LINGER_SECONDS + 0.1)
+    link = device(agent)
+    assert link is not None
+    assert (link.up, addresses(agent)) == (True, ["203.0.113.9/30"])
 
 
-@hypothesis_settings(max_examples=60, deadline=None)
-@given(st.lists(st.dictionaries(names, ends, max_size=4), max_size=8))
-def test_far_ends_are_as_the_last_say_in_any_order(history: list[dict[NodeName, FarEnd | None]]) -> None:
-    """No two hosts have a tunnel address in common at the end of an update; within one they may swap them."""
-    host = FelixHost()
-    want(host, tunnels={4: TUNNEL})
-    held: dict[NodeName, FarEnd] = {}
-    for change in history:
-        after = {name: found for name, found in {**held, **change}.items() if found is not None}
-        if len(set(after.values())) < len(after):
-            continue
-        want(host, far_ends={(4, name): found for name, found in change.items()})
-        held = after
-        assert host.dataplane.apply().is_clean
-        assert on_device(host) == (
-            {str(found.tunnel): found.mac for found in held.values()},
-            {found.mac: str(found.host) for found in held.values()},
-        )
+def test_a_kernel_without_ipip_is_told_and_everything_else_goes_on() -> None:
+    agent = FelixAgent()
+    agent.host.kernel.links.has_ipip = False
+    agent.begin(NODE, WITH_IPIP)
+    assert agent.health.waiting_for() == []
+    state = agent.agent.state()
+    assert state["failing"] == []
+    assert state["troubles"] == {
+        "ipip": "this kernel has no IPIP (cannot make the IPIP device tunl0); load it (modprobe ipip), take a kernel "
+        "that has it, or set ipipMode of the pools to Never, or use vxlanMode"
+    }
+    agent.later(200.0)
+    assert len(agent.events("tunnel.unavailable")) == 1
+    assert agent.host.mtu_file.told == 1480  # what comes from the other hosts' tunnels is of that size
+    agent.host.kernel.links.has_ipip = True
+    agent.later(100.0)
+    assert device(agent) is not None
+    assert agent.agent.state()["troubles"] == {}
 
 
-# ---- routes to other hosts
+def test_a_device_of_another_kind_with_that_name_stays() -> None:
+    on = FelixHost()
+    on.kernel.links.add(DEVICE, ipaddress.ip_interface("203.0.113.9/32"), kind="bridge")
+    agent = begun(NODE, WITH_IPIP, on=on)
+    assert addresses(agent) == ["203.0.113.9/32"]
+    troubles = agent.agent.state()["troubles"]
+    assert troubles == {"ipip": "tunl0 is no IPIP device but of kind bridge, and stays as it is"}
 
 
-def test_bgpds_route_is_taken_over_in_place_and_other_ones_stay(host: FelixHost) -> None:
-    bgpds = Route.via(ipaddress.ip_address("192.0.2.1"), ETH0, protocol=PROTOCOL_BGPD)
-    static = Route.via(ipaddress.ip_address("192.0.2.1"), ETH0, protocol=PROTOCOL_STATIC)
-    host.kernel.routes.put(RouteKey(BLOCK), bgpds)
-    host.kernel.routes.put(RouteKey(OTHER_BLOCK), static)
-    want(
-        host,
-        tunnels={4: TUNNEL},
-        far_ends={(4, NodeName("n1")): end(1), (4, NodeName("n2")): end(2)},
-        routes={BLOCK: way(1), OTHER_BLOCK: way(2), OWN: Route.blackhole(protocol=PROTOCOL_FELIX)},
-    )
-    assert list(settle(host)) == [f"route {OTHER_BLOCK}"]
-    found = host.kernel.routes.routes
-    assert (found[RouteKey(BLOCK)], found[RouteKey(OTHER_BLOCK)]) == (way(1), static)
-    assert found[RouteKey(OWN)] == Route.blackhole(protocol=PROTOCOL_FELIX)
-    assert not [line for line in host.kernel.routes.log if line == f"delete {BLOCK}"]
+def test_no_tunnel_is_opened_before_the_rules_say_who_may_send() -> None:
+    on = FelixHost()
+    on.kernel.tables.unwritable = ToolFailed("cannot write table ipv4 filter")
+    agent = begun(NODE, WITH_IPIP, on=on)
+    assert device(agent) is None
+    on.kernel.tables.unwritable = None
+    agent.later(10.0)
+    assert device(agent) is not None
 
 
-def test_bgpds_route_that_was_not_known_is_taken_over_at_once(made: FelixHost) -> None:
-    bgpds = Route.via(ipaddress.ip_address("192.0.2.2"), ETH0, protocol=PROTOCOL_BGPD)
-    made.kernel.routes.put(RouteKey(OTHER_BLOCK), bgpds)
-    want(made, far_ends={(4, NodeName("n2")): end(2)}, routes={OTHER_BLOCK: way(2)})
-    assert made.dataplane.apply().is_clean
-    assert made.kernel.routes.routes[RouteKey(OTHER_BLOCK)] == way(2)
+def test_a_felix_that_starts_on_a_host_that_is_right_writes_nothing() -> None:
+    before = begun(NODE, WITH_IPIP)
+    again = begun(NODE, WITH_IPIP, on=before.host)
+    link = device(again)
+    assert link is not None
+    assert again.agent.state()["tunnels"]["ipip"]["up"] is True  # type: ignore[index]
+    assert dataclasses.replace(link) == device(before)
+    assert "tunnels" not in again.events("dataplane.applied")[0]
 
 
-def test_a_containers_route_is_never_taken_from_bgpd(host: FelixHost) -> None:
-    address = ipaddress.ip_network("10.65.0.9/32")
-    bgpds = Route.via(ipaddress.ip_address("192.0.2.1"), ETH0, protocol=PROTOCOL_BGPD)
-    host.kernel.routes.put(RouteKey(address), bgpds)
-    host.kernel.links.add(IfName("cali1"))
-    host.see_links()
-    host.dataplane.want(Update(interfaces={IfName("cali1"): LocalInterface(frozenset({address}), None)}))
-    assert list(settle(host)) == [f"route {address}"]
-    assert host.kernel.routes.routes[RouteKey(address)] == bgpds
+def test_a_file_that_cannot_be_written_is_tried_again() -> None:
+    agent = FelixAgent()
+    agent.host.mtu_file.failure = ReadOnly("cannot write /var/lib/calico/mtu")
+    agent.begin(NODE, WITH_IPIP)
+    assert agent.agent.state()["failing"] == ["mtu file"]
+    agent.host.mtu_file.failure = None
+    agent.later(10.0)
+    assert (agent.host.mtu_file.told, agent.agent.state()["failing"]) == (1480, [])
 
 
-def test_an_address_that_is_a_containers_here_goes_nowhere_else(made: FelixHost) -> None:
-    address = ipaddress.ip_network("10.65.1.9/32")
-    cali = IfName("cali1")
-    made.kernel.links.add(cali)
-    made.see_links()
-    want(made, routes={address: way(1)})
-    assert settle(made) == {}
-    assert made.kernel.routes.routes[RouteKey(address)] == way(1)
-    made.dataplane.want(Update(interfaces={cali: LocalInterface(frozenset({address}), None)}))
-    assert settle(made) == {}
-    assert made.cali_routes() == {"10.65.1.9/32": "cali1"}
-    assert made.to_clean == []  # nobody's flows: it was elsewhere
-    made.dataplane.want(Update(interfaces={cali: None}))
-    made.dataplane.apply()
-    made.flows_done()
-    assert settle(made) == {}
-    assert made.kernel.routes.routes[RouteKey(address)] == way(1)
+def test_only_what_leads_to_other_hosts_is_a_reason_to_look_at_the_sizes_again() -> None:
+    kernel = FakeLinks()
+    for name in ("eth0", "cali1"):
+        kernel.add(IfName(name))
+    sizes = HostSizes(kernel, ("cali",))
+    sizes.want(frozenset({ipaddress.ip_address("192.0.2.10")}))
 
+    def looks_after(*changed: str) -> bool:
+        before = kernel.dumps
+        sizes.links_changed(kernel.links(), tuple(map(IfName, changed)))
+        sizes.refresh()
+        return kernel.dumps > before
 
-def test_a_mode_is_changed_in_place(made: FelixHost) -> None:
-    plain = Route.via(ipaddress.ip_address("192.0.2.1"), ETH0, protocol=PROTOCOL_FELIX)
-    made.kernel.routes.log.clear()
-    want(made, routes={BLOCK: plain})
-    assert settle(made) == {}
-    assert made.kernel.routes.routes[RouteKey(BLOCK)] == plain
-    assert made.kernel.routes.log == [f"replace {BLOCK}"]
+    assert looks_after("eth0", "cali1")
+    assert not looks_after("cali1")
+    assert looks_after("eth0")
+    assert not sizes.address_changed(IfName("cali1"))
+    assert sizes.address_changed(ETH0)

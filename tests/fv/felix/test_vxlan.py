@@ -8,7 +8,7 @@ import pytest
 
 from bed import Namespace
 from felix.calc.vxlan import FarEnd, Tunnel
-from felix.dataplane.tunnels import TunnelEffector
+from felix.dataplane.vxlan import VxlanEffector
 from kernel.links import NetlinkLinks
 from kernel.vxlan import NetlinkVxlan
 from resources.names import IfName, NodeName
@@ -23,7 +23,6 @@ TUNNELS = {
         address=ipaddress.ip_address(address),
         mac=f"66:00:00:00:00:0{version}",
         parent=UPLINK,
-        mtu=0,
     )
     for version, local, address in ((4, "10.9.0.1", "10.65.0.1"), (6, "fd09::1", "fd65::1"))
 }
@@ -38,6 +37,7 @@ ENDS = {
     }
     for version, host, tunnel in ((4, "10.9.0.{}", "10.65.{}.1"), (6, "fd09::{}", "fd65::{}001"))
 }
+MTU = {4: 1450, 6: 1430}
 Seen = tuple[dict[str, str], dict[str, str], set[str]]
 
 
@@ -51,9 +51,9 @@ def host(netns: Namespace) -> Iterator[Namespace]:
         yield netns
 
 
-def effector(version: int, *, tunnel: Tunnel | None = None) -> TunnelEffector:
+def effector(version: int, *, tunnel: Tunnel | None = None) -> VxlanEffector:
     """A fresh one that wants everything of one family."""
-    made = TunnelEffector(NetlinkVxlan(), links := NetlinkLinks())
+    made = VxlanEffector(NetlinkVxlan(), links := NetlinkLinks())
     made.links_changed(links.links(), links.links())
     made.want(version, tunnel or TUNNELS[version])
     for node, end in ENDS[version].items():
@@ -61,11 +61,11 @@ def effector(version: int, *, tunnel: Tunnel | None = None) -> TunnelEffector:
     return made
 
 
-def run(made: TunnelEffector, version: int) -> int:
+def run(made: VxlanEffector, version: int) -> int:
     """Let it work; return how much it wrote."""
     before = made.written
     assert made.remove() == {}
-    assert made.apply(version) == {}
+    assert made.apply(version, MTU[version]) == {}
     return made.written - before
 
 
@@ -96,7 +96,7 @@ class TestOneFamily:
         assert run(effector(version), version) > 0
         assert seen(version) == wanted(version)
         link = NetlinkLinks().links()[TUNNELS[version].name]
-        assert (link.up, link.mtu) == (True, 1450 if version == 4 else 1430)
+        assert (link.up, link.mtu) == (True, MTU[version])
         assert run(effector(version), version) == 0
 
     def test_what_nobody_wants_on_it_goes(self, host: Namespace, version: int) -> None:
