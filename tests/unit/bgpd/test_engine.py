@@ -1600,6 +1600,10 @@ def test_what_a_change_concerns_is_decided_and_said_again_and_nothing_else() -> 
     labelled = json.loads(value)
     labelled["metadata"]["labels"] = {"rack": "r1"}
     assert cost((key, json.dumps(labelled).encode())) == (0, 0)
+    assert cost(endpoint_record("node1", "z", "10.65.1.9/32")) == (0, 0)
+    block = "10.65.16.0/26"
+    # what lies in it is decided anew, and withdrawn from the two who had it; the block is announced to all three
+    assert cost(block_record(block, "node1"), affinity_record(block, "node1")) == (64, 5)
     # a node that is new has a session and no route yet
     decided, commands = cost(peer_record("x", peerIP="10.0.0.99", asNumber=65009))
     assert (decided, commands) == (0, 0)

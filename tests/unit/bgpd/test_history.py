@@ -23,7 +23,7 @@ PEERS = (N2, N3, TOR)
 PREFIXES = ["10.65.2.0/26", "10.65.3.0/26", "10.65.1.64/26", "10.65.2.7/32", "10.96.0.0/16"]
 BASE = [
     node_record("node2", "10.0.0.2/24"), node_record("node3", "10.0.0.3/24"),
-    configuration_record(nodeToNodeMeshEnabled=False),
+    block_record("10.65.1.64/26", "node1"),
     block_record("10.65.1.0/26", "node1"), affinity_record("10.65.1.0/26", "node1"),
     peer_record("nodes", peerSelector="all()", filters=["inside"]),
     peer_record("tor", peerIP=TOR, asNumber=65001, filters=["outside", "inside"]),
@@ -43,6 +43,15 @@ CHOICES: dict[str, list[tuple[str, bytes] | None]] = {
         node_record("node1", "10.0.0.1/24"),
     ],
     "pool": [pool_record("p", "10.65.0.0/16"), pool_record("p", "10.65.0.0/16", disableBGPExport=True)],
+    "block": [
+        affinity_record("10.65.1.64/26", "node1", "pending"), affinity_record("10.65.1.64/26", "node1"), None,
+    ],
+    "settings": [
+        configuration_record(nodeToNodeMeshEnabled=False),
+        configuration_record(
+            nodeToNodeMeshEnabled=False, prefixAdvertisements=[{"cidr": "10.65.0.0/16", "communities": ["64512:7"]}]
+        ),
+    ],
     "borrowed": [endpoint_record("node1", "b", "10.65.2.7/32"), None],
     "local": [endpoint_record("node1", "a", "10.65.1.5/32"), None],
 }
