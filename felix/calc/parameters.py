@@ -82,6 +82,8 @@ class Marks:
     drop: int
     scratch0: int
     scratch1: int
+    unasked: int = 0
+    """A new flow of a workload that policy is still to be asked about; 0 where the mask has only five bits."""
 
     @property
     def lasting(self) -> int:
@@ -90,9 +92,9 @@ class Marks:
 
 
 def marks_of(mask: int) -> Marks:
-    """Return the bits of a mask that has at least five."""
+    """Return the bits of a mask that has at least five; the sixth is of use, and can be done without."""
     bits = [1 << position for position in range(32) if mask >> position & 1]
-    return Marks(*bits[:MARK_BITS])
+    return Marks(*bits[: MARK_BITS + 1])
 
 
 def _word(kind: type[T]) -> Callable[[str], T]:
