@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import datetime
+import functools
 import gc
 import os
 import signal
@@ -15,7 +16,7 @@ from pathlib import Path
 import structlog
 
 from felix.accounts import Accounts
-from felix.agent import Agent, FlowsDeleted, Message
+from felix.agent import Agent, FlowsDeleted, Lacking, Message
 from felix.back_end import open_tables, other_tables
 from felix.calc.parameters import Parameters, effective, environment_texts, file_texts
 from felix.dataplane.conntrack import FlowCleaner
@@ -28,6 +29,7 @@ from felix.dataplane.tables import TableEffector
 from felix.desired import TABLES
 from felix.pipeline import Pipeline
 from felix.status import StatusReporter
+from kernel import probe
 from kernel.arp import ArpAnnouncer
 from kernel.conntrack import ConntrackFlows
 from kernel.errors import DataplaneError
@@ -39,6 +41,7 @@ from kernel.sets_netlink import NetlinkSets
 from kernel.sysctl import ProcSysctls
 from kernel.xtables import BackEnd, TableKey
 from kernel.xtables_counters import read_counters
+from kernel.xtables_detect import decide
 from resources.datastore.settings import connect, etcd_config_of_daemon
 from resources.datastore.store import Store
 from resources.datastore.syncer import Syncer
@@ -79,6 +82,7 @@ class Felix:
             health=self._health,
             end=self.end,
             monotonic=time.monotonic,
+            lacking=lacking,
         )
         self._accounts = Accounts(
             node,
@@ -163,6 +167,24 @@ class Felix:
             forward_v4=parameters.ip_forwarding,
             forward_v6=parameters.ip_forwarding and 6 in versions and parameters.ipv6,
         )
+
+
+def lacking(parameters: Parameters) -> dict[str, Lacking]:
+    """Return what of the settings this kernel cannot do and felix can do without. Costs nothing while it is off."""
+    if not parameters.flow_logs:
+        return {}
+    finding = _nflog(parameters.backend)
+    if finding.works:
+        return {}
+    error = f"this kernel cannot hand packets to a log group ({finding.feature.name}): {finding.detail}"
+    hint = "modprobe xt_NFLOG nfnetlink_log, or set FlowLogsEnabled to false"
+    return {"FlowLogsEnabled": Lacking("false", error, hint)}
+
+
+@functools.cache
+def _nflog(setting: str) -> probe.Finding:
+    """Try once whether rules may log; a module that is loaded later is found at the next start."""
+    return probe.try_features([probe.NFLOG], decide(setting).back_end)[0]
 
 
 def give_back_memory() -> None:
