@@ -4,6 +4,7 @@ Everything outside is behind a port, and time is an argument, so the whole of it
 kernel or a clock.
 """
 
+import ipaddress
 import queue
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,10 @@ from typing import Protocol
 import structlog
 
 from bgpd import metrics, report
-from bgpd.calc.limits import within_limits
 from bgpd.calc.secrets import Secret, SecretName
-from bgpd.calc.sessions import Globals, router_id, sessions, settings, wanted_secrets
+from bgpd.calc.sessions import Globals, Sessions, router_id, sessions, settings, wanted_secrets
 from bgpd.calc.surroundings import IPIP_DEVICE
+from bgpd.calc.ways import placed, ways
 from bgpd.inventory import Inventory
 from bgpd.peering import Identity, Peering
 from bgpd.probe import PeerAnswers
@@ -36,7 +37,7 @@ from kernel.monitor import (
 )
 from kernel.route import PROTOCOL_BGPD, PROTOCOL_FELIX, Route
 from resources.datastore.sync import Changes, InSync, OutOfSync, SyncMessage
-from resources.names import IfName, NodeName
+from resources.names import IfName, IPAddress, IPNetwork, NodeName
 
 STORE = "the datastore"
 NODE = "this node's record in the datastore"
@@ -110,6 +111,11 @@ class Engine:
         self._on_log_level = on_log_level
         self._read_secrets = secrets
         self._secrets_at: float | None = None
+        self._waiting: frozenset[IPAddress] = frozenset()
+        """Peers whose session waits for the route to them."""
+        self._peer_ways: dict[IPNetwork, Route] = {}
+        self._follows_routes = False
+        """Some sessions depend on the host's routes."""
         self.globals = Globals()
         self._booted = wall()
         self._started = clock()
@@ -234,7 +240,12 @@ class Engine:
         if not self._has_read:
             return
         self._sweep_inherited(now)
+        if self.peering.is_settled and self.routing.set_ways(self._peer_ways):
+            self._follow_rules()
         self.routing.apply(now)
+        if any(ipaddress.ip_network(address) in self.routing.ways_there for address in self._waiting):
+            self._follow_sessions(now)
+            self._follow_rules()
         if self.routing.fib.needs_read():
             self._read_soon(now)
 
@@ -292,7 +303,7 @@ class Engine:
         peerings = self.inventory.peerings.values()
         wanted = wanted_secrets(self.globals, peerings)
         self._secrets_at = now + self._settings.refresh_seconds if wanted else None
-        found = sessions(
+        asked = sessions(
             self._this,
             self.inventory.nodes,
             self.globals,
@@ -301,20 +312,37 @@ class Engine:
             secrets=self._read_secrets(wanted),
             hold_seconds=self._settings.hold_seconds,
         )
+        found = self._place(asked)
+        sources = (spec.local_address for spec in found.peers.values() if spec.any_source)
         own = self.inventory.nodes.get(self._this)
         identity: Identity | None = None
         if own is not None and own.addresses:
             identity = Identity(
                 router_id=router_id(own, self._this, self._settings.router_id),
-                listen_on=own.addresses,
+                listen_on=tuple(dict.fromkeys((*own.addresses, *sources))),
                 port=self.globals.port_of(self._this),
             )
             self._readiness.done(NODE)
         else:
             self._readiness.wait_for(NODE)
             self._log.warning("node.unknown", node=self._this, reason="the datastore has no address of this node")
-        self.peering.configure(within_limits(found), identity, now)
+        self.peering.configure(found, identity, now)
         self.routing.book.set_peers(self.peering.specs)
+
+    def _place(self, wanted: Sessions) -> Sessions:
+        """Return the sessions that can be now, and have the routes that some of them need."""
+        peers = wanted.peers.values()
+        self._follows_routes = any(peer.any_source or peer.gateway for peer in peers)
+        surroundings = None
+        if self._has_read:
+            # a route to a peer that goes stays until ExaBGP has let it go
+            self._peer_ways = ways(peers, self.routing.surroundings)
+            self.routing.set_ways({**self.routing.ways, **self._peer_ways})
+            surroundings = self.routing.surroundings.also(self.routing.ways)
+        found = placed(wanted, surroundings, self.routing.ways_there, self.peering.specs)
+        told = {one.address for one in found.unusable}
+        self._waiting = frozenset(wanted.peers.keys() - found.peers.keys() - told)
+        return found
 
     def _follow_rules(self) -> None:
         own = self.inventory.nodes.get(self._this)
@@ -336,9 +364,12 @@ class Engine:
             own = self.inventory.nodes.get(self._this)
             identifier = router_id(own, self._this, self._settings.router_id)
             self.routing.refresh_rules(self.inventory, identifier, surroundings)
-        if not self._has_read:
-            self._has_read = True
+        is_first, self._has_read = not self._has_read, True
+        if is_first:
             self._log.info("routes.inherited", routes=len(self.routing.fib.inherited))
+        if self._follows_routes and (is_first or surroundings is not None):
+            self._follow_sessions(now)
+            self._follow_rules()
         self.routing.drop_forbidden()
 
     def _sweep_inherited(self, now: float) -> None:

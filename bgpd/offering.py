@@ -20,7 +20,7 @@ class Book:
     """The candidates of one node."""
 
     def __init__(self) -> None:
-        self.rules = OfferRules(router_id=IPv4Address(0))
+        self.rules = OfferRules()
         self._own: Mapping[IPNetwork, Attributes] = {}
         self._workloads: Mapping[IPNetwork, str] = {}
         self._hosts: Mapping[IPNetwork, tuple[str, ...]] = {}

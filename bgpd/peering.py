@@ -101,11 +101,15 @@ class Peering:
         return {address: neighbor.spec for address, neighbor in self.neighbors.items()}
 
     @property
+    def is_settled(self) -> bool:
+        """Whether ExaBGP runs with the sessions that are configured, and no others."""
+        return self._plan_at is None and self.speaker.is_settled
+
+    @property
     def have_told_all(self) -> bool:
         """Whether every configured peer is up and has sent all its routes."""
         return (
-            self._plan_at is None
-            and self.speaker.is_settled
+            self.is_settled
             and all(neighbor.has_told_all for neighbor in self.neighbors.values())
         )
 

@@ -13,7 +13,7 @@ import structlog
 
 from bgpd.calc.exports import Advertisement, Attributes, advertisements, aggregates, exports, own_blocks
 from bgpd.calc.filters import Filters
-from bgpd.calc.imports import ImportRules, Withheld, forward, is_forbidden, other_owner
+from bgpd.calc.imports import ImportRules, Refusal, Withheld, forward, is_forbidden, other_owner
 from bgpd.calc.offers import OfferRules
 from bgpd.calc.paths import Choice
 from bgpd.calc.pools import Pools
@@ -66,6 +66,8 @@ class Routing:
         self._blackholes: frozenset[IPNetwork] = frozenset()
         self._local: Mapping[IPNetwork, str] = {}
         self._advertisements: tuple[Advertisement, ...] = ()
+        self.ways: Mapping[IPNetwork, Route] = {}
+        """The routes to peers that are reached by a gateway of their own."""
         self._learned: dict[IPNetwork, Route] = {}
         self._told: dict[tuple[object, ...], float] = {}
         self._told_withheld: dict[tuple[str, str], int] = {}
@@ -97,6 +99,7 @@ class Routing:
         """Take what decides about received routes anew, and have all of them decided again."""
         if surroundings is not None:
             self.surroundings = surroundings
+        here = self.surroundings.also(self.ways)
         own = inventory.nodes.get(self._this)
         addresses: dict[IPNetwork, NodeName] = {}
         for name in sorted(inventory.nodes):
@@ -109,7 +112,7 @@ class Routing:
             node_addresses=PrefixTable(addresses),
             own_subnets=tuple(found for found in (own.ipv4, own.ipv6) if found is not None) if own else (),
             pools=Pools(inventory.pools),
-            surroundings=self.surroundings,
+            surroundings=here,
             filters=Filters(dict(inventory.filters)),
             holder=inventory.holder,
             owners=inventory.owners,
@@ -119,14 +122,27 @@ class Routing:
         self.book.set_filters(self.rules.filters)
         self.book.set_rules(
             OfferRules(
-                router_id=router_id,
                 cluster_id=self.rules.cluster_id,
                 pools=self.rules.pools,
                 own_blocks=PrefixTable(dict.fromkeys(aggregates(self.blocks))),
                 advertisements=self._advertisements,
-                surroundings=self.surroundings,
+                surroundings=here,
             )
         )
+
+    def set_ways(self, ways: Mapping[IPNetwork, Route]) -> bool:
+        """Have these routes to peers; return whether they are others than before."""
+        before, self.ways = self.ways, dict(ways)
+        for prefix in before.keys() | self.ways.keys():
+            self.fib.want(prefix, self._wanted(prefix))
+        return before != self.ways
+
+    @property
+    def ways_there(self) -> set[IPNetwork]:
+        """The routes to peers that the kernel has, ours or somebody else's."""
+        return {
+            prefix for prefix in self.ways if (key := RouteKey(prefix)) in self.fib.actual or key in self.fib.foreign
+        }
 
     def refresh_filters(
         self, inventory: Inventory, changed: Iterable[str], peers: Iterable[PeerSpec]
@@ -177,6 +193,8 @@ class Routing:
 
     def _wanted(self, prefix: IPNetwork) -> Route | None:
         """Our own routes come before learned ones: a block's blackhole, and felix's route to a workload here."""
+        if prefix in self.ways:
+            return self.ways[prefix]
         if prefix in self._blackholes:
             return Route.blackhole(protocol=PROTOCOL_BGPD)
         return None if prefix in self._local else self._learned.get(prefix)
@@ -242,7 +260,9 @@ class Routing:
         for peer, entry in self.rib.entries(prefix).items():
             if entry.refusal is not None and self._may_tell(("refused", peer, entry.refusal), now):
                 count = self.rib.table(peer).refused[entry.refusal]
-                self._log.warning(
+                # what a filter rejects was meant so
+                tell = self._log.info if entry.refusal is Refusal.FILTER_REJECT else self._log.warning
+                tell(
                     "route.refused", peer=str(peer), reason=entry.refusal.value, prefix=str(prefix), so_far=count
                 )
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from resources.datastore.client import ResourceClient
-from resources.documents import DEFAULT_NAMESPACE
 from resources.errors import DoesNotExist
 from resources.kinds import by_name
 from resources.kinds.base import Kind
+from resources.names import DEFAULT_NAMESPACE
 
 TWINS = {
     "NetworkPolicy": "GlobalNetworkPolicy",

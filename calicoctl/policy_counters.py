@@ -249,7 +249,6 @@ def during(before: Counters, after: Counters, seconds: float) -> Counters:
     """Return what was counted between two answers; a counter that began anew between them counts from there. Pure."""
     rules = {key: (rule.packets, rule.bytes) for key, rule in _rules_of(before)}
     passages = {_line(one): one for one in before.endpoints}
-    drops = {(_line(one), one.reason, one.where): (one.packets, one.bytes) for one in before.drops}
 
     def of_policies(policies: Sequence[Policy]) -> list[Policy]:
         return [
@@ -277,7 +276,52 @@ def during(before: Counters, after: Counters, seconds: float) -> Counters:
         policies=of_policies(after.policies),
         profiles=of_policies(after.profiles),
         endpoints=[of_endpoint(one) for one in after.endpoints],
-        drops=[_less(one, drops.get((_line(one), one.reason, one.where))) for one in after.drops],
+        drops=_drops_between(before.drops, after.drops),
+    )
+
+
+def _drops_between(before: Sequence[Drop], after: Sequence[Drop]) -> list[Drop]:
+    """Subtract what was dropped before. Pure.
+
+    What policies of a shared chain dropped is told apart as far as the numbers leave one answer (docs/adr/0021), so of
+    the same packets the second answer may name others than the first. Then only their sum can be subtracted.
+    """
+    past, now = _by_step(before), _by_step(after)
+    found: list[Drop] = []
+    for step, drops in now.items():
+        old = {one.where: one for one in past.get(step, ())}
+        new = {one.where: one for one in drops}
+        packets, octets = (sum(getattr(one, what) for one in old.values()) for what in ("packets", "bytes"))
+        keeps = all(where in new and new[where].packets >= one.packets for where, one in old.items())
+        if sum(one.packets for one in drops) < packets:
+            found += drops  # the chain was written anew
+        elif keeps:
+            found += (_less(one, (old[where].packets, old[where].bytes) if where in old else None)
+                      for where, one in new.items())  # fmt: skip
+        else:
+            found.append(_less(_one_of(drops), (packets, octets)))
+    return found
+
+
+def _by_step(drops: Iterable[Drop]) -> dict[tuple[str, ...], list[Drop]]:
+    """Return drops by place and step of its chain: a tier's policies are one."""
+    steps: dict[tuple[str, ...], list[Drop]] = {}
+    for one in drops:
+        steps.setdefault((*_line(one), one.reason, one.tier), []).append(one)
+    return steps
+
+
+def _one_of(drops: Sequence[Drop]) -> Drop:
+    """Return one line for all of them."""
+    if len(drops) == 1:
+        return drops[0]
+    return msgspec.structs.replace(
+        drops[0],
+        where="one of these: " + "; ".join(one.where for one in drops),
+        by=list(dict.fromkeys(who for one in drops for who in one.by)),
+        rules=[],
+        packets=sum(one.packets for one in drops),
+        bytes=sum(one.bytes for one in drops),
     )
 
 

@@ -32,7 +32,7 @@ from felix.counters import (
 from felix.dataplane.tables import CONDEMNED
 from felix.desired import ChainKey
 from felix.render.chains import PacketLog, Part
-from felix.render.explained import Explained, explain
+from felix.render.explained import Explained, explain, grouped
 from felix.render.flowlog import Owner, chain_owners
 from kernel.xtables_counters import Counted
 from resources.errors import Transient
@@ -40,6 +40,9 @@ from resources.names import IfName, NodeName, ProfileName
 
 T = TypeVar("T", bound=Hashable)
 Data = dict[str, object]
+
+NAMES_MAX = 6
+"""So many policies are named where it was one of them; the data names all."""
 
 _REASONS = {
     REFUSED: "the kernel refused its chain: all is closed",
@@ -52,6 +55,7 @@ _REASONS = {
     Part.NOT_ASKED.name: "another program's rules stood before ours and accepted it: policy was not asked",
     Part.TUNNEL_IN.name: "IPIP from who is no host of the cluster",
 }
+_REFUSED_GROUP = "the kernel refused the chain that asks them: all is closed"
 
 
 class NoRulesYet(Transient):
@@ -113,9 +117,11 @@ class Accounts:
         with self._lock:
             conclusions, chains = self._explained()
             owners = chain_owners(conclusions.policies, conclusions.profiles)
+            tiers = {chain: owner.tier for chain, owner in owners.items()}
+            tiers |= {key.chain: tiers[policies[0]] for key, policies in grouped(chains).items()}
             found: dict[str, Data] = {}
             for key, explained in chains.items():
-                found |= _prefixes_of(key, explained, owners)
+                found |= _prefixes_of(key, explained, owners, tiers)
             return {"node": self._node, "prefixes": dict(sorted(found.items()))}
 
     def _explained(self) -> tuple[Conclusions, dict[ChainKey, Explained]]:
@@ -252,14 +258,21 @@ def _where(where: Where) -> Data:
 def _where_text(where: Where) -> str:
     if where.reason == Part.END_OF_TIER.name:
         return f"end of tier {where.tier}: no policy matched"
-    names = " or ".join(_named(owner) for owner in where.owners)
+    names = _one_of([_named(owner) for owner in where.owners])
     tier = f" (tier {where.tier})" if where.tier else ""
     if where.reason != "rule":
-        return (f"{names}{tier}: " if names else "") + _REASONS.get(where.reason, where.reason)
+        said = _REFUSED_GROUP if where.reason == REFUSED and len(where.owners) > 1 else _REASONS.get(where.reason)
+        return (f"{names}{tier}: " if names else "") + (said or where.reason)
     if where.rules == (0,):
         return f"{names}{tier}: closed, as it or its tier cannot be used"
     numbers = f"rule {' or '.join(map(str, where.rules))}" if where.rules else "a rule"
     return f"{numbers} of {names}{tier}"
+
+
+def _one_of(names: Sequence[str]) -> str:
+    if len(names) <= NAMES_MAX:
+        return " or ".join(names)
+    return f"{', '.join(names[:NAMES_MAX])} or one of {len(names) - NAMES_MAX} more"
 
 
 def _named(who: PolicyId | ProfileName) -> str:
@@ -268,13 +281,14 @@ def _named(who: PolicyId | ProfileName) -> str:
     return f"profile {who}"
 
 
-def _prefixes_of(key: ChainKey, explained: Explained, owners: Mapping[str, Owner]) -> dict[str, Data]:
+def _prefixes_of(
+    key: ChainKey, explained: Explained, owners: Mapping[str, Owner], tiers: Mapping[str, str]
+) -> dict[str, Data]:
+    """Return what the prefixes in one chain stand for; `tiers`: of the chains of policies and groups."""
     found: dict[str, Data] = {}
     tier = ""
     for rule in explained.rules:
-        target_owner = owners.get(getattr(rule.target, "chain", ""))
-        if target_owner is not None:
-            tier = target_owner.tier
+        tier = tiers.get(getattr(rule.target, "chain", ""), tier)
         if not isinstance(rule.target, PacketLog):
             continue
         meant: Data = {"group": rule.target.group}

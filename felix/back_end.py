@@ -1,10 +1,11 @@
 """Which back end felix writes its rules with, opened; and the other one, where an earlier felix may have left some."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 
 import structlog
 
-from kernel.xtables import BackEnd, TableKernel, TableKey
+from kernel.xtables import BackEnd, TableChange, TableKernel, TableKey
 from kernel.xtables_detect import Choice, decide
 from kernel.xtables_legacy import LegacyTables, SmallWriter
 from kernel.xtables_nft import NftTables
@@ -35,11 +36,38 @@ def other_tables(chosen: BackEnd) -> tuple[TableKernel, Sequence[TableKey]] | No
 
 def _open_legacy() -> LegacyTables:
     logger = structlog.get_logger()
-    tables = LegacyTables(small=_small_writer())
+    tables = LegacyTables(small=LoadedLater(_small_writer))
     if tables.deaf is not None:
         effect = "a rule that others replace by one of the same size is found at the refresh interval"
         logger.warning("rules.lock_unwatched", error=str(tables.deaf), hint=tables.deaf.hint, effect=effect)
     return tables
+
+
+class LoadedLater:
+    """A SmallWriter that is loaded in a thread of its own, while the store's rules are rendered and written whole.
+
+    python-iptables takes 0.2 s for that, as it starts programs to find its libraries. What is small is left to the
+    restore program until then.
+    """
+
+    def __init__(self, load: Callable[[], SmallWriter | None]) -> None:
+        self._writer: SmallWriter | None = None
+        self._load = load
+        self._thread = threading.Thread(target=self._run, name="small-writer", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until it is loaded, or cannot be."""
+        self._thread.join()
+
+    def write(self, key: TableKey, change: TableChange) -> bool:
+        return self._writer is not None and self._writer.write(key, change)
+
+    def remove(self, key: TableKey, chains: Sequence[str]) -> bool:
+        return self._writer is not None and self._writer.remove(key, chains)
+
+    def _run(self) -> None:
+        self._writer = self._load()
 
 
 def _small_writer() -> SmallWriter | None:

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -21,6 +21,7 @@ from felix.back_end import open_tables, other_tables
 from felix.calc.parameters import Parameters, effective, environment_texts, file_texts
 from felix.dataplane.conntrack import FlowCleaner
 from felix.dataplane.driver import Dataplane
+from felix.dataplane.forwarding import Forwarding
 from felix.dataplane.interfaces import InterfaceEffector
 from felix.dataplane.left_over import LeftOver
 from felix.dataplane.routes import RouteEffector, owns
@@ -145,12 +146,18 @@ class Felix:
         self._back_end = choice.back_end
         sysctls = ProcSysctls()
         versions = (4, 6) if has_ipv6() else (4,)
+        forwarding = Forwarding(
+            sysctls,
+            self._routes,
+            versions=_forwarded(parameters, versions),
+            workloads=parameters.interface_prefixes,
+        )
         return Dataplane(
             sets=SetEffector(NetlinkSets(IpsetSets()), maxelem=parameters.set_size_max),
             tables=[TableEffector(tables, TableKey(version, table)) for version in versions for table in TABLES],
             table_kernel=tables,
             left_over=LeftOver(lambda: other_tables(choice.back_end)),
-            interfaces=InterfaceEffector(sysctls, self._links, ArpAnnouncer()),
+            interfaces=InterfaceEffector(sysctls, self._links, ArpAnnouncer(), forwarding),
             routes=RouteEffector(
                 self._routes,
                 owns=owns(
@@ -163,9 +170,7 @@ class Felix:
                 source=parameters.route_source,
             ),
             route_kernel=self._routes,
-            sysctls=sysctls,
-            forward_v4=parameters.ip_forwarding,
-            forward_v6=parameters.ip_forwarding and 6 in versions and parameters.ipv6,
+            forwarding=forwarding,
         )
 
 
@@ -185,6 +190,12 @@ def lacking(parameters: Parameters) -> dict[str, Lacking]:
 def _nflog(setting: str) -> probe.Finding:
     """Try once whether rules may log; a module that is loaded later is found at the next start."""
     return probe.try_features([probe.NFLOG], decide(setting).back_end)[0]
+
+
+def _forwarded(parameters: Parameters, versions: Collection[int]) -> Collection[int]:
+    """Return the address families that this host is to forward."""
+    wanted = (4, 6) if parameters.ipv6 else (4,)
+    return [version for version in versions if version in wanted and parameters.ip_forwarding]
 
 
 def give_back_memory() -> None:

@@ -14,6 +14,8 @@ from resources.names import IfName, IPAddress, IPNetwork
 PROTOCOL_KERNEL: Final = 2
 PROTOCOL_BOOT: Final = 3
 PROTOCOL_STATIC: Final = 4
+PROTOCOL_RA: Final = 9
+"""From router advertisements that the kernel took."""
 PROTOCOL_FELIX: Final = 80
 PROTOCOL_BGPD: Final = 81
 

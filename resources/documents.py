@@ -12,11 +12,10 @@ from resources.codec import with_metadata
 from resources.errors import Rejected
 from resources.kinds import all_kinds, by_name, problems_of
 from resources.kinds.base import API_VERSION, API_VERSION_V1, Kind, Path, Problem, Resource
+from resources.names import DEFAULT_NAMESPACE
 from resources.reader import Reader, closest, shown
 from resources.tree import Mapping, Node, Position, Scalar, Sequence, locate
 from resources.yamldoc import Fault, documents
-
-DEFAULT_NAMESPACE = "default"
 
 _DROPPED: tuple[Path, ...] = (
     ("kind",),

@@ -34,6 +34,7 @@ LABEL_VALUE_REGEX = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9])
 _ADDRESS_TEXT = re.compile(r"[0-9a-fA-F:.]+\Z")
 _NETWORK_TEXT = re.compile(r"[0-9a-fA-F:.]+(/[0-9]{1,3})?\Z")
 
+DEFAULT_NAMESPACE = "default"
 GATEWAY = ipaddress.IPv4Address("169.254.1.1")
 """Next hop of every container; the host answers for it by proxy ARP (reference felix.md 2.2)."""
 

@@ -55,7 +55,6 @@ class Candidate:
 class OfferRules:
     """Everything that decides about offers besides the route and the peer."""
 
-    router_id: IPv4Address
     cluster_id: IPv4Address | None = None
     """Set if this node is a reflector."""
     peers: Mapping[IPAddress, PeerSpec] = field(default_factory=lambda: MappingProxyType({}))

@@ -338,6 +338,17 @@ class _Work:
             self.unusable += [Unusable(what=f"Node({node.name})", reason=fault) for fault in node.faults]
             for address in node.addresses:
                 self._holders.setdefault(address, node)
+        self._tell_twins()
+
+    def _tell_twins(self) -> None:
+        """Two speakers of one identifier cannot have a session, and those that are computed from names may meet."""
+        known = {ipaddress.IPv4Address(node.ipv4.ip): node.name for node in self.nodes if node.ipv4 is not None}
+        for node in self.nodes:
+            if node.ipv4 is None and node.ipv6 is not None:
+                identifier = router_id(None, node.name)
+                if (other := known.setdefault(identifier, node.name)) != node.name:
+                    reason = f"its BGP identifier {identifier} is also that of {other}: set CALICO_ROUTER_ID on one"
+                    self.unusable.append(Unusable(what=f"Node({node.name})", reason=reason))
 
     def holder(self, address: IPAddress) -> NodeView | None:
         """Return the node that speaks BGP on `address`; of several the first by name."""

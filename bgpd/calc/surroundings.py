@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
 
 from bgpd.calc.prefixes import PrefixTable
@@ -53,6 +54,32 @@ class Surroundings:
         self._ways = {network: route for network, (_, route) in usable.items()}
         self._table = PrefixTable(self._ways)
         self._known: dict[IPAddress, Reach | None] = {}
+
+    def also(self, routes: Mapping[IPNetwork, Route]) -> "Surroundings":
+        """Return the same with a few routes of ours beside those of others: how peers themselves are reached."""
+        if not routes:
+            return self
+        found = copy(self)
+        found._ways = self._ways | dict(routes)
+        found._table = PrefixTable(found._ways)
+        found._known = {}
+        return found
+
+    def source_to(self, address: IPAddress) -> IPAddress | None:
+        """Return the address of this host that the kernel would send from to `address`, or None if it has no way."""
+        if address in self.addresses:
+            return None
+        found = self._table.match(ipaddress.ip_network(address))
+        if found is None or found[1].kind is not RouteKind.UNICAST:
+            return None
+        network, route = found
+        if route.source is not None:
+            return route.source if route.source in self.addresses else None
+        gateway = next((hop.gateway for hop in route.next_hops if hop.gateway is not None), None)
+        if gateway is not None:
+            # the gateway's network says which address of the device it is
+            return self.source_to(gateway) if gateway != address else None
+        return min((own for own in self.addresses if own in network), key=int, default=None)
 
     @property
     def has_ipip(self) -> bool:

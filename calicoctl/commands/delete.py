@@ -12,7 +12,7 @@ from calicoctl.session import config_option, file_options, open_client, v1_filte
 from calicoctl.writing import carry_out, tell
 from ipam.allocator import Allocator
 from resources.datastore.client import ResourceClient
-from resources.documents import DEFAULT_NAMESPACE, Document
+from resources.documents import Document
 from resources.errors import DoesNotExist, Rejected
 from resources.kinds.base import Kind, Metadata
 from resources.kinds.bgpfilter import KIND as BGP_FILTER
@@ -20,7 +20,7 @@ from resources.kinds.bgppeer import KIND as BGP_PEER
 from resources.kinds.node import KIND as NODE
 from resources.kinds.pool import KIND as POOL
 from resources.kinds.workloadendpoint import KIND as ENDPOINT
-from resources.names import NodeName
+from resources.names import DEFAULT_NAMESPACE, NodeName
 
 READER = NodeName("calicoctl")
 """Nothing is assigned in this name."""

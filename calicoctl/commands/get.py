@@ -12,10 +12,10 @@ from calicoctl.output import BadOutput, as_json, plain_table
 from calicoctl.session import config_option, file_options, open_client, v1_filters
 from resources.codec import BadRecord, shown_document, shown_v1_document
 from resources.datastore.client import ResourceClient
-from resources.documents import DEFAULT_NAMESPACE
 from resources.errors import DoesNotExist
 from resources.gotext import JSON
 from resources.kinds.base import API_VERSION, Column, Resource, View
+from resources.names import DEFAULT_NAMESPACE
 
 _EXPORT_DROPS = ("namespace", "uid", "resourceVersion", "creationTimestamp")
 

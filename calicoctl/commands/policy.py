@@ -36,6 +36,11 @@ def counters(
     any policy, and shows as established; between two endpoints of this host it is counted at the one that sends. A rule
     counts for all endpoints of this host together. Directions are as seen from the endpoint.
 
+    What an endpoint lost in a tier is counted of each endpoint. Which policy of the tier it was is said where the
+    counters leave one answer: endpoints with the same three or more policies share a chain of the kernel, and where
+    several of these policies denied packets, and to several endpoints, all of them are named ("a rule of policy a or
+    policy b"). Then send, and see with --during which rule counts.
+
     The kernel counts, whether felix runs or not, from when a chain was last written. Felix writes a chain only when it
     must be another: when a policy's rules of a direction change, its counters of that direction begin at zero, and an
     endpoint's do when other policies apply to it. A restart of felix changes no counter; one of the host, all.

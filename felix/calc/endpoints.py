@@ -40,7 +40,7 @@ class DeclaredPort:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What any endpoint or network set contributes to sets: addresses and networks as ipset writes them."""
+    """What any endpoint or network set contributes to sets: addresses and networks as ipset writes them, each once."""
 
     labels: Labels
     profiles: tuple[ProfileName, ...]

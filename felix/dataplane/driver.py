@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from felix.dataplane.forwarding import Forwarding
 from felix.dataplane.interfaces import InterfaceEffector
 from felix.dataplane.left_over import LeftOver
 from felix.dataplane.routes import RouteEffector
@@ -22,12 +23,9 @@ from kernel.errors import DataplaneError, TableRefused
 from kernel.link import Link
 from kernel.route import Route, RouteKey
 from kernel.routes import RouteKernel
-from kernel.sysctl import Sysctls
 from kernel.xtables import TableKernel, TableKey
 from resources.names import GATEWAY, IfName, IPAddress
 
-IP_FORWARD = "net/ipv4/ip_forward"
-IP6_FORWARD = "net/ipv6/conf/all/forwarding"
 K = TypeVar("K")
 GATEWAY_NETWORK = ipaddress.IPv4Network(f"{GATEWAY}/32")
 
@@ -63,9 +61,7 @@ class Dataplane:
         interfaces: InterfaceEffector,
         routes: RouteEffector,
         route_kernel: RouteKernel,
-        sysctls: Sysctls,
-        forward_v4: bool,
-        forward_v6: bool,
+        forwarding: Forwarding,
         left_over: LeftOver | None = None,
     ) -> None:
         """Take the parts; `left_over` is what an earlier felix wrote with another back end."""
@@ -75,14 +71,9 @@ class Dataplane:
         self._interfaces = interfaces
         self._routes = routes
         self._route_kernel = route_kernel
-        self._sysctls = sysctls
+        self._forwarding = forwarding
         self._left_over = left_over
         self._versions = sorted({key.version for key in self._tables})
-        self._forwarding = {
-            version: path
-            for version, path, wanted in ((4, IP_FORWARD, forward_v4), (6, IP6_FORWARD, forward_v6))
-            if wanted
-        }
         self._unsure = set(self._versions)
         """Address families in whose tables there may be rules of which nothing is known but that they are not wanted:
         of an earlier process, or left by an apply that failed."""
@@ -213,7 +204,7 @@ class Dataplane:
         if not all(written):
             return False
         self._step(failed, "set", lambda: self._sets.finish(version))
-        self._step(failed, "setting", lambda: self._forward(version))
+        self._step(failed, "setting", lambda: self._forwarding.switch_on(version))
         if version == self._versions[0]:
             self._step(failed, "interface", self._interfaces.apply)
         if with_routes:
@@ -245,12 +236,6 @@ class Dataplane:
             failed[kind] = error
             return False
         return True
-
-    def _forward(self, version: int) -> Mapping[str, DataplaneError]:
-        path = self._forwarding.get(version)
-        if path is not None and self._sysctls.read(path) != "1":
-            self._sysctls.write(path, "1")
-        return {}
 
     def _answer_for_the_gateway(self) -> Mapping[str, DataplaneError]:
         """Proxy ARP answers only if the host has a unicast route for 169.254.1.1 elsewhere (felix.md 2.2).

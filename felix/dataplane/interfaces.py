@@ -11,6 +11,7 @@ import errno
 from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Address
 
+from felix.dataplane.forwarding import Forwarding
 from felix.desired import LocalInterface
 from kernel.arp import Announcer
 from kernel.errors import DataplaneError, NoSuchDevice, NoSuchEntry
@@ -22,8 +23,9 @@ from resources.names import GATEWAY, IfName
 PROXY_ARP = "net/ipv4/conf/{}/proxy_arp"
 REQUIRED_V4 = (("net/ipv4/conf/{}/route_localnet", "1"), ("net/ipv4/conf/{}/forwarding", "1"), (PROXY_ARP, "1"))
 WISHED_V4 = (("net/ipv4/neigh/{}/proxy_delay", "0"),)
-REQUIRED_V6 = (("net/ipv6/conf/{}/proxy_ndp", "1"), ("net/ipv6/conf/{}/forwarding", "1"))
-WISHED_V6 = (("net/ipv6/conf/{}/accept_ra", "0"),)
+PROXY_NDP = "net/ipv6/conf/{}/proxy_ndp"
+WISHED = (("net/ipv6/conf/{}/accept_ra", "0"),)
+"""Without IPv6 addresses too: a container shall not be the host's router."""
 DEFAULT_RP_FILTER = "net/ipv4/conf/default/rp_filter"
 RP_FILTER = "net/ipv4/conf/{}/rp_filter"
 
@@ -31,8 +33,11 @@ RP_FILTER = "net/ipv4/conf/{}/rp_filter"
 class InterfaceEffector:
     """Writes the settings of workload interfaces that are there and up."""
 
-    def __init__(self, sysctls: Sysctls, links: LinkKernel, announcer: Announcer) -> None:
+    def __init__(
+        self, sysctls: Sysctls, links: LinkKernel, announcer: Announcer, forwarding: Forwarding
+    ) -> None:
         self._sysctls = sysctls
+        self._forwarding = forwarding
         self._kernel = links
         self._announcer = announcer
         self._wanted: dict[IfName, LocalInterface] = {}
@@ -106,9 +111,9 @@ class InterfaceEffector:
                 if self._set(path.format(name), value) and path is PROXY_ARP:
                     self._unannounced.add(name)
         if 6 in versions:
-            for path, value in REQUIRED_V6:
-                self._set(path.format(name), value)
-            self._wish(WISHED_V6, name)
+            self._set(PROXY_NDP.format(name), "1")
+            self.written += self._forwarding.switch_on_for(name)
+        self._wish(WISHED, name)
         if wanted.mac:
             for address in wanted.addresses:
                 if address.version == 4:

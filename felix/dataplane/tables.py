@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from felix.desired import Chain, KernelChain
-from felix.render.names import FROM_WORKLOAD, POLICY_PREFIX, PROFILE_PREFIX, TO_WORKLOAD
+from felix.render.names import FROM_WORKLOAD, GROUP_PREFIX, POLICY_PREFIX, PROFILE_PREFIX, TO_WORKLOAD
 from kernel.errors import DataplaneError, TableRefused
 from kernel.xtables import OutsideRule, TableChange, TableKernel, TableKey, TableState
 
@@ -23,8 +23,9 @@ CLOSED = Chain(("-m comment --comment \"cali:closed0000000000\" --jump DROP",), 
 NAMING_SETS = (*POLICY_PREFIX.values(), *PROFILE_PREFIX.values())
 """Chains whose rules may name a set with members that follow labels begin so."""
 
-CONDEMNABLE = (FROM_WORKLOAD, TO_WORKLOAD, *NAMING_SETS)
-"""Chains of one endpoint, policy or profile begin so. Of the others a DROP would cut off the host, or everybody."""
+CONDEMNABLE = (FROM_WORKLOAD, TO_WORKLOAD, *GROUP_PREFIX.values(), *NAMING_SETS)
+"""Chains of one endpoint, group, policy or profile begin so. Of the others a DROP would cut off the host, or
+everybody."""
 
 TRIES = 10
 
@@ -122,8 +123,8 @@ class TableEffector:
         """Write the difference as one transaction; return the chains that failed.
 
         After a refusal the table is read back and the difference written again: somebody may have changed it in
-        between. A chain of one endpoint, policy or profile that is refused a second time is replaced by a DROP, so that
-        it harms nobody else and lets nothing pass.
+        between. A chain of one endpoint, group, policy or profile that is refused a second time is replaced by a DROP,
+        so that it harms nobody else and lets nothing pass.
 
         Raises:
             DataplaneError: the table cannot be read or written; it is to be tried again.

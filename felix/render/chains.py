@@ -70,10 +70,11 @@ class HasIcmpType:
 
 @dataclass(frozen=True, slots=True)
 class MarkIs:
-    """The bits of `mask` have the value `value`."""
+    """The bits of `mask` have the value `value`; `negated`: another one."""
 
     value: int
     mask: int
+    negated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +197,10 @@ class Part(enum.Enum):
     """Every packet that comes to a tier."""
     POLICY = "policy"
     """The jump to a policy's chain."""
+    GROUP = "group"
+    """The jump to a chain of several policies' jumps (felix.render.groups)."""
+    DECIDED = "decided"
+    """In such a chain: one of the policies asked so far allowed or passed the packet."""
     ALLOWED = "allowed"
     """The policy or profile that was asked last allowed the packet."""
     END_OF_TIER = "end of tier"
@@ -237,6 +242,11 @@ def marked(bit: int) -> MarkIs:
 
 def unmarked(bits: int) -> MarkIs:
     return MarkIs(0, bits)
+
+
+def any_marked(bits: int) -> MarkIs:
+    """One of the bits is set."""
+    return MarkIs(0, bits, negated=True)
 
 
 def mark(bit: int) -> SetMark:

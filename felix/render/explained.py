@@ -4,12 +4,13 @@ The renderer keeps text and hashes only; what a rule stands for is no part of it
 original Calico). So this costs nothing until somebody asks.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from felix.calc.conclusions import Conclusions
 from felix.desired import ChainKey
-from felix.render.chains import Rule
+from felix.render.chains import Jump, Part, Rule
+from felix.render.names import GROUP_PREFIX
 from felix.render.renderer import Renderer
 
 
@@ -26,6 +27,19 @@ def explain(conclusions: Conclusions) -> dict[ChainKey, Explained]:
     recorder = _Recorder()
     recorder.render(conclusions)
     return {key: Explained(chain.tags, recorder.rules[key]) for key, chain in recorder.chains.items()}
+
+
+def grouped(chains: Mapping[ChainKey, Explained]) -> dict[ChainKey, tuple[str, ...]]:
+    """Return the chains of policies that each chain of a group asks, in order."""
+    return {
+        key: tuple(
+            rule.target.chain
+            for rule in explained.rules
+            if rule.stands_for is Part.POLICY and isinstance(rule.target, Jump)
+        )
+        for key, explained in chains.items()
+        if key.chain.startswith(tuple(GROUP_PREFIX.values()))
+    }
 
 
 class _Recorder(Renderer):

@@ -81,8 +81,8 @@ def safe_comment(text: str) -> str:
 
 def _condition(condition: Condition) -> str:
     match condition:
-        case MarkIs(value, mask):
-            return f"-m mark --mark {value:#x}/{mask:#x}" if value else f"-m mark --mark 0/{mask:#x}"
+        case MarkIs(value, mask, negated):
+            return f"-m mark {_not(negated)}--mark {f'{value:#x}' if value else '0'}/{mask:#x}"
         case InSet(end, name, negated, port):
             direction = "src" if end is End.SOURCE else "dst"
             return f"-m set {_not(negated)}--match-set {name} {f'{direction},{direction}' if port else direction}"

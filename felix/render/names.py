@@ -23,6 +23,7 @@ FORWARD_FROM_HOST = "cali-fhfw-"
 FORWARD_TO_HOST = "cali-thfw-"
 FAILSAFE = {Direction.INGRESS: "cali-failsafe-in", Direction.EGRESS: "cali-failsafe-out"}
 POLICY_PREFIX = {Direction.INGRESS: "cali-pi-", Direction.EGRESS: "cali-po-"}
+GROUP_PREFIX = {Direction.INGRESS: "cali-gi-", Direction.EGRESS: "cali-go-"}
 PROFILE_PREFIX = {Direction.INGRESS: "cali-pri-", Direction.EGRESS: "cali-pro-"}
 SET_PREFIX = {4: "cali40", 6: "cali60"}
 

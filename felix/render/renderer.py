@@ -15,6 +15,7 @@ from felix.desired import Chain, ChainKey, IPSet, KernelChain, LocalInterface, S
 from felix.render import dispatch
 from felix.render.chains import Rule
 from felix.render.flowlog import Owner
+from felix.render.groups import Group, Groups, group_rules
 from felix.render.hosts import HostChains, failsafe_rules
 from felix.render.iptables import render_chain, render_kernel_chain
 from felix.render.names import (
@@ -47,6 +48,7 @@ class Renderer:
         self._policies: dict[PolicyId, Rules] = {}
         self._profiles: dict[ProfileName, Rules] = {}
         self._endpoints: dict[IfName, LocalEndpoint] = {}
+        self._groups = Groups()
         self._dispatch = dispatch.Dispatch()
         self._hosts = HostChains()
         self._failsafe: frozenset[tuple[str, Direction]] = frozenset()
@@ -89,6 +91,9 @@ class Renderer:
         """Take the conclusions in and return what they change."""
         _fold(self._policies, conclusions.policies)
         _fold(self._profiles, conclusions.profiles)
+        regrouped: dict[Group, None] = {}
+        for name, endpoint in conclusions.endpoints.items():
+            regrouped |= dict.fromkeys(self._groups.take(self._endpoints.get(name), endpoint))
         _fold(self._endpoints, conclusions.endpoints)
         for name, endpoint in conclusions.endpoints.items():
             if endpoint is None:
@@ -99,17 +104,18 @@ class Renderer:
         if conclusions.surroundings is not None:
             self._surroundings = conclusions.surroundings
         if conclusions.parameters is not None and conclusions.parameters.parameters != self._parameters:
-            return self._render_anew(conclusions, conclusions.parameters.parameters)
+            return self._render_anew(conclusions, conclusions.parameters.parameters, regrouped)
         self._render_policies(conclusions.policies)
         self._render_profiles(conclusions.profiles)
         if flipped:
             self._render_for_hosts(flipped)
+        self._render_groups(regrouped)
         self._render_endpoints(conclusions.endpoints)
         self._render_hosts(self._hosts.touched(conclusions.host_endpoints))
         static = conclusions.surroundings is not None or conclusions.parameters is not None
         return self._update(conclusions, conclusions.endpoints, static=static)
 
-    def _render_anew(self, conclusions: Conclusions, parameters: Parameters) -> Update:
+    def _render_anew(self, conclusions: Conclusions, parameters: Parameters, regrouped: Iterable[Group]) -> Update:
         """Render everything: the parameters are others."""
         self._parameters = parameters
         # REJECT is a target of the filter table only
@@ -118,6 +124,7 @@ class Renderer:
             self._drop_chain(key)
         self._render_policies({**conclusions.policies, **self._policies})
         self._render_profiles({**conclusions.profiles, **self._profiles})
+        self._render_groups({*regrouped, *self._groups}, anew=True)
         self._render_endpoints({**conclusions.endpoints, **self._endpoints})
         self._render_hosts({*conclusions.host_endpoints, *self._hosts.names})
         self._dispatch.touch_all()
@@ -209,6 +216,15 @@ class Renderer:
                 chain = endpoint_chain(_PREFIX[direction], name)
                 rules = None if endpoint is None else endpoint_rules(endpoint, direction, self._parameters)
                 self._put_everywhere("filter", chain, rules)
+
+    def _render_groups(self, groups: Iterable[Group], *, anew: bool = False) -> None:
+        """Render the chains of groups that came (with `anew`, of all), and let those go that nobody uses any more."""
+        for group in groups:
+            chain = group.chain
+            if group not in self._groups:
+                self._put_everywhere("filter", chain, None)
+            elif anew or ChainKey(self._parameters.versions[0], "filter", chain) not in self._chains:
+                self._put_everywhere("filter", chain, group_rules(group, self._parameters))
 
     def _render_dispatch(self) -> None:
         end = dispatch.unknown_interface(denied(self._parameters))

@@ -20,6 +20,7 @@ from felix.render.chains import (
     unmarked,
 )
 from felix.render.flowlog import end_of_tier_log, no_profile_log
+from felix.render.groups import group_of
 from felix.render.names import policy_chain, profile_chain
 from resources.names import ProfileName
 
@@ -33,7 +34,7 @@ def endpoint_rules(endpoint: LocalEndpoint, direction: Direction, parameters: Pa
     rules.append(clean_start(parameters))
     if direction is Direction.EGRESS:
         rules += _no_tunnels(parameters)
-    rules += tier_rules(endpoint.tiers, direction, denied(parameters), parameters)
+    rules += tier_rules(endpoint.tiers, direction, denied(parameters), parameters, grouped=True)
     return rules + profile_rules(endpoint.profiles, direction, denied(parameters), parameters)
 
 
@@ -89,27 +90,34 @@ def tier_rules(
     parameters: Parameters,
     *,
     untracked: bool = False,
+    grouped: bool = False,
 ) -> list[Rule]:
     """Ask the policies of the tiers in order.
 
     Args:
         deny: what a tier that denies by default does at its end; None: no tier is final here.
         untracked: connection tracking is to be kept from what is allowed.
+        grouped: many policies are asked by a chain that others use too.
     """
     marks = parameters.marks
+    accepted = rule(
+        marked(marks.accept), to=Verdict.RETURN, comment="Return if policy accepted", stands_for=Part.ALLOWED
+    )
     rules: list[Rule] = []
     for tier in tiers:
         if not tier.of(direction):
             continue
         rules.append(rule(to=clear(marks.passed), comment=f"Start of tier {tier.name}", stands_for=Part.TIER))
-        for policy in tier.of(direction):
+        group = group_of(tier, direction) if grouped else None
+        if group is not None:
+            rules += (rule(to=Jump(group.chain), stands_for=Part.GROUP), accepted)
+        for policy in tier.of(direction) if group is None else ():
             rules.append(
                 rule(unmarked(marks.passed), to=Jump(policy_chain(policy, direction)), stands_for=Part.POLICY)
             )
             if untracked:
                 rules.append(rule(marked(marks.accept), to=Verdict.NOTRACK))
-            accepted = "Return if policy accepted"
-            rules.append(rule(marked(marks.accept), to=Verdict.RETURN, comment=accepted, stands_for=Part.ALLOWED))
+            rules.append(accepted)
         if deny is not None:
             rules += _end_of_tier(tier, direction, deny, parameters)
     return rules

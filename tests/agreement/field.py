@@ -22,6 +22,7 @@ from fakes.felix_records import ELSEWHERE, HERE
 from fakes.random_world import ADDRESSES, HOSTS
 from felix.calc.parameters import Parameters
 from felix.dataplane.driver import Dataplane
+from felix.dataplane.forwarding import Forwarding
 from felix.dataplane.interfaces import InterfaceEffector
 from felix.dataplane.routes import RouteEffector, owns
 from felix.dataplane.sets import SetEffector
@@ -119,19 +120,18 @@ class Machine:
 
     def _built(self, parameters: Parameters) -> Dataplane:
         sysctls, routes = ProcSysctls(), NetlinkRoutes()
+        forwarding = Forwarding(sysctls, routes, versions=(4, 6), workloads=("cali",))
         return Dataplane(
             sets=SetEffector(NetlinkSets(IpsetSets()), maxelem=parameters.set_size_max),
             tables=[TableEffector(self.tables, TableKey(version, table)) for version in (4, 6) for table in TABLES],
             table_kernel=self.tables,
-            interfaces=InterfaceEffector(sysctls, NetlinkLinks(), ArpAnnouncer()),
+            interfaces=InterfaceEffector(sysctls, NetlinkLinks(), ArpAnnouncer(), forwarding),
             routes=RouteEffector(
                 routes, owns=owns(("cali",), protocol=80, remove_external=True), protocol=80,
                 flows_of=self.to_clean.append,
             ),
             route_kernel=routes,
-            sysctls=sysctls,
-            forward_v4=True,
-            forward_v6=True,
+            forwarding=forwarding,
         )  # fmt: skip
 
     def set_policy(self, variant: str, policies: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ import ipaddress
 from fakes.kernel import FakeKernel
 from fakes.tables import FakeTables
 from felix.dataplane.driver import Dataplane
+from felix.dataplane.forwarding import Forwarding
 from felix.dataplane.interfaces import InterfaceEffector
 from felix.dataplane.routes import RouteEffector, owns
 from felix.dataplane.sets import SetEffector
@@ -40,18 +41,18 @@ class FelixHost:
             protocol=80,
             flows_of=self.to_clean.append,
         )
+        kernel = self.kernel
+        forwarding = Forwarding(kernel.sysctls, kernel.routes, versions=(4,), workloads=("cali",))
         self.dataplane = Dataplane(
             sets=SetEffector(self.kernel.sets, maxelem=1000),
             tables=[
                 TableEffector(self._tables, TableKey(version, table)) for version in self._versions for table in TABLES
             ],
             table_kernel=self._tables,
-            interfaces=InterfaceEffector(self.kernel.sysctls, self.kernel.links, self.kernel.announcer),
+            interfaces=InterfaceEffector(kernel.sysctls, kernel.links, kernel.announcer, forwarding),
             routes=self.routes,
             route_kernel=self.kernel.routes,
-            sysctls=self.kernel.sysctls,
-            forward_v4=True,
-            forward_v6=False,
+            forwarding=forwarding,
         )
         self.see_links()
 

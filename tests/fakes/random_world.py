@@ -69,6 +69,7 @@ class Shape:
     """How much of what a world has at most."""
 
     policies: int = 5
+    least_policies: int = 0
     rules: int = 4
     profiles: int = 3
     host_endpoints: int = 3
@@ -270,7 +271,8 @@ class Dice:
         drawn: Records = {key: value for key, value in records if not self.chance(8)}
         drawn |= dict(self.profile(name) for name in self.some(PROFILES, self.shape.profiles, 1))
         drawn |= dict(self.tier(name) for name in ("default", *self.some(TIERS[1:3], 2)))
-        drawn |= dict(self.policy(f"p{number}") for number in range(self.random.randint(0, self.shape.policies)))
+        count = self.random.randint(self.shape.least_policies, self.shape.policies)
+        drawn |= dict(self.policy(f"p{number}") for number in range(count))
         drawn |= dict(self.network_policy(f"p{number}") for number in range(self.random.randint(0, 2)))
         drawn |= dict(self.network_set(f"set{number}") for number in range(self.random.randint(0, 3)))
         if not self.chance(4):

@@ -61,7 +61,7 @@ def conditions(draw: st.DrawFn, version: int, table: str) -> tuple[Condition, ..
         st.builds(InNet, ENDS, nets, BOOLEANS),
         st.builds(InSet, ENDS, st.just(plain), BOOLEANS),
         st.builds(lambda end, no: InSet(end, with_port, no, port=True), ENDS, BOOLEANS),
-        st.builds(MarkIs, st.sampled_from([0, *BITS]), st.sampled_from(BITS)),
+        st.builds(MarkIs, st.sampled_from([0, *BITS]), st.sampled_from(BITS), BOOLEANS),
         st.builds(InState, st.sampled_from(["RELATED,ESTABLISHED", "INVALID", "DNAT"]), BOOLEANS),
         st.builds(IsLocal, ENDS, BOOLEANS),
     ]

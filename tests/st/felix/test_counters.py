@@ -183,6 +183,23 @@ def test_the_command_shows_names_and_says_what_there_is(lab: FelixLab) -> None:
     assert (done.exit, "these are: web, guard" in done.stderr) == (1, True)
 
 
+def test_of_policies_that_endpoints_share_that_is_named_which_the_numbers_leave(lab: FelixLab) -> None:
+    for number in (1, 2, 3):
+        lab.put(policy(f"p{number}", "name in {'a0','a1'}", [rule("Deny", "UDP", destination=to(7080 + number))],
+                       types=["Ingress"], order=number))  # fmt: skip
+    a0, a1 = lab.workloads["a0"], lab.workloads["a1"]
+    before = drops(lab.node1)
+    datagrams(a1, a0, 7081, 3)
+    datagrams(a1, a0, 7082, 4)
+    alone = {(a0.interface, "ingress", f"rule 1 of policy p{number} (tier default)"): 2 + number for number in (1, 2)}
+    assert more(before, drops(lab.node1)) == alone
+    kill(lab)
+    datagrams(a0, a1, 7082, 2)
+    lab.start(lab.node1)
+    both = "a rule of policy p1 or policy p2 (tier default)"
+    assert more(before, drops(lab.node1)) == {(a0.interface, "ingress", both): 7, (a1.interface, "ingress", both): 2}
+
+
 def test_only_what_is_counted_from_now_on(lab: FelixLab) -> None:
     lab.put(WEB)
     a0, a1 = lab.workloads["a0"], lab.workloads["a1"]

@@ -289,5 +289,42 @@ def test_felix_starts_anew_and_writes_nothing(six: FelixLab) -> None:
     assert reachable(six) == WITHIN
 
 
+def advertise(lab: FelixLab, *, seconds: int) -> None:
+    """Have the fabric say that it is a router for so long. Source: RFC 4861, section 4.2."""
+    with lab.cluster.fabric.entered():
+        index = socket.if_nametoindex("br0")
+        with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as router:
+            router.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+            router.sendto(struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, seconds, 0, 0), ("ff02::1", 0, 0, index))
+
+
+@pytest.mark.any_back_end
+def test_the_host_keeps_the_default_route_that_its_router_advertises(six: FelixLab) -> None:
+    node1 = six.node1
+    accept_ra, forwarding = "net.ipv6.conf.eth0.accept_ra", "net.ipv6.conf.all.forwarding"
+    six.tolerate("setting.changed")
+
+    def has_route() -> bool:
+        return "proto ra" in node1.ip("-6", "route", "show", "default").stdout
+
+    def hears() -> bool:
+        advertise(six, seconds=600)
+        return has_route()
+
+    six.felix["node1"].kill()
+    node1.sysctl(forwarding, 0)
+    wait_until("a route from the router", hears)
+    six.start(node1)
+    assert (node1.sysctl(forwarding), node1.sysctl(accept_ra)) == ("1", "2")
+    assert has_route()
+    node1.ip("-6", "route", "del", "default")
+    wait_until("the route to be renewed", hears)
+    assert len(six.said(node1, "setting.changed")) == 1
+    six.workloads["v0"].await_ping(at(six, "v2"))
+    advertise(six, seconds=0)
+    wait_until("the route to go", lambda: not has_route())
+    node1.sysctl(accept_ra, 1)
+
+
 def _rules(text: str) -> list[str]:
     return [line.partition(" [")[0] for line in text.splitlines()]

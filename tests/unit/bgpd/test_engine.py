@@ -1281,8 +1281,8 @@ def test_bad_peers_harm_nobody_and_are_told() -> None:
         peer_record("b", peerIP=TOR, asNumber="abc"),
         peer_record("c", peerIP=TOR),
         peer_record("d", peerIP="10.0.0.201", asNumber=65001, filters=["f"]),
-        peer_record("e", peerIP="10.0.0.202", asNumber=65001, sourceAddress="None"),
-        peer_record("g", peerIP="10.0.0.203", asNumber=65001, reachableBy="10.0.0.254"),
+        peer_record("e", peerIP="192.0.2.1", asNumber=65001, sourceAddress="None"),
+        peer_record("g", peerIP="10.0.0.203", asNumber=65001, reachableBy="192.0.2.254"),
         peer_record("h", peerIP="10.0.0.204", asNumber=65001, filters=["nosuch"], node="node9"),
     ]
     host = meshed(*broken, filter_record("f", importV4=[{"action": "Maybe"}]))
@@ -1293,10 +1293,10 @@ def test_bad_peers_harm_nobody_and_are_told() -> None:
         "BGPPeer(d)": "BGPFilter(f) rejects every route from what cannot be read on: " + str(
             host.inventory.filters["f"].fault
         ),
-        "BGPPeer(e)": "sourceAddress: None is not carried out by this version",
-        "BGPPeer(g)": "reachableBy is not carried out by this version",
+        "BGPPeer(e)": "sourceAddress is None, and this host has no route to 192.0.2.1",
+        "BGPPeer(g)": "reachableBy: 192.0.2.254 is on no network of this host, so it cannot be a gateway",
     }
-    assert host.phases["Global_10_0_0_202"] == "down Down"
+    assert host.phases["Global_10_0_0_203"] == "down Down"
     records = host.engine.state()["records"]
     assert {str(key).rpartition("/")[2] for key in records} == {"a", "b", "f"}  # type: ignore[attr-defined]
     host.remove(*broken)
@@ -1358,6 +1358,80 @@ def test_a_rule_lets_single_workloads_and_routes_of_the_host_out() -> None:
     host.remove(endpoint_record("node1", "a"))
     host.run()
     assert host.offered(TOR) == {"10.65.1.0/26", B2, B3, "10.0.0.0/24"}
+
+
+FAR = "192.0.2.7"
+FAR_PEER = peer_record("far", peerIP=FAR, asNumber=65001, reachableBy=str(GATEWAY))
+
+
+@pytest.mark.bgp_scenario(19)
+def test_a_peer_behind_a_gateway_has_its_route_before_its_session_and_until_after_it() -> None:
+    host = started(FAR_PEER)
+    way = {f"{FAR}/32": f"via {GATEWAY} dev eth0"}
+    assert set(host.exabgp.peers) == {N2, N3, FAR}
+    assert host.routes == {"10.65.1.0/26": "blackhole"} | way
+    host.exabgp.peer_up(FAR)
+    path = {"0": {"element": "as-sequence", "value": [65001]}}
+    host.exabgp.peer_sends(FAR, ["10.65.9.0/26"], as_path=path, local_preference=None)
+    host.run()
+    # what the peer tells goes the way that the peer itself is reached
+    assert host.routes["10.65.9.0/26"] == f"via {GATEWAY} dev eth0"
+    assert host.exabgp.peers[FAR].words == {"10.65.1.0/26": "self"}
+
+    host.exabgp.deaf_signals = 1
+    host.remove(FAR_PEER)
+    host.run(1)
+    assert FAR in host.exabgp.peers
+    assert host.routes == {"10.65.1.0/26": "blackhole"} | way
+    host.run(5)
+    assert FAR not in host.exabgp.peers
+    assert host.routes == {"10.65.1.0/26": "blackhole"}
+
+
+def test_a_session_waits_for_the_route_to_its_peer_and_outlives_it() -> None:
+    host = BgpHost()
+    host.kernel.routes.refuse.add(RouteKey(ip_network(f"{FAR}/32")))
+    started(FAR_PEER, host=host)
+    assert set(host.exabgp.peers) == {N2, N3}
+    host.kernel.routes.refuse.clear()
+    host.run(5)
+    assert set(host.exabgp.peers) == {N2, N3, FAR}
+    host.exabgp.peer_up(FAR)
+    host.set_link(ETH0, up=False)
+    host.run()
+    assert host.routes == {"10.65.1.0/26": "blackhole"}
+    assert host.exabgp.peers[FAR].is_up
+    host.kernel.links.remove_address(ETH0, ip_interface("10.0.0.1/24"))
+    host.set_link(ETH0, up=True)
+    host.kernel.links.add_address(ETH0, ip_interface("10.0.0.1/24"))
+    host.kernel_says(AddressAdded(host.kernel.links.addresses()[-1]))
+    host.run()
+    assert host.routes[f"{FAR}/32"] == f"via {GATEWAY} dev eth0"
+
+
+def test_a_route_of_somebody_else_to_the_peer_is_as_good() -> None:
+    host = BgpHost()
+    theirs = Route.via(ip_address("10.0.0.98"), ETH0, protocol=PROTOCOL_STATIC)
+    host.kernel.routes.put(RouteKey(ip_network(f"{FAR}/32")), theirs)
+    started(FAR_PEER, host=host)
+    assert set(host.exabgp.peers) == {N2, N3, FAR}
+    assert host.kernel.routes.routes[RouteKey(ip_network(f"{FAR}/32"))] == theirs
+
+
+@pytest.mark.bgp_scenario(18)
+def test_a_session_without_a_source_address_is_spoken_from_the_one_that_the_kernel_chooses() -> None:
+    host = BgpHost()
+    host.kernel.links.add_address(ETH0, ip_interface("10.1.0.1/24"))
+    started(peer_record("any", peerIP=FAR, asNumber=65001, sourceAddress="None"), host=host)
+    assert unusable(host) == {"BGPPeer(any)": f"sourceAddress is None, and this host has no route to {FAR}"}
+    for gateway, source in (("10.0.0.99", "10.0.0.1"), ("10.1.0.99", "10.1.0.1")):
+        host.put_route("0.0.0.0/0", Route.via(ip_address(gateway), ETH0, protocol=PROTOCOL_STATIC))
+        host.run(3)
+        assert host.exabgp.peers[FAR].settings["local-address"] == source
+        assert source in host.exabgp.environment["exabgp.tcp.bind"].split()
+    host.lose_route("0.0.0.0/0")
+    host.run(3)
+    assert host.exabgp.peers[FAR].settings["local-address"] == "10.1.0.1"
 
 
 # --- reflection ------------------------------------------------------------------------------------------------------

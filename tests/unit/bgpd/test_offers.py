@@ -56,7 +56,6 @@ HERE = Surroundings(
     [ETH0, ETH1],
 )
 RULES = OfferRules(
-    router_id=IPv4Address("10.0.0.1"),
     cluster_id=CLUSTER,
     peers={one.address: one for one in ALL},
     pools=Pools({

@@ -202,3 +202,20 @@ def test_router_ids() -> None:
         assert 1 <= found.packed[0] <= 223
     with pytest.raises(ValueError, match="Expected 4 octets"):
         router_id(N1, name, "nonsense")
+
+
+@pytest.mark.bgp_scenario(5)
+def test_identifiers_of_names_that_meet_are_told() -> None:
+    one, other = view("host-18655", ipv6="fd99::1/64"), view("host-54620", ipv6="fd99::2/64")
+    identifier = router_id(None, one.name)
+    assert identifier == router_id(None, other.name)
+    found = sessions(one.name, nodes(one, other, N1), Globals())
+    assert [(told.what, told.reason) for told in found.unusable] == [
+        (
+            "Node(host-54620)",
+            f"its BGP identifier {identifier} is also that of host-18655: set CALICO_ROUTER_ID on one",
+        )
+    ]
+    assert sessions(one.name, nodes(one, view("host-1", ipv6="fd99::2/64")), Globals()).unusable == ()
+    by_address = view("n9", f"{identifier}/24")
+    assert len(sessions(one.name, nodes(one, by_address), Globals()).unusable) == 1

@@ -10,7 +10,16 @@ import pytest
 
 from calicoctl import policy_counters
 from calicoctl.main import main
-from calicoctl.policy_counters import Counters, FelixSilent, NoSuchEndpoint, NoSuchPolicy, NoSuchTier, chosen, tables
+from calicoctl.policy_counters import (
+    Counters,
+    FelixSilent,
+    NoSuchEndpoint,
+    NoSuchPolicy,
+    NoSuchTier,
+    chosen,
+    during,
+    tables,
+)
 from resources.errors import Transient
 from resources.runtime import paths
 from resources.runtime.health import Health
@@ -220,6 +229,37 @@ def test_only_what_was_counted_meanwhile(felix: Health, capsys: pytest.CaptureFi
         ("web1", 2, 0)
     ]
     assert [(one["where"], one["packets"]) for one in shown["drops"]] == [("rule 1 of policy block (tier security)", 2)]
+
+
+def dropped(*drops: tuple[str, int]) -> Counters:
+    """Answers with drops in one tier of one endpoint, by where it was."""
+    lines = [
+        {"kind": "workload", "name": "web1", "interface": "caliweb1", "direction": "ingress", "reason": "rule",
+         "where": where, "tier": "t", "by": [who(where)], "packets": packets, "bytes": packets * 60}
+        for where, packets in drops
+    ]  # fmt: skip
+    return msgspec.convert(TOLD | {"drops": lines}, type=Counters)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "meanwhile"),
+    [
+        ([("p", 3)], [("p", 5), ("q", 4)], [("p", 2), ("q", 4)]),
+        ([("p", 3)], [("p or q", 5)], [("p or q", 2)]),
+        ([("p or q", 5)], [("p", 3), ("q", 4)], [("one of these: p; q", 2)]),
+        ([("p", 3), ("q", 1)], [("p", 2), ("q", 4)], [("one of these: p; q", 2)]),
+        ([("p", 3)], [("q", 3)], [("q", 0)]),
+        ([("p", 3)], [("p", 1)], [("p", 1)]),
+        ([("p", 3), ("q", 1)], [("q", 2)], [("q", 2)]),
+        ([("p", 3)], [], []),
+        ([], [("p", 3)], [("p", 3)]),
+    ],
+)
+def test_drops_that_are_told_apart_otherwise_than_before_are_subtracted_together(
+    before: list[tuple[str, int]], after: list[tuple[str, int]], meanwhile: list[tuple[str, int]]
+) -> None:
+    found = during(dropped(*before), dropped(*after), 1.0).drops
+    assert [(one.where, one.packets, one.bytes) for one in found] == [(text, n, n * 60) for text, n in meanwhile]
 
 
 def test_an_error_names_what_is_alike_first_and_not_a_thousand_names() -> None:

@@ -4,7 +4,7 @@ import datetime
 import json
 import random
 from collections import Counter
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import pytest
@@ -13,11 +13,12 @@ from fakes.counted import PACKET_BYTES, counters_of
 from fakes.felix_records import host_endpoint, policy, profile, rule, settings, tier
 from fakes.felix_records import workload as workload_record
 from fakes.packets import Machine
-from fakes.scenario import ADDRESSES, HOST, OUTSIDE, Scenario
+from fakes.scenario import ADDRESSES, HOST, LOCAL, OUTSIDE, Scenario
 from felix.accounts import Accounts, NoRulesYet
 from felix.calc.endpoints import CONTAINER
 from felix.calc.model import Direction, PolicyId
 from felix.counters import NOTHING, REFUSED, Count, Place, Tally, Where, tally
+from felix.desired import ChainKey, Update
 from felix.render.explained import explain
 from kernel.xtables_counters import Counted, RuleCount
 from libnetwork import records
@@ -66,8 +67,8 @@ class World(Scenario):
             if who == named(name) and at is direction and count != NOTHING
         }
 
-    def drops(self, name: str, direction: Direction = INGRESS) -> dict[Where, int]:
-        passage = self.tally().places[workload(name, direction)]
+    def drops(self, name: str, direction: Direction = INGRESS, found: Tally | None = None) -> dict[Where, int]:
+        passage = (found or self.tally()).places[workload(name, direction)]
         return {where: count.packets for where, count in passage.drops.items() if count != NOTHING}
 
 
@@ -259,6 +260,218 @@ def test_random_policies_and_packets_agree_with_what_was_logged(seed: int) -> No
                 case Where("rule"):
                     assert sum(logged.get(f"{where.tier}|gnp/{who.name}", 0) for who in where.owners
                                if isinstance(who, PolicyId)) == packets  # fmt: skip
+
+
+THREE = "name in {'a0','a1','b1'}"
+
+
+def four(selector: str = THREE, **rules: list[Rule]) -> World:
+    """Policies p1 to p4, by default each with one Deny, of port 81 to 84; so many share a chain of jumps."""
+    world = World()
+    for number in range(1, 5):
+        own = rules.get(f"p{number}", [rule("Deny", "TCP", destination=to(80 + number))])
+        world.put(policy(f"p{number}", selector, own, types=["Ingress"], order=number))
+    return world
+
+
+def jumps(world: World, name: str) -> list[str]:
+    chain = next(c for key, c in world.desired.chains.items() if key.chain == f"cali-tw-cali{name}")
+    return [word for text in chain.rules for word in text.split() if word.startswith(("cali-pi-", "cali-gi-"))]
+
+
+def test_of_policies_that_endpoints_ask_together_the_one_is_named_that_denied_anything() -> None:
+    world = four()
+    assert jumps(world, "a0") == jumps(world, "b1")
+    assert len(jumps(world, "a0")) == 1
+    world.send("a1", "a0", 3, destination_port=83)
+    world.send("a1", "b1", 2, destination_port=83)
+    world.send("a1", "b1", 4, destination_port=90)
+    assert world.drops("a0") == {by_rule(1, "p3"): 3}
+    assert world.drops("b1") == {by_rule(1, "p3"): 2, Where("END_OF_TIER", "default"): 4}
+    assert world.drops("a1") == NOTHING_DROPPED
+    assert world.rules("p3") == {1: 5}
+
+
+def test_of_the_only_one_that_lost_anything_all_is_told() -> None:
+    two = [rule("Deny", "TCP", destination=to(82)), rule("Deny", "TCP", destination=to(92))]
+    world = four(p2=two, p4=[rule("Allow", "TCP", destination=to(84)), DENY])
+    for port, times in {81: 1, 82: 2, 92: 4, 84: 8, 99: 16}.items():
+        world.send("a0", "a1", times, destination_port=port)
+    world.send("a1", "a0", 5, destination_port=84)
+    assert world.drops("a1") == {by_rule(1, "p1"): 1, by_rule(1, "p2"): 2, by_rule(2, "p2"): 4, by_rule(2, "p4"): 16}
+    assert world.tally().places[workload("a1")].allowed.packets == 8
+    assert world.drops("a0") == NOTHING_DROPPED
+
+
+def test_where_two_policies_denied_things_to_two_endpoints_both_are_named() -> None:
+    world = four(p4=[ALLOW])
+    world.send("a1", "a0", 3, destination_port=81)
+    world.send("a1", "b1", 2, destination_port=82)
+    world.send("a1", "b1", 9, destination_port=83)
+    named_all = tuple(named(f"p{number}") for number in (1, 2, 3))
+    assert world.drops("a0") == {Where("rule", "default", named_all): 3}
+    assert world.drops("b1") == {Where("rule", "default", named_all): 11}
+    (line,) = (one for one in told(world)["drops"] if one["interface"] == "calia0")
+    assert line["where"] == "a rule of policy p1 or policy p2 or policy p3 (tier default)"
+    assert [one["name"] for one in line["by"]] == ["p1", "p2", "p3"]
+
+
+def test_of_many_policies_not_all_names_are_told() -> None:
+    world = World()
+    for number in range(9):
+        world.put(policy(f"p{number}", THREE, [rule("Deny", "TCP", destination=to(80 + number))], types=["Ingress"],
+                         order=number))  # fmt: skip
+    for number in range(9):
+        world.send("a0", "a1" if number % 2 else "b1", destination_port=80 + number)
+    (line,) = (one for one in told(world)["drops"] if one["interface"] == "calia1")
+    assert line["where"].endswith("policy p4, policy p5 or one of 3 more (tier default)")
+    assert len(line["by"]) == 9
+
+
+def test_a_pass_of_one_and_a_deny_of_another_in_a_shared_chain_are_told_apart() -> None:
+    world = World().put(tier("t", 1))
+    for number, own in enumerate([[rule("Pass", "TCP", destination=to(81))], [rule("Deny", "TCP", destination=to(82))],
+                                  [LOG]]):  # fmt: skip
+        world.put(policy(f"p{number}", THREE, own, types=["Ingress"], tier="t", order=number))
+    for port, times in {81: 1, 82: 2, 83: 4}.items():
+        world.send("a1", "a0", times, destination_port=port)
+        world.send("a0", "a1", times, destination_port=port)
+    assert world.drops("a0") == {by_rule(1, "p1", "t"): 2, Where("END_OF_TIER", "t"): 4}
+    assert world.tally().places[workload("a0")].allowed.packets == 1  # by the profile
+
+
+def test_a_refused_chain_of_many_says_so_of_each_that_asks_it() -> None:
+    world = four()
+    world.send("a1", "a0", 3, destination_port=90)
+    counted = world.counted()
+    chains = dict(counted[4]["filter"])
+    (group,) = jumps(world, "a0")
+    chains[group] = (RuleCount(CONDEMNED, 3, 180),)
+    (end,) = (one for one in chains["cali-tw-calia0"] if one.packets and one == chains["cali-tw-calia0"][6])
+    assert end.packets == 3
+    chains["cali-tw-calia0"] = tuple(RuleCount(c.tag, 0, 0) if c == end else c for c in chains["cali-tw-calia0"])
+    found = world.tally({4: {**counted[4], "filter": chains}})
+    assert {where: count.packets for where, count in found.places[workload("a0")].drops.items() if count.packets} == {
+        Where(REFUSED, "default", tuple(named(f"p{number}") for number in range(1, 5))): 3
+    }
+
+
+def test_a_shared_chain_that_somebody_changed_leaves_all_that_deny() -> None:
+    world = four(p2=[ALLOW])
+    world.send("a1", "a0", 3, destination_port=81)
+    counted = world.counted()
+    (group,) = jumps(world, "a0")
+    chains = {**counted[4]["filter"], group: (RuleCount("somethingelse000", 9, 9),)}
+    found = world.tally({4: {**counted[4], "filter": chains}})
+    assert [key.chain for key in found.missing] == [group]
+    (where,) = (where for where, count in found.places[workload("a0")].drops.items() if count.packets)
+    assert where.owners == (named("p1"), named("p3"), named("p4"))
+
+
+class Lasting(World):
+    """Counters last as in the kernel: those of a chain that is written anew begin at nothing.
+
+    `dropped`: what really dropped packets, by endpoint and then by the tier and policy that the flow log names.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dropped: dict[str, Counter[str]] = {}
+        self.put(settings(FelixConfigurationSpec(flow_logs_enabled=True)))
+
+    def flush(self) -> Update:
+        """Bring the kernel up to date."""
+        old = self._machine
+        update = self.pipeline.flush()
+        self._machine = new = Machine(self.pipeline.desired(), 4, frozenset({HOST}))
+        for name in LOCAL:
+            if ChainKey(4, "filter", f"cali-tw-cali{name}") in update.chains:
+                self.dropped[name] = Counter()
+        if old is not None:
+            for (table, chain, place), packets in old.counted.items():
+                key = ChainKey(4, table, chain)
+                if key in new.desired.chains and key not in update.chains:
+                    new.counted[table, chain, place] = packets
+        new.check_all()
+        return update
+
+    def put(self, *records: tuple[ResourceKey, Resource]) -> Self:
+        for key, value in records:
+            self.pipeline.update(key, value)
+        return self
+
+    def remove(self, *keys: ResourceKey) -> Self:
+        for key in keys:
+            self.pipeline.update(key, None)
+        return self
+
+    @property
+    def machine(self) -> Machine:
+        assert self._machine is not None
+        return self._machine
+
+    def counted(self) -> dict[int, Counted]:
+        return counters_of(self.machine.desired, {4: self.machine})
+
+    def try_one(self, source: str, target: str, port: int) -> None:
+        if not self.reaches(source, target, destination_port=port):
+            (prefix,) = (text for _, text in self.machine.flow_log[-1:])
+            if prefix[2] == "I":
+                self.dropped[target][prefix.split("|", 1)[-1]] += 1
+        self.machine.flow_log.clear()
+
+
+ACTIONS = (["Deny"], ["Allow", "Deny"], ["Allow"], ["Deny", "Pass"], ["Log", "Deny", "Deny"], ["Pass", "Allow"])
+
+
+def random_policy(chance: random.Random) -> tuple[ResourceKey, Resource]:
+    """One of nine; its actions stay the same, as what rules did that are gone cannot be told."""
+    number = chance.randrange(9)
+    rules = [rule(action, "TCP", destination=to(chance.randrange(80, 86))) for action in ACTIONS[number % len(ACTIONS)]]
+    chance.shuffle(rules)
+    selector = chance.choice([A0, "name in {'a0','a1'}", "all()", "all()", "role == 'r'"])
+    return policy(f"p{number}", selector, rules, types=["Ingress"], tier=("t1", "t2")[number % 2], order=number)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_through_all_changes_nobody_is_blamed_for_what_another_did(seed: int) -> None:
+    """A line counts exactly what those that it names dropped of the endpoint's, since its chain is there."""
+    chance = random.Random(seed)
+    world = Lasting()
+    world.put(tier("t1", 1, chance.choice(["Pass", "Deny"])), tier("t2", 2), *(random_policy(chance) for _ in range(9)))
+    world.flush()
+    for _ in range(8):
+        for _ in range(chance.randrange(60)):
+            source, target = chance.sample(LOCAL, 2)
+            world.try_one(source, target, chance.randrange(80, 86))
+        found = world.tally()
+        for name in LOCAL:
+            told: Counter[tuple[str, ...]] = Counter()
+            for where, packets in world.drops(name, found=found).items():
+                match where:
+                    case Where("END_OF_TIER"):
+                        told[where.tier,] += packets
+                    case Where("NO_PROFILE"):
+                        told["DRI",] += packets
+                    case _:
+                        path = [f"{where.tier}|gnp/{who.name}" for who in where.owners if isinstance(who, PolicyId)]
+                        told[tuple(path)] += packets
+            assert told == {names: sum(world.dropped[name][one] for one in names) for names in told}
+            assert told.total() == world.dropped[name].total()
+        match chance.randrange(5):
+            case 0 | 1:
+                world.put(random_policy(chance))
+            case 2:
+                world.remove(random_policy(chance)[0])
+            case 3:
+                name = chance.choice(LOCAL)
+                world.endpoint(name, labels={"role": chance.choice("rs")}, profiles=[f"net-{chance.choice('ab')}"])
+            case _:
+                name = chance.choice(LOCAL)
+                world.remove(world.keys[name])
+                world.flush()
+                world.endpoint(name)
+        world.flush()
 
 
 def accounts(world: World) -> Accounts:

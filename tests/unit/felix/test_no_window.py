@@ -332,7 +332,7 @@ def drawn(policies: Mapping[int, Drawn], roles: Sequence[str | None]) -> Records
     return dict([network_profile("net"), tier("first", 1, "Pass"), *endpoints, *made])
 
 
-POLICY_SETS = st.dictionaries(st.sampled_from(range(4)), POLICIES, max_size=4)
+POLICY_SETS = st.dictionaries(st.sampled_from(range(6)), POLICIES, max_size=6)
 ROLE_SETS = st.tuples(*(st.sampled_from([*ROLES, *ROLES, None]) for _ in ADDRESSES))
 STATES = st.builds(drawn, POLICY_SETS, ROLE_SETS)
 UNDER_THE_SAME_POLICIES = st.builds(

@@ -497,6 +497,25 @@ def crowd(count: int) -> Pipeline:
     return pipeline
 
 
+COMMON = 6
+"""So many policies of everybody: endpoints share a chain of jumps in each direction."""
+
+
+@cache
+def company(count: int) -> Pipeline:
+    """A host with so many endpoints that all ask the same policies."""
+    pipeline = Pipeline(NodeName(HERE))
+    pipeline.update(*network_profile("net"))
+    for number in range(COMMON):
+        pipeline.update(*policy(f"p{number}", "has(net)", [DENY], [ALLOW], types=["Ingress", "Egress"], order=number))
+    pipeline.update(*policy("extra", "chosen == 'yes'", [DENY], [ALLOW], types=["Ingress", "Egress"], order=99))
+    for number in range(count):
+        name = f"{number * 7919 % 2**20:05x}"
+        pipeline.update(*workload(name, f"10.{number >> 8}.{number & 255}.1/32", profiles=["net"]))
+    pipeline.flush()
+    return pipeline
+
+
 def cost_of(pipeline: Pipeline, *steps: Step) -> tuple[int, int]:
     """Return how many chains were rendered and how many selectors tried."""
     rendered, evaluations = pipeline.rendered, pipeline.evaluations
@@ -559,6 +578,31 @@ def test_a_change_costs_the_same_with_little_and_with_much_there(change: str) ->
             change_of(pipeline, step)()
         counts.append(instructions_of(change_of(pipeline, last)))
     assert counts[1] <= counts[0] * (1.8 if change == "endpoint here" else 1.01)
+
+
+COLLEAGUE = workload("fffff", "10.200.0.1/32", profiles=["net"])
+CHOSEN = workload("fffff", "10.200.0.1/32", profiles=["net"], labels={"chosen": "yes"})
+
+
+@pytest.mark.parametrize("count", [10, 2000])
+def test_an_endpoint_that_asks_what_others_ask_costs_no_shared_chain(count: int) -> None:
+    pipeline = company(count)
+    assert cost_of(pipeline, COLLEAGUE)[0] <= 6  # its two chains, and in both directions the root and one child
+    rendered, _ = cost_of(pipeline, CHOSEN)
+    assert rendered == 2 + 2 + 4  # its chains, those it shares with nobody, and the policy in both families
+    assert cost_of(pipeline, COLLEAGUE)[0] == 2
+    cost_of(pipeline, (COLLEAGUE[0], None))
+
+
+def test_a_policy_that_begins_to_pick_one_endpoint_costs_the_same_with_little_and_with_much_there() -> None:
+    counts = []
+    for size in (10, 1000):
+        pipeline = company.__wrapped__(size)
+        change_of(pipeline, COLLEAGUE)()
+        there = instructions_of(change_of(pipeline, CHOSEN))
+        counts.append((there, instructions_of(change_of(pipeline, COLLEAGUE))))
+    assert counts[1][0] <= counts[0][0] * 1.01
+    assert counts[1][1] <= counts[0][1] * 1.01
 
 
 NEW_ELSEWHERE = workload("fffff", "10.200.0.1/32", node=ELSEWHERE, profiles=["net"], labels={"app": "app5"})

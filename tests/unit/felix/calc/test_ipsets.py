@@ -35,8 +35,8 @@ def member(*addresses: str, labels: Mapping[str, str] | None = None, ports: tupl
     return Member(
         {"a": ""} if labels is None else labels,
         (ProfileName("p"),),
-        tuple(a for a in addresses if ":" not in a),
-        tuple(a for a in addresses if ":" in a),
+        tuple(a for a in dict.fromkeys(addresses) if ":" not in a),
+        tuple(a for a in dict.fromkeys(addresses) if ":" in a),
         ports,
     )
 

@@ -122,6 +122,16 @@ def test_forwarding_is_switched_on_after_the_tables(host: FelixHost) -> None:
     assert host.kernel.sysctls.writes.count(("net/ipv4/ip_forward", "1")) == 1
 
 
+def test_a_container_is_no_router_of_its_host(host: FelixHost) -> None:
+    """It has an IPv4 address only, and might advertise itself all the same."""
+    host.kernel.links.add(CALI1)
+    host.kernel.sysctls.put("net/ipv6/conf/cali1/accept_ra", "1")
+    host.see_links()
+    host.dataplane.want(ENDPOINT_UP)
+    assert host.dataplane.apply().is_clean
+    assert host.kernel.sysctls.read("net/ipv6/conf/cali1/accept_ra") == "0"
+
+
 class OneFamily(FakeTables):
     """Cannot write the tables of one address family."""
 

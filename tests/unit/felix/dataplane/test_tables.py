@@ -104,24 +104,25 @@ def test_a_chain_that_is_not_wanted_goes_with_those_of_old_releases(kernel: Fake
     assert "operators-own" in kernel.rules(FILTER)
 
 
-def test_a_chain_the_kernel_refuses_drops_and_harms_nobody_else(kernel: FakeTables, table: TableEffector) -> None:
+@pytest.mark.parametrize("bad", ["cali-pi-bad", "cali-pro-bad", "cali-fw-bad", "cali-gi-bad", "cali-go-bad"])
+def test_a_chain_the_kernel_refuses_drops_and_harms_nobody_else(bad: str) -> None:
     class Naming(FakeTables):
         """Names the guilty chain, as the real thing does."""
 
         def _check(self, key: TableKey, table: dict[str, list[str]]) -> None:
-            if any("nosuch" in rule for rule in table.get("cali-pi-bad", [])):
-                raise TableRefused("refused: no chain cali-nosuch", chain="cali-pi-bad")
+            if any("nosuch" in rule for rule in table.get(bad, [])):
+                raise TableRefused("refused: no chain cali-nosuch", chain=bad)
 
     naming = Naming()
     effector = TableEffector(naming, FILTER)
-    effector.want("cali-pi-bad", chain("-j cali-nosuch"))
+    effector.want(bad, chain("-j cali-nosuch"))
     effector.want("cali-tw-good", chain("-j RETURN"))
-    assert effector.apply().keys() == {"cali-pi-bad"}
-    assert [rule.endswith("-j DROP") for rule in naming.rules(FILTER)["cali-pi-bad"]] == [True]
+    assert effector.apply().keys() == {bad}
+    assert [rule.endswith("-j DROP") for rule in naming.rules(FILTER)[bad]] == [True]
     assert naming.rules(FILTER)["cali-tw-good"] == chain("-j RETURN").rules
-    effector.want("cali-pi-bad", chain("-j RETURN"))
+    effector.want(bad, chain("-j RETURN"))
     assert effector.apply() == {}
-    assert naming.rules(FILTER)["cali-pi-bad"] == chain("-j RETURN").rules
+    assert naming.rules(FILTER)[bad] == chain("-j RETURN").rules
 
 
 class Deleting(FakeTables):
