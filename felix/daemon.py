@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import structlog
@@ -174,11 +174,13 @@ class Felix:
         )
 
 
-def lacking(parameters: Parameters) -> dict[str, Lacking]:
+def lacking(
+    parameters: Parameters, try_nflog: Callable[[str], probe.Finding] | None = None
+) -> dict[str, Lacking]:
     """Return what of the settings this kernel cannot do and felix can do without. Costs nothing while it is off."""
     if not parameters.flow_logs:
         return {}
-    finding = _nflog(parameters.backend)
+    finding = (try_nflog or _nflog)(parameters.backend)
     if finding.works:
         return {}
     error = f"this kernel cannot hand packets to a log group ({finding.feature.name}): {finding.detail}"

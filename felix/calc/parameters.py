@@ -257,7 +257,8 @@ class Parameters:
         "ChainInsertMode", _word(InsertMode), InsertMode.INSERT, "Whether our rules are first or last in kernel chains."
     )
     mark_mask: int = _option(
-        "IptablesMarkMask", _mask, 0xFFFF0000, "Bits of the packet mark that are ours; at least five."
+        "IptablesMarkMask", _mask, 0xFFFF0000,
+        "Bits of the packet mark that are ours; at least five. By a sixth, what policy was not asked about is dropped.",
     )
     tables_refresh_seconds: float = _option(
         "IptablesRefreshInterval", seconds(), 180.0, "How often all rules are read back; 0: never.", zero=0.0, unit="s"
