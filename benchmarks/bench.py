@@ -36,8 +36,9 @@ ROWS = {
     "sets": "felix: a set of 50,000 members",
     "routes": "kernel: 10,000 routes",
     "addresses": "ipam: addresses per second",
+    "reflector": "bgpd: a reflector for 20 clients with 500 routes each",
 }
-SCRIPTS = {"routes": "kernel_routes.py", "addresses": "ipam_addresses.py"}
+SCRIPTS = {"routes": "kernel_routes.py", "addresses": "ipam_addresses.py", "reflector": "bgp_reflector.py"}
 
 
 def rows_of(wanted: set[str], back_ends: list[str]) -> Iterator[Row]:

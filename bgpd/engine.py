@@ -254,10 +254,11 @@ class Engine:
         if dirt.sessions:
             self._follow_settings()
         if dirt.own:
-            self.routing.refresh_own(self.inventory)
+            # a workload that comes or goes decides about no learned route but its own
+            dirt.prefixes |= self.routing.refresh_own(self.inventory)
         if dirt.sessions:
             self._follow_sessions(now)
-        if dirt.sessions or dirt.imports or dirt.own:
+        if dirt.imports:
             self._follow_rules()
         elif dirt.prefixes:
             self.routing.rib.recheck(dirt.prefixes)

@@ -173,8 +173,11 @@ class Inventory:
 
     def _take_node(self, name: NodeName, value: Node | None) -> None:
         view = None if value is None else node_view(value)
+        before = self.nodes.get(name)
         if _replace(self.nodes, name, view):
-            self._dirt.sessions = self._dirt.imports = True
+            self._dirt.sessions = True
+            # labels and numbers make sessions, and say nothing of a route
+            self._dirt.imports |= _whereabouts(before) != _whereabouts(view)
 
     def _take_pool(self, name: str, value: IPPool | None, store_key: str) -> None:
         view: Pool | None = None
@@ -252,6 +255,11 @@ class Inventory:
             self._local.discard(key)
             self._dirt.own = True
 
+
+
+def _whereabouts(node: NodeView | None) -> object:
+    """Return what decides about received routes."""
+    return None if node is None else (node.ipv4, node.ipv6, node.cluster_id)
 
 
 def _addresses(endpoint: WorkloadEndpoint) -> frozenset[IPNetwork]:

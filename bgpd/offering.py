@@ -12,6 +12,7 @@ from bgpd.calc.exports import Attributes
 from bgpd.calc.filters import Filters
 from bgpd.calc.offers import Candidate, Offer, OfferRules, offer
 from bgpd.calc.paths import Path
+from bgpd.calc.prefixes import PrefixTable
 from bgpd.calc.sessions import PeerSpec
 from resources.names import IPAddress, IPNetwork
 
@@ -54,13 +55,20 @@ class Book:
         if self.is_transit:
             self._changed.add(prefix)
 
-    def set_rules(self, rules: OfferRules) -> None:
-        """Take what decides, except filters and peers, which have their own."""
+    def set_rules(self, rules: OfferRules, blocks: Iterable[IPNetwork] = ()) -> None:
+        """Take what decides, except filters and peers, which have their own.
+
+        Args:
+            blocks: those of this node that changed: what else there is around them is offered in another way.
+        """
         rules = replace(rules, filters=self.rules.filters, peers=self.rules.peers)
-        if rules == self.rules:
-            return
-        self.rules, self._all_changed = rules, True
-        self._hosts = rules.surroundings.host_routes
+        before, self.rules = self.rules, rules
+        if replace(rules, own_blocks=before.own_blocks) != before:
+            self._all_changed = True
+            self._hosts = rules.surroundings.host_routes
+        elif changed := dict.fromkeys(blocks):
+            around = PrefixTable(changed)
+            self._changed |= {prefix for prefix in self._learned if around.match(prefix) is not None}
 
     def set_filters(self, filters: Filters) -> None:
         """Take the BGPFilters. Whose peers name one that changed are to be offered everything again by the caller."""
@@ -68,8 +76,11 @@ class Book:
 
     def set_peers(self, peers: Mapping[IPAddress, PeerSpec]) -> None:
         """Take the sessions: whom a path came from decides who may hear of it."""
-        before, self.rules = self.rules.peers, replace(self.rules, peers=dict(peers))
-        if {a: _role(peer) for a, peer in before.items()} != {a: _role(peer) for a, peer in peers.items()}:
+        was_transit, before = self.is_transit, self.rules.peers
+        self.rules = replace(self.rules, peers=dict(peers))
+        # one that is new has told nothing yet, and what one that is gone told goes with it
+        others = any(address in before and _role(before[address]) != _role(peer) for address, peer in peers.items())
+        if others or was_transit != self.is_transit:
             self._all_changed = True
 
     @property

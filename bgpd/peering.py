@@ -139,6 +139,7 @@ class Peering:
             elif neighbor.spec != spec:
                 neighbor.spec = spec
                 neighbor.reconsider()
+                self._rib.recheck_peers([address])
                 self._log.info("session.changed", peer=str(address), name=spec.name)
         if self._plan_at is None and self.identity is not None:
             # the first plan waits for nothing

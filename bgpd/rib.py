@@ -50,6 +50,8 @@ class Rib:
         self._tables: dict[IPAddress, PeerTable] = {}
         self._peers_of: dict[IPNetwork, set[IPAddress]] = {}
         self._dirty: set[IPNetwork] = set()
+        self.decided = 0
+        """How often a prefix was decided, so far."""
         self.refusals: Counter[tuple[IPAddress, Refusal]] = Counter()
         """How often a path of a peer was found to be refused, ever."""
 
@@ -137,6 +139,7 @@ class Rib:
     ) -> Iterator[tuple[IPNetwork, Choice | None]]:
         """Yield every prefix on which something changed since the last call, with what to use for it now."""
         dirty, self._dirty = self._dirty, set()
+        self.decided += len(dirty)
         for prefix in dirty:
             accepted = [
                 used

@@ -77,10 +77,11 @@ class Routing:
 
     # --- what decides ------------------------------------------------------------------------------------------------
 
-    def refresh_own(self, inventory: Inventory) -> None:
-        """Work out this node's own routes again."""
-        self.blocks = own_blocks(self._this, inventory.affinities, inventory.owners)
+    def refresh_own(self, inventory: Inventory) -> set[IPNetwork]:
+        """Work out this node's own routes again; return the learned prefixes that are to be decided again for it."""
+        blocks_before, self.blocks = self.blocks, own_blocks(self._this, inventory.affinities, inventory.owners)
         before, self._local = self._local, inventory.workloads
+        tags_before = self._advertisements
         self._advertisements, faults = advertisements(self._this, inventory.configurations)
         if faults != self._told_faults:
             self._told_faults = faults
@@ -92,6 +93,12 @@ class Routing:
         moved, self._blackholes = blackholes ^ self._blackholes, blackholes
         for prefix in moved | (before.keys() ^ self._local.keys()):
             self.fib.want(prefix, self._wanted(prefix))
+        changed = self.blocks ^ blocks_before
+        if changed or self._advertisements != tags_before:
+            self.rules = replace(self.rules, own_blocks=PrefixTable(dict.fromkeys(self.blocks)))
+            self._refresh_offers(changed)
+        around = PrefixTable(dict.fromkeys(changed))
+        return {prefix for prefix in self.rib.prefixes if around.overlaps(prefix)} if changed else set()
 
     def refresh_rules(
         self, inventory: Inventory, router_id: ipaddress.IPv4Address, surroundings: Surroundings | None = None
@@ -120,14 +127,23 @@ class Routing:
         )
         self.rib.recheck()
         self.book.set_filters(self.rules.filters)
+        self._refresh_offers()
+
+    def _refresh_offers(self, blocks: Iterable[IPNetwork] = ()) -> None:
+        """Take what decides about offers anew.
+
+        Args:
+            blocks: those of this node that changed since the last time.
+        """
         self.book.set_rules(
             OfferRules(
                 cluster_id=self.rules.cluster_id,
                 pools=self.rules.pools,
                 own_blocks=PrefixTable(dict.fromkeys(aggregates(self.blocks))),
                 advertisements=self._advertisements,
-                surroundings=here,
-            )
+                surroundings=self.rules.surroundings,
+            ),
+            blocks,
         )
 
     def set_ways(self, ways: Mapping[IPNetwork, Route]) -> bool:

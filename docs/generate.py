@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -48,6 +49,8 @@ def _shown(value: object) -> str:
         return "(unset)"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
+    if isinstance(value, re.Pattern):
+        value = value.pattern.replace("|", "\\|")
     if isinstance(value, tuple):
         return f"`{','.join(map(str, value))}`"
     return f"`{getattr(value, 'value', value)}`"

@@ -131,6 +131,7 @@ class Agent:
         self._repaired: dict[str, tuple[int, str]] = {}
         self._due: dict[str, float] = {}
         self._failing: frozenset[str] = frozenset()
+        self._troubles: Mapping[str, str] = {}
         self._settings: dict[str, tuple[str, str]] = {}
         self._known: Parameters | None = None
         self._problems: dict[str, tuple[str, ...]] = {}
@@ -196,7 +197,7 @@ class Agent:
         return [replace(update, parameters=None), self._pipeline.flush()]
 
     def _want(self, dataplane: Dataplane, update: Update) -> None:
-        if update.sets or update.chains or update.kernel_chains or update.interfaces:
+        if update.is_for_the_kernel:
             self._dirty = True
             dataplane.want(update)
             self._note_endpoints(update.interfaces)
@@ -238,6 +239,8 @@ class Agent:
             "failing": sorted(self._failing),
             "without": dict(self._without),
             "repaired": {t: {"times": times, "found": found} for t, (times, found) in sorted(repaired.items())},
+            "tunnels": {} if dataplane is None else dataplane.tunnels(),
+            "troubles": dict(self._troubles),
             "problems": self._all_problems(),
         }
 
@@ -292,8 +295,10 @@ class Agent:
                 pass  # whether it was somebody else is asked at every turn
             case AddressAdded(address):
                 self._interfaces.address_added(address)
+                self._dirty |= dataplane.address_changed(address.device)
             case AddressGone(address):
                 self._interfaces.address_gone(address, self._monotonic())
+                self._dirty |= dataplane.address_changed(address.device)
             case _:
                 assert_never(event)
 
@@ -387,6 +392,7 @@ class Agent:
                 self._due[name] = now + interval
                 resync()
                 self._dirty = True
+        self._dirty |= dataplane.due_in == 0
         if now >= self._repair_at and dataplane.notice_foreign_changes():
             self._repair_at = now + REPAIR_SECONDS
             self._log.debug("rules.changed_by_others", effect="all tables are read back")
@@ -436,10 +442,20 @@ class Agent:
         self._failing = frozenset(report.failed)
         for table, drift in report.repaired.items():
             self._tell_repair(table, drift)
+        self._tell_troubles()
         tell = self._log.info if report.written else self._log.debug
         cause = {"cause": "rules changed by others"} if self._repairing else {}
         self._repairing = False
         tell("dataplane.applied", **cause, **report.written, failed=len(report.failed), took_ms=took_ms)
+
+    def _tell_troubles(self) -> None:
+        troubles = self._dataplane.troubles() if self._dataplane is not None else {}
+        for what, trouble in troubles.items():
+            if self._troubles.get(what) != trouble:
+                self._log.error("tunnel.unavailable", tunnel=what, error=trouble, effect="its routes are withheld")
+        for what in self._troubles.keys() - troubles.keys():
+            self._log.info("tunnel.trouble_over", tunnel=what)
+        self._troubles = troubles
 
     def _tell_repair(self, table: str, drift: Drift) -> None:
         """Say what others had done; somebody who does the same again and again is told of once a minute."""
@@ -464,8 +480,8 @@ class Agent:
             times.append(self._interfaces.due)
         if now < self._repair_at:
             times.append(self._repair_at)  # what changed meanwhile was not asked for
-        if self._dataplane is not None and (poll := self._dataplane.poll_seconds) is not None:
-            times.append(now + poll)
+        if self._dataplane is not None:
+            times += [now + wait for wait in (self._dataplane.poll_seconds, self._dataplane.due_in) if wait is not None]
         return max(0.0, min(times) - now) if times else None
 
 

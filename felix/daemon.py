@@ -23,10 +23,13 @@ from felix.dataplane.conntrack import FlowCleaner
 from felix.dataplane.driver import Dataplane
 from felix.dataplane.forwarding import Forwarding
 from felix.dataplane.interfaces import InterfaceEffector
+from felix.dataplane.ipip import IpipEffector
 from felix.dataplane.left_over import LeftOver
 from felix.dataplane.routes import RouteEffector, owns
 from felix.dataplane.sets import SetEffector
+from felix.dataplane.sizes import HostSizes, MtuFile
 from felix.dataplane.tables import TableEffector
+from felix.dataplane.tunnels import Tunnels
 from felix.desired import TABLES
 from felix.pipeline import Pipeline
 from felix.status import StatusReporter
@@ -171,6 +174,11 @@ class Felix:
             ),
             route_kernel=self._routes,
             forwarding=forwarding,
+            tunnels=Tunnels(
+                sizes=HostSizes(self._links, parameters.interface_prefixes),
+                mtu=MtuFile(paths.MTU),
+                ipip=IpipEffector(self._links, time.monotonic),
+            ),
         )
 
 

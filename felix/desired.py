@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from felix.calc.model import EARLY, Order
+from felix.calc.model import EARLY, Order, Surroundings
 from felix.calc.parameters import Resolved
 from resources.datastore.keys import ResourceKey
 from resources.names import IfName, IPNetwork
@@ -96,10 +96,24 @@ class Update:
     interfaces: Mapping[IfName, LocalInterface | None] = field(default_factory=lambda: MappingProxyType({}))
     host_endpoints: Mapping[IfName, str | None] = field(default_factory=lambda: MappingProxyType({}))
     """By which host endpoint an interface of the host is served; for people."""
+    surroundings: Surroundings | None = None
+    """Which tunnels there are to be, with this host's own addresses, if any of it changed."""
     parameters: Resolved | None = None
     """The settings in effect, if they changed: limits, intervals, protocol numbers (felix.calc.parameters)."""
     problems: Mapping[ResourceKey, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     """What is wrong with a record of the store and what is done about it, to be logged; empty: nothing any more."""
+
+    @property
+    def is_for_the_kernel(self) -> bool:
+        """Whether an effector has something to do about it."""
+        return bool(
+            self.sets
+            or self.chains
+            or self.kernel_chains
+            or self.interfaces
+            or self.surroundings is not None
+            or self.parameters is not None
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,7 +76,7 @@ class Pipeline:
             removed = {set_name(version, set_id): None for set_id in sets for version in gone}
             conclusions = self._with_whole_sets(conclusions)
         self._versions = versions
-        update = self._renderer.render(conclusions)
+        update = replace(self._renderer.render(conclusions), surroundings=conclusions.surroundings)
         return replace(update, sets={**removed, **update.sets}) if removed else update
 
     def whole(self) -> Whole:

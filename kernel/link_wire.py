@@ -67,6 +67,13 @@ def pack_mtu(index: int, mtu: int) -> bytes:
     return _IFINFOMSG.pack(socket.AF_UNSPEC, 0, index, 0, 0) + attribute(_IFLA_MTU, _UINT.pack(mtu))
 
 
+def pack_creation(name: IfName, kind: str) -> bytes:
+    """Return the body of an RTM_NEWLINK that makes a device which needs no settings of its kind, down."""
+    info = attribute(_IFLA_INFO_KIND, kind.encode())
+    head = _IFINFOMSG.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, name.encode() + b"\0")
+    return head + attribute(_IFLA_LINKINFO, info)
+
+
 def unpack_link(body: bytes) -> Link | None:
     """Return the interface of an RTM_NEWLINK or RTM_DELLINK body; None if it is a bridge port's extra message."""
     family, _, index, flags, _ = _IFINFOMSG.unpack_from(body)

@@ -26,6 +26,7 @@ from libnetwork.address_driver import AddressDriver
 from libnetwork.deadline import Deadline
 from libnetwork.engine import DockerEngine
 from libnetwork.leftovers import Leftovers
+from libnetwork.mtu import ContainerMtu
 from libnetwork.network_driver import Engine, NetworkDriver, NetworkSettings
 from libnetwork.profiles import NetworkProfiles
 from libnetwork.records import EndpointRecords
@@ -81,7 +82,7 @@ def build(
         engine,
         endpoints,
         NetworkProfiles(datastore, endpoints),
-        VethPairs(links, mtu=settings[options.VETH_MTU]),
+        VethPairs(links, mtu=ContainerMtu(settings[options.VETH_MTU])),
         leftovers,
         node=node,
         settings=NetworkSettings(

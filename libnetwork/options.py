@@ -89,7 +89,8 @@ VETH_MTU: Option[int | None] = Option(
     keys=("CALICO_LIBNETWORK_VETH_MTU",),
     parse=integer(68, 65535),
     default=None,
-    help="MTU of containers' interfaces. Not set: the kernel's default, 1500.",
+    help="MTU of containers' interfaces. Not set: what felix finds for the host's links and tunnels, told in "
+    "/var/lib/calico/mtu; 1500 where there is no such file.",
     unit="bytes",
     example="1480",
 )

@@ -5,7 +5,7 @@ container (reference libnetwork.md 6.4). Routes, proxy ARP and rules are felix's
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import IPv6Address, IPv6Interface
 from typing import Protocol
 
@@ -55,7 +55,8 @@ def container_interface(endpoint_id: str) -> IfName:
 class VethPairs:
     """Makes and removes pairs in the namespace of dockerd, which is the host's. Thread-safe."""
 
-    def __init__(self, links: Links, *, mtu: int | None = None) -> None:
+    def __init__(self, links: Links, *, mtu: Callable[[], int | None] = lambda: None) -> None:
+        """`mtu` is asked for each pair; None: the kernel's default."""
         self._links = links
         self._mtu = mtu
         self._lock = threading.Lock()
@@ -72,14 +73,15 @@ class VethPairs:
             NoLinkLocal: the host's end takes no IPv6 address.
         """
         host, container = host_interface(endpoint_id), container_interface(endpoint_id)
+        mtu = self._mtu()
         with self._lock:
             try:
-                self._links.create_veth(host, container, peer_mac=mac, mtu=self._mtu)
+                self._links.create_veth(host, container, peer_mac=mac, mtu=mtu)
             except AlreadyThere:
                 # either end may be what is left, of another pair too
                 self._links.delete(host)
                 self._links.delete(container)
-                self._links.create_veth(host, container, peer_mac=mac, mtu=self._mtu)
+                self._links.create_veth(host, container, peer_mac=mac, mtu=mtu)
             gateway = self._give_link_local(host) if ipv6 else None
             self._links.set_up(host)
             self._links.set_up(container)

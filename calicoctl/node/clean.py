@@ -22,11 +22,12 @@ from resources.errors import CalicoError, DoesNotExist
 from resources.kinds.node import KIND as NODE
 from resources.kinds.node import NODE_ID_ANNOTATION
 from resources.kinds.workloadendpoint import KIND as ENDPOINT
-from resources.names import NodeName
+from resources.names import IfName, NodeName
 from resources.runtime import paths
 from resources.runtime.nodename import node_name
 
 SET_PREFIXES = ("cali40", "cali60", *TEMPORARY_PREFIXES)
+TUNNEL = IfName("tunl0")
 OWN_VETH = re.compile(r"cali.+|temp[0-9a-f]{11}")
 """Our ends of veth pairs: the host's, and the container's until Docker took it."""
 
@@ -66,7 +67,11 @@ def _clean_kernel() -> bool:
     """Remove routes first, so that nothing is reachable when its rules go; then rules, sets, interfaces."""
     good = True
     for what, remove in (
-        ("routes", _remove_routes), ("chains", _remove_chains), ("sets", _remove_sets), ("interfaces", _remove_links),
+        ("routes", _remove_routes),
+        ("tunnel addresses", _leave_tunnel),
+        ("chains", _remove_chains),
+        ("sets", _remove_sets),
+        ("interfaces", _remove_links),
     ):
         try:
             removed, failed = remove()
@@ -91,6 +96,30 @@ def _remove_routes() -> Result:
     finally:
         routes.close()
     return len(ours) - len(failed), {f"route {key}": error for key, error in failed.items()}
+
+
+def _leave_tunnel() -> Result:
+    """Take our addresses off the IPIP device, which is the kernel's, and switch it off if nobody else has one there.
+
+    That is before the rules go that say who may send into it.
+    """
+    links = NetlinkLinks()
+    failed: dict[str, DataplaneError] = {}
+    removed = 0
+    try:
+        there = [found.address for found in links.addresses() if found.device == TUNNEL and found.address.version == 4]
+        ours = [address for address in there if address.network.prefixlen == address.max_prefixlen]
+        for address in ours:
+            try:
+                links.remove_address(TUNNEL, address)
+                removed += 1
+            except DataplaneError as error:
+                failed[f"{address} on {TUNNEL}"] = error
+        if ours and len(ours) == len(there) and not failed:
+            links.set_down(TUNNEL)
+    finally:
+        links.close()
+    return removed, failed
 
 
 def _remove_chains() -> Result:
@@ -166,7 +195,7 @@ def _clean_store(name: NodeName, config: str | None) -> bool:
 
 
 def _clean_files() -> None:
-    for path in (paths.NODENAME, paths.NODE_ID):
+    for path in (paths.NODENAME, paths.NODE_ID, paths.MTU):
         path.unlink(missing_ok=True)
     shutil.rmtree(paths.RUN, ignore_errors=True)
     for name in ("calico.sock", "calico-ipam.sock"):

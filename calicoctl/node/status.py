@@ -98,8 +98,12 @@ def _socket(name: str) -> Path:
 
 
 def withheld() -> list[str]:
-    """Return what bgpd and felix do not do on purpose or cannot do, one line each; nothing of one that is silent."""
-    return [*_told("bgpd", BgpState, warnings), *_told("felix", FelixState, trouble)]
+    """Return what daemons do not do on purpose or cannot do, one line each; nothing of one that is silent."""
+    return [
+        *_told("bgpd", BgpState, warnings),
+        *_told("felix", FelixState, trouble),
+        *_told("agent", AgentState, without_address),
+    ]
 
 
 def _told(daemon: str, type: type[S], lines: Callable[[S], list[str]]) -> list[str]:
@@ -136,6 +140,17 @@ class BgpState(msgspec.Struct):
     kernel: _Kernel = msgspec.field(default_factory=_Kernel)
 
 
+class _Tunnel(msgspec.Struct):
+    trouble: str = ""
+
+
+class AgentState(msgspec.Struct):
+    """The part of the agent's state that an operator must hear of."""
+
+    tunnels: dict[str, _Tunnel] = {}
+    unusable: list[_Unusable] = []
+
+
 class BgpSession(msgspec.Struct):
     """What bgpd tells of a session, besides its row. Routes by count; `routes_refused` by reason."""
 
@@ -164,11 +179,23 @@ class FelixState(msgspec.Struct):
 
     failing: list[str] = []
     problems: dict[str, list[str]] = {}
+    troubles: dict[str, str] = {}
+
+
+def without_address(state: AgentState) -> list[str]:
+    """Return one line per tunnel that should have an address of this host and has none, and per record passed over."""
+    lines = [
+        f"no address for the {name} tunnel: {found.trouble}"
+        for name, found in sorted(state.tunnels.items())
+        if found.trouble
+    ]
+    return lines + [f"{one.what} is not used for tunnels: {one.reason}" for one in state.unusable]
 
 
 def trouble(state: FelixState) -> list[str]:
     """Return one line per record of the store that felix cannot use as it is, and per thing that it cannot write."""
     lines = [f"{key}: {text}" for key, texts in sorted(state.problems.items()) for text in texts]
+    lines += [f"no {tunnel} tunnel: {text}" for tunnel, text in sorted(state.troubles.items())]
     return lines + [f"{thing} could not be written; felix tries again" for thing in state.failing]
 
 

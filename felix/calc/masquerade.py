@@ -42,7 +42,7 @@ def read_pool(pool: IPPool) -> PoolRecord:
     return PoolRecord(
         network=ipaddress.ip_network(pool.spec.cidr, strict=False),
         nat_outgoing=pool.spec.nat_outgoing,
-        ipip=pool.spec.ipip_mode in ("Always", "CrossSubnet") and not pool.spec.disabled,
+        ipip=pool.spec.ipip_mode in ("Always", "CrossSubnet"),
         for_workloads=pool.spec.allowed_uses != ["LoadBalancer"],
     )
 
@@ -80,6 +80,7 @@ def surroundings(
         hosts=nets_by_version([*hosts, *external_nodes]),
         ipip=any(pool.ipip for pool in pools) if ipip is None else ipip,
         tunnel_address=own.tunnel_address if own else None,
+        addresses=frozenset(address.network_address for address in own.addresses) if own else frozenset(),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from resources.names import IfName, IPNetwork, ProfileName
+from resources.names import IfName, IPAddress, IPNetwork, ProfileName
 from resources.selector import Selector
 
 
@@ -351,3 +351,5 @@ class Surroundings:
     """Some pool wants IPIP, or the settings say so."""
     tunnel_address: str | None
     """This host's own IPIP tunnel address."""
+    addresses: frozenset[IPAddress] = frozenset()
+    """This host's own addresses: where they are is the link to the other hosts."""

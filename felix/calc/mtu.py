@@ -5,7 +5,7 @@ by 20 bytes for IPIP (an IPv4 header), 50 for VXLAN over IPv4 (IPv4 20, UDP 8, V
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from kernel.link import Link
@@ -57,9 +57,10 @@ def mtus(host: int | None, *, ipip: int = 0, vxlan: int = 0, vxlan_v6: int = 0) 
     )
 
 
-def workload_mtu(host: int, tunnels: Iterable[int]) -> int:
+def workload_mtu(sizes: Mtus, *, ipip: bool, vxlan: bool = False, vxlan_v6: bool = False) -> int:
     """Return the MTU for the interfaces of workloads: the least of the tunnels in use, without any the host's.
 
     One size for all workloads: each may talk to one behind a tunnel, whatever pool its own address is from.
     """
-    return min(tunnels, default=host)
+    used = ((ipip, sizes.ipip), (vxlan, sizes.vxlan), (vxlan_v6, sizes.vxlan_v6))
+    return min((size for is_used, size in used if is_used), default=sizes.host)

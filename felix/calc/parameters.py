@@ -17,6 +17,7 @@ from typing import TypeVar, cast
 import msgspec
 
 from felix.calc.model import PortRange
+from felix.calc.mtu import DEFAULT_PATTERN
 from resources.names import IPAddress, IPNetwork
 from resources.runtime.options import Option, Refused, Source, boolean, choice, integer, resolve, seconds
 
@@ -199,6 +200,13 @@ def _interface(text: str) -> str:
     return text
 
 
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ValueError(f"it must be a regular expression: {error}") from None
+
+
 _DECLARED = "option"
 
 
@@ -319,6 +327,12 @@ class Parameters:
     ipip_mtu: int = _option(
         "IpInIpMtu", integer(0, 65535), 0, "MTU of the IPIP device; 0: the host's less 20.", spec="ipipMTU", zero=0
     )
+    mtu_pattern: re.Pattern[str] = _option(
+        "MTUIfacePattern", _pattern, DEFAULT_PATTERN,
+        "Interfaces that lead to other hosts: the least of their MTUs decides those of tunnels and workloads. The one "
+        "with the node's own address counts whatever its name.",
+        spec="mtuIfacePattern",
+    )
     external_nodes: tuple[IPNetwork, ...] = _option(
         "ExternalNodesCIDRList", _networks, (), "Who may send us IPIP beside the nodes.",
         spec="externalNodesList", zero=(),
@@ -410,6 +424,8 @@ class Resolved:
         value = getattr(self.parameters, _ATTRIBUTES[name])
         if isinstance(value, enum.Enum):
             return str(value.value)
+        if isinstance(value, re.Pattern):
+            return str(value.pattern)
         return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 

@@ -8,7 +8,7 @@ cannot be written stays closed and does not hold up the other.
 """
 
 import ipaddress
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from felix.dataplane.left_over import LeftOver
 from felix.dataplane.routes import RouteEffector
 from felix.dataplane.sets import SetEffector
 from felix.dataplane.tables import Drift, TableEffector
+from felix.dataplane.tunnels import Tunnels
 from felix.desired import TABLES, Update
 from kernel.errors import DataplaneError, TableRefused
 from kernel.link import Link
@@ -62,6 +63,7 @@ class Dataplane:
         routes: RouteEffector,
         route_kernel: RouteKernel,
         forwarding: Forwarding,
+        tunnels: Tunnels,
         left_over: LeftOver | None = None,
     ) -> None:
         """Take the parts; `left_over` is what an earlier felix wrote with another back end."""
@@ -72,6 +74,7 @@ class Dataplane:
         self._routes = routes
         self._route_kernel = route_kernel
         self._forwarding = forwarding
+        self._tunnels = tunnels
         self._left_over = left_over
         self._versions = sorted({key.version for key in self._tables})
         self._unsure = set(self._versions)
@@ -90,13 +93,21 @@ class Dataplane:
         for name, interface in update.interfaces.items():
             self._interfaces.want(name, interface)
             self._routes.want(name, interface)
+        self._tunnels.want(update)
 
     def links_changed(self, links: Mapping[IfName, Link]) -> None:
         """Take the interfaces as a whole; only those that differ from before cost anything."""
         changed = [n for n in links.keys() | self._links.keys() if links.get(n) != self._links.get(n)]
         self._links = dict(links)
-        self._interfaces.links_changed(self._links, changed)
-        self._routes.links_changed(self._links, changed)
+        self._links_changed(changed)
+
+    def _links_changed(self, changed: Collection[IfName]) -> None:
+        for part in (self._interfaces, self._routes, self._tunnels):
+            part.links_changed(self._links, changed)
+
+    def address_changed(self, device: IfName) -> bool:
+        """Take note that an interface has other addresses than before; tell whether that matters here."""
+        return self._tunnels.address_changed(device)
 
     def link_changed(self, name: IfName, link: Link | None) -> None:
         """Take one interface as it is now; None: it is gone."""
@@ -107,8 +118,7 @@ class Dataplane:
                 self._routes.resync()  # it has another name now, and its routes are still there
             self._went = None
             self._links[name] = link
-        self._interfaces.links_changed(self._links, (name,))
-        self._routes.links_changed(self._links, (name,))
+        self._links_changed((name,))
 
     def flows_deleted(self, address: IPAddress, failure: DataplaneError | None = None) -> None:
         """Take note that the flows of an address are gone, or could not be deleted."""
@@ -128,6 +138,20 @@ class Dataplane:
     def resync_routes(self) -> None:
         self._routes.resync()
         self._interfaces.resync()
+        self._tunnels.resync()
+
+    @property
+    def due_in(self) -> float | None:
+        """Seconds after which there is something to apply although nothing was heard, or None."""
+        return self._tunnels.due_in
+
+    def tunnels(self) -> dict[str, object]:
+        """Return how large packets may be and how each tunnel stands, for people; callable from any thread."""
+        return self._tunnels.state()
+
+    def troubles(self) -> dict[str, str]:
+        """Return what is asked for and cannot be had on this host, by what it is about."""
+        return self._tunnels.troubles()
 
     @property
     def poll_seconds(self) -> float | None:
@@ -161,7 +185,9 @@ class Dataplane:
             for version in self._versions
         ]
         self._unsure = {version for version, done in zip(self._versions, written, strict=True) if not done}
+        self._steps(failed, self._tunnels.size_steps())
         if all(written):
+            self._steps(failed, self._tunnels.device_steps())
             if self._left_over is not None:
                 self._step(failed, "left over", self._left_over.sweep)
             self._step(failed, "set", self._sets.sweep)
@@ -224,6 +250,7 @@ class Dataplane:
             "closed": sum(table.closed for table in self._tables.values()),
             "settings": self._interfaces.written,
             "routes": self._routes.written,
+            "tunnels": self._tunnels.written,
         }
 
     def _step(
@@ -236,6 +263,12 @@ class Dataplane:
             failed[kind] = error
             return False
         return True
+
+    def _steps(
+        self, failed: dict[str, DataplaneError], actions: Mapping[str, Callable[[], Mapping[str, DataplaneError]]]
+    ) -> None:
+        for kind, action in actions.items():
+            self._step(failed, kind, action)
 
     def _answer_for_the_gateway(self) -> Mapping[str, DataplaneError]:
         """Proxy ARP answers only if the host has a unicast route for 169.254.1.1 elsewhere (felix.md 2.2).

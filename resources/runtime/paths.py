@@ -7,6 +7,8 @@ RUN = Path("/run/calico")
 LIB = Path("/var/lib/calico")
 NODENAME = LIB / "nodename"
 NODE_ID = LIB / "node-id"
+MTU = LIB / "mtu"
+"""How large packets of workloads may be on this host: felix writes it, Docker's driver reads it."""
 LOG = Path("/var/log/calico")
 """One folder per daemon with its log file `current`."""
 ETC = Path("/etc/calico")

@@ -19,14 +19,18 @@ from agreement.frames import Seen, seen, tag_in
 from bed.claim import Claim, down
 from bed.namespaces import Namespace
 from fakes.felix_records import ELSEWHERE, HERE
+from fakes.mtu_file import FakeMtuFile
 from fakes.random_world import ADDRESSES, HOSTS
 from felix.calc.parameters import Parameters
 from felix.dataplane.driver import Dataplane
 from felix.dataplane.forwarding import Forwarding
 from felix.dataplane.interfaces import InterfaceEffector
+from felix.dataplane.ipip import IpipEffector
 from felix.dataplane.routes import RouteEffector, owns
 from felix.dataplane.sets import SetEffector
+from felix.dataplane.sizes import HostSizes
 from felix.dataplane.tables import TableEffector
+from felix.dataplane.tunnels import Tunnels
 from felix.desired import TABLES, Update
 from felix.pipeline import Pipeline
 from kernel.arp import ArpAnnouncer
@@ -132,6 +136,11 @@ class Machine:
             ),
             route_kernel=routes,
             forwarding=forwarding,
+            tunnels=Tunnels(
+                sizes=HostSizes(NetlinkLinks(), ("cali",)),
+                mtu=FakeMtuFile(),
+                ipip=IpipEffector(NetlinkLinks(), time.monotonic),
+            ),
         )  # fmt: skip
 
     def set_policy(self, variant: str, policies: Mapping[str, str]) -> None:

@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 from typing import TypeVar
 
 from bed.etcd import Etcd
-from bed.fabric import Fabric
+from bed.fabric import BRIDGE, Fabric
 from bed.host import Firewall, Host
 
 T = TypeVar("T")
@@ -114,6 +114,12 @@ class Cluster:
         with ThreadPoolExecutor(len(self.hosts)) as pool:
             started = [pool.submit(work, host) for host in self.hosts]
         return [future.result() for future in started]
+
+    def resize_links(self, mtu: int) -> None:
+        """Give the links between the hosts, and the bridge, another MTU."""
+        ports = [f"link set {host.port} mtu {mtu}" for host in self.hosts]
+        self.fabric.core.ip(batch="\n".join([*ports, f"link set {BRIDGE} mtu {mtu}"]) + "\n")
+        self.on_each(lambda host: host.ip("link", "set", "eth0", "mtu", str(mtu)))
 
     @property
     def store(self) -> Etcd:

@@ -25,6 +25,10 @@ Address = IPAddress | str
 _ECHO_REPLY, _ECHO_REQUEST = {4: 0, 6: 129}, {4: 8, 6: 128}
 _ERRORS = {4: {3: "unreachable", 11: "time exceeded"}, 6: {1: "unreachable", 2: "packet too big", 3: "time exceeded"}}
 _IPV6_RECVHOPLIMIT, _IPV6_HOPLIMIT = 51, 52
+_MTU_DISCOVER = {4: (socket.IPPROTO_IP, 10), 6: (socket.IPPROTO_IPV6, 23)}
+_PROBE = 3
+"""Packets are not to be cut, and what is known of the way does not matter."""
+_UNREACHABLE, _TOO_LARGE = 3, 4
 _identifiers = itertools.count(1)
 """Of echo requests. None twice: connection tracking would take it for a flow that policy let pass half a minute ago,
 and random ones meet often enough in thousands of probes."""
@@ -68,8 +72,13 @@ class TalkResult:
         return "ok" if self.ok else "-"
 
 
-def ping(address: Address, *, timeout: float = 1.0, size: int = 56, source: Address | None = None) -> PingResult:
-    """Send one ICMP echo request of `size` bytes of payload and wait for its reply or an ICMP error about it."""
+def ping(
+    address: Address, *, timeout: float = 1.0, size: int = 56, source: Address | None = None, whole: bool = False
+) -> PingResult:
+    """Send one ICMP echo request of `size` bytes of payload and wait for its reply or an ICMP error about it.
+
+    With `whole` no router may cut it: one that cannot pass it on answers "packet too big".
+    """
     target = ip_address(str(address))
     version = target.version
     family, protocol = (
@@ -80,6 +89,8 @@ def ping(address: Address, *, timeout: float = 1.0, size: int = 56, source: Addr
     with socket.socket(family, socket.SOCK_RAW, protocol) as raw:
         if version == 6:
             raw.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVHOPLIMIT, 1)
+        if whole:
+            raw.setsockopt(*_MTU_DISCOVER[version], _PROBE)
         began = time.monotonic()
         try:
             if source is not None:
@@ -95,6 +106,8 @@ def ping(address: Address, *, timeout: float = 1.0, size: int = 56, source: Addr
                 continue
             if kind == _ECHO_REPLY[version]:
                 return PingResult(ok=True, ttl=ttl, rtt_seconds=time.monotonic() - began)
+            if (version, kind, body[0]) == (4, _UNREACHABLE, _TOO_LARGE):
+                return PingResult(ok=False, error=_ERRORS[6][2])
             if kind in _ERRORS[version]:
                 return PingResult(ok=False, error=_ERRORS[version][kind])
     return PingResult(ok=False, error="no answer")
@@ -219,11 +232,17 @@ class Prober:
         raise TypeError(f"{type(self).__name__} has no namespace")
 
     def ping(
-        self, address: Address, *, timeout: float = 1.0, size: int = 56, source: Address | None = None
+        self,
+        address: Address,
+        *,
+        timeout: float = 1.0,
+        size: int = 56,
+        source: Address | None = None,
+        whole: bool = False,
     ) -> PingResult:
         """Send one ICMP echo request."""
         with self.entered():
-            return ping(address, timeout=timeout, size=size, source=source)
+            return ping(address, timeout=timeout, size=size, source=source, whole=whole)
 
     def await_ping(self, address: Address, *, timeout: float = 10.0) -> float:
         """Ping until there is an answer, and return the seconds that took.

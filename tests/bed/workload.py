@@ -21,7 +21,8 @@ class Workload(Prober):
     """A network namespace with ``cali0``, its end of a veth pair whose other end is on the host.
 
     Inside: the addresses as /32 (or /128), ``169.254.1.1 dev cali0 scope link`` and the default route via it; for IPv6
-    the default route via the link-local address of the host's end. On the host: the interface, up, and nothing else:
+    the default route via the link-local address of the host's end. The MTU is what felix told for this host, as the
+    driver has it; 1500 where it has told nothing. On the host: the interface, up, and nothing else:
     route, proxy ARP and rules are felix's work. What tells felix is the caller's `record`, called with the workload
     when the interface exists; `unrecord` is called before it is taken away.
 
@@ -66,8 +67,9 @@ class Workload(Prober):
         return self._of(version)[0]
 
     def _attach(self) -> None:
+        mtu = self._mtu()
         self.host.ip(
-            batch=f"link add {self.interface} type veth peer name cali0 netns {self.net.netns}\n"
+            batch=f"link add {self.interface} mtu {mtu} type veth peer name cali0 mtu {mtu} netns {self.net.netns}\n"
             f"link set {self.interface} up\n"
         )
         lines = ["link set cali0 up"]
@@ -80,6 +82,10 @@ class Workload(Prober):
         if 6 in families:
             mac = self.host.read_file(f"/sys/class/net/{self.interface}/address").strip()
             self.net.ip("-6", "route", "add", "default", "via", link_local(mac), "dev", "cali0")
+
+    def _mtu(self) -> int:
+        told = self.host.path("/var/lib/calico/mtu")
+        return int(told.read_text()) if told.exists() else 1500
 
     def _of(self, version: int) -> list[IPAddress]:
         return [address for address in self.addresses if address.version == version]

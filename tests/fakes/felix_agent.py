@@ -41,9 +41,9 @@ class FelixAgent:
     """
 
     def __init__(self, *, host: FelixHost | None = None, settings: dict[str, str] | None = None) -> None:
-        self.host = host or FelixHost()
         self.can_log = True
-        self.clock = ManualClock()
+        self.clock = host.clock if host else ManualClock()
+        self.host = host or FelixHost(clock=self.clock)
         self.health = Health()
         self.log: list[EventDict] = []
         self.ended: list[int] = []

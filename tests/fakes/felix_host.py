@@ -2,14 +2,19 @@
 
 import ipaddress
 
+from fakes.clock import ManualClock
 from fakes.kernel import FakeKernel
+from fakes.mtu_file import FakeMtuFile
 from fakes.tables import FakeTables
 from felix.dataplane.driver import Dataplane
 from felix.dataplane.forwarding import Forwarding
 from felix.dataplane.interfaces import InterfaceEffector
+from felix.dataplane.ipip import IpipEffector
 from felix.dataplane.routes import RouteEffector, owns
 from felix.dataplane.sets import SetEffector
+from felix.dataplane.sizes import HostSizes
 from felix.dataplane.tables import TableEffector
+from felix.dataplane.tunnels import Tunnels
 from felix.desired import TABLES
 from kernel.route import Route, RouteKey
 from kernel.xtables import TableKey
@@ -25,6 +30,7 @@ class FelixHost:
         kernel: FakeKernel | None = None,
         tables: FakeTables | None = None,
         versions: tuple[int, ...] = (4,),
+        clock: ManualClock | None = None,
     ) -> None:
         self.kernel = kernel or FakeKernel()
         self._tables, self._versions = tables or self.kernel.tables, versions
@@ -32,6 +38,8 @@ class FelixHost:
         default = Route.via(ipaddress.ip_address("192.0.2.1"), IfName("eth0"), protocol=3)
         self.kernel.routes.put(RouteKey(ipaddress.ip_network("0.0.0.0/0")), default)
         self.to_clean: list[IPAddress] = []
+        self.mtu_file = FakeMtuFile()
+        self.clock = clock or ManualClock()
         self.restart()
 
     def restart(self) -> None:
@@ -53,6 +61,11 @@ class FelixHost:
             routes=self.routes,
             route_kernel=self.kernel.routes,
             forwarding=forwarding,
+            tunnels=Tunnels(
+                sizes=HostSizes(self.kernel.links, ("cali",)),
+                mtu=self.mtu_file,
+                ipip=IpipEffector(self.kernel.links, self.clock.monotonic),
+            ),
         )
         self.see_links()
 

@@ -2,6 +2,7 @@
 `host`: a host with `lo` alone and a namespace beside it.
 """
 
+import contextlib
 import ipaddress
 import time
 from collections.abc import Callable
@@ -175,3 +176,30 @@ class LinkContract:
     def test_an_interface_that_is_not_there(self, links: LinkKernel, call: str) -> None:
         with pytest.raises(NoSuchDevice, match=NONE):
             NAMED[call](links, NONE)
+
+
+TUNL0 = IfName("tunl0")
+
+
+class IpipContract:
+    """For kernels that have IPIP; the fixtures are those of `LinkContract`."""
+
+    @pytest.fixture
+    def host(self) -> Host:
+        raise AssertionError("a test module gives this fixture")
+
+    def test_the_device_is_made_once_and_is_as_others(self, host: Host) -> None:
+        links = host.links
+        with contextlib.suppress(AlreadyThere):  # loading the module makes it
+            links.create_ipip(TUNL0)
+        with pytest.raises(AlreadyThere):
+            links.create_ipip(TUNL0)
+        found = links.links()[TUNL0]
+        assert (found.kind, found.up) == ("ipip", False)
+        links.set_mtu(TUNL0, 1380)
+        links.set_up(TUNL0)
+        own = ipaddress.ip_interface("10.65.0.64/32")
+        links.add_address(TUNL0, own)
+        found = links.links()[TUNL0]
+        assert (found.mtu, found.up) == (1380, True)
+        assert LinkAddress(device=TUNL0, address=own) in links.addresses()

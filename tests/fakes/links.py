@@ -4,7 +4,7 @@ import dataclasses
 import errno
 from collections.abc import Callable
 
-from kernel.errors import AlreadyThere, DataplaneError, InvalidArgument, NoSuchDevice, NoSuchEntry
+from kernel.errors import AlreadyThere, DataplaneError, InvalidArgument, NoSuchDevice, NoSuchEntry, NotSupported
 from kernel.link import Link, LinkAddress, Neighbour
 from resources.names import IfName, IPAddress, IPInterface
 
@@ -14,13 +14,17 @@ NAME_BYTES = 15
 class FakeLinks:
     """LinkKernel of a host that begins with `lo`.
 
-    `refuse` holds names on which every change fails with `refusal`; `on_lost` is called with an interface that went
-    down or away (the fake routes forget its routes then, as the kernel does).
+    `refuse` holds names on which every change fails with `refusal`; `has_ipip` off makes a kernel without IPIP.
+    `on_lost` is called with an interface that went down or away (the fake routes forget its routes then, as the kernel
+    does).
     """
 
     def __init__(self) -> None:
         self.refuse: set[IfName] = set()
         self.refusal: Callable[[str], DataplaneError] = lambda what: InvalidArgument(what, errno=errno.EINVAL)
+        self.has_ipip = True
+        self.dumps = 0
+        """How often all addresses were read."""
         self.on_lost: list[Callable[[IfName], None]] = []
         self.on_address: list[Callable[[IfName, IPInterface], None]] = []
         self.namespaces: dict[str, dict[IfName, Link]] = {}
@@ -61,6 +65,7 @@ class FakeLinks:
         return dict(self._links)
 
     def addresses(self) -> list[LinkAddress]:
+        self.dumps += 1
         return list(self._addresses)
 
     def neighbours(self, device: IfName) -> dict[IPAddress, Neighbour]:
@@ -123,6 +128,17 @@ class FakeLinks:
             link = self.add(end, up=False, kind="veth")
             self._links[end] = dataclasses.replace(link, mac=own or link.mac, mtu=mtu or link.mtu)
         self._peers |= {name: peer, peer: name}
+
+    def create_ipip(self, name: IfName) -> None:
+        what = f"cannot make the IPIP device {name}"
+        if name in self.refuse:
+            raise self.refusal(what)
+        if not self.has_ipip:
+            raise NotSupported(what, errno=errno.EOPNOTSUPP)
+        if name in self._links or any(link.kind == "ipip" for link in self._links.values()):
+            raise AlreadyThere(what, errno=errno.EEXIST)
+        self.add(name, up=False, kind="ipip")
+        self._links[name] = dataclasses.replace(self._links[name], mac=None, mtu=1480)
 
     def delete(self, name: IfName) -> None:
         if name in self.refuse:

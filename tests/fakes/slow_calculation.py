@@ -110,7 +110,7 @@ class SlowCalculation:
             frozenset(_texts(cidr for cidr, _ in pools)),
             frozenset(_texts(cidr for cidr, spec in pools if spec.nat_outgoing)),
             frozenset(text.partition("/")[0] for text in hosts),
-            any(spec.ipip_mode in ("Always", "CrossSubnet") and not spec.disabled for _, spec in pools),
+            any(spec.ipip_mode in ("Always", "CrossSubnet") for _, spec in pools),
             (own.ipv4_ipip_tunnel_addr or None) if own else None,
         )
 

@@ -13,6 +13,7 @@ from bed.daemons import complaints
 from bed.demo.script import Script, StepFailed, within
 from bed.dockerd import Container, Dockerd
 from bed.grid import Grid, Rule, matrix
+from bed.guest import machine_has
 from bed.host import Firewall, Host
 from bed.probes import TalkResult, tcp_connect
 
@@ -35,7 +36,7 @@ metadata:
   cidr: {cidr}
 spec:
   ipip:
-    enabled: false
+    enabled: {ipip}
   nat-outgoing: true
   disabled: false
 """
@@ -59,6 +60,7 @@ spec:
   - action: Pass
 """
 _LEFT = """\
+ip -o -4 addr show dev tunl0 2>/dev/null; ls /var/lib/calico/mtu 2>/dev/null
 ip route show proto 80; ip route show proto 81; ip -o link | grep -o 'cali[0-9a-f]\\{11\\}'
 iptables-save | grep -i cali; ipset list -n | grep -i cali; ip -o neigh show proxy; pgrep -a 'calico|exabgp'; true"""
 
@@ -73,6 +75,8 @@ class Record:
         self.network_of: dict[str, str] = {}
         self.address_of: dict[str, IPv4Address] = {}
         self._mesh_began = 0.0
+        self.has_ipip = machine_has("ipip")
+        """Whether the pools have IPIP, as those of the record; plain where this machine's kernel has none."""
 
     @property
     def hosts(self) -> list[Host]:
@@ -166,8 +170,11 @@ class Record:
     # -- 3
 
     def pools(self) -> None:
+        ipip = str(self.has_ipip).lower()
+        if not self.has_ipip:
+            self.script.note("this kernel has no ipip, so the pools are plain: the record's have `ipip.enabled: true`")
         for host, cidr in zip(self.hosts, POOLS.values(), strict=True):
-            host.write_file("/etc/calico/ipPool.yaml", POOL.format(cidr=cidr))
+            host.write_file("/etc/calico/ipPool.yaml", POOL.format(cidr=cidr, ipip=ipip))
             done = self.script.run(host, "calicoctl create -f /etc/calico/ipPool.yaml")
             self.script.check(
                 f"the pool {cidr} is created", done.stdout.strip() == "Successfully created 1 'ipPool' resource(s)"
@@ -182,7 +189,29 @@ class Record:
         self.script.check("the pools are in order of their text", listed == sorted(listed))
         self.script.check("`-o wide` has CIDR, NAT and IPIP", rows.get("CIDR") == ["NAT", "IPIP"])
         for cidr in POOLS.values():
-            self.script.check(f"{cidr} has NAT and no IPIP", rows.get(cidr) == ["true", "false"], str(rows.get(cidr)))
+            self.script.check(f"{cidr} has NAT, IPIP {ipip}", rows.get(cidr) == ["true", ipip], str(rows.get(cidr)))
+        self._tunnels()
+
+    def _tunnels(self) -> None:
+        """Each host has the device up, with an address from a pool."""
+        for host in self.hosts:
+            ready, _ = within(5.0, lambda host=host: bool(self._tunnel(host)) is self.has_ipip)  # type: ignore[misc]
+            address = self._tunnel(host)
+            if not self.has_ipip:
+                self.script.check(f"{host.node} has no tunnel", ready, address)
+                continue
+            self.script.need(f"{host.node} has tunl0 with an address", ready)
+            shown = self.script.run(host, f"ip -4 addr show tunl0; calicoctl ipam show --ip={address}").stdout
+            of = [cidr for cidr in POOLS.values() if IPv4Address(address) in IPv4Network(cidr)]
+            self.script.check(f"{address} is of a pool", len(of) == 1)
+            self.script.check("IPAM names it as the tunnel's of this node", f"ipip-tunnel-addr-{host.node}" in shown)
+            self.script.check("its packets are 20 bytes smaller than the links'", " mtu 1480 " in shown)
+
+    @staticmethod
+    def _tunnel(host: Host) -> str:
+        """Return the address of tunl0 on a host, or nothing."""
+        shown = host.run("ip -o -4 addr show dev tunl0 up", check=False).stdout.split()
+        return shown[3].partition("/")[0] if len(shown) > 3 else ""
 
     # -- 4
 
@@ -235,6 +264,8 @@ class Record:
             pool = IPv4Network(POOLS[self.network_of[name]])
             self.script.check(f"{address} is of {pool}", address in pool)
             self.script.check("its default route is via 169.254.1.1", "default via 169.254.1.1 dev cali0" in shown)
+            mtu = 1480 if self.has_ipip else 1500
+            self.script.check(f"its packets have {mtu} bytes at most", f" mtu {mtu} " in shown)
         for network in POOLS:
             mine = [name for name, of in self.network_of.items() if of == network]
             self.script.check(
@@ -342,7 +373,7 @@ class Record:
         if route.get("type") == "blackhole":
             return str(route["dst"]), "blackhole"
         if gateway := route.get("gateway"):
-            return str(route["dst"]), f"via {gateway}"
+            return str(route["dst"]), f"via {gateway} dev {route.get('dev')}"
         device = str(route.get("dev"))
         return str(route["dst"]), "dev cali" if re.fullmatch("cali[0-9a-f]{11}", device) else f"dev {device}"
 
@@ -352,7 +383,8 @@ class Record:
             if container.host is host:
                 expected |= {(str(self.address_of[name]), "dev cali"), (str(self.block(name)), "blackhole")}
             else:
-                expected.add((str(self.block(name)), f"via {container.host.address}"))
+                device = "tunl0" if self.has_ipip else "eth0"
+                expected.add((str(self.block(name)), f"via {container.host.address} dev {device}"))
         return expected
 
     # -- 8

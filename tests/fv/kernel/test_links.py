@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import pytest
 
 from bed import Namespace
-from fakes.link_contract import CALI, MAC, TEMP, Host, LinkContract, wait_until
+from bed.guest import machine_has
+from fakes.link_contract import CALI, MAC, TEMP, TUNL0, Host, IpipContract, LinkContract, wait_until
+from kernel.errors import NotSupported
 from kernel.link import link_local_of
 from kernel.links import NetlinkLinks, supports
 from resources.names import IfName
@@ -39,6 +41,19 @@ class TestNetlinkLinks(LinkContract):
     @pytest.fixture
     def host(self, real: RealHost) -> Host:
         return real
+
+
+@pytest.mark.ipip
+class TestNetlinkIpip(IpipContract):
+    @pytest.fixture
+    def host(self, real: RealHost) -> Host:
+        return real
+
+
+@pytest.mark.skipif(machine_has("ipip"), reason="this kernel has IPIP")
+def test_a_kernel_without_ipip_says_so(real: RealHost) -> None:
+    with pytest.raises(NotSupported):
+        real.links.create_ipip(TUNL0)
 
 
 def test_iproute2_shows_what_was_made(netns: Namespace, real: RealHost) -> None:

@@ -19,7 +19,7 @@ def pairs(netns: Namespace) -> Iterator[VethPairs]:
     """The test's thread is inside the namespace."""
     with netns.entered():
         links = NetlinkLinks()
-        yield VethPairs(links, mtu=1480)
+        yield VethPairs(links, mtu=lambda: 1480)
         links.close()
 
 

@@ -1578,6 +1578,41 @@ def test_a_reflector_does_not_wait_for_a_client_that_stays_away() -> None:
     assert host.exabgp.peers[N2].ends == 1
 
 
+def test_what_a_change_concerns_is_decided_and_said_again_and_nothing_else() -> None:
+    many = [f"10.65.{16 + n // 256}.{n % 256}/32" for n in range(300)]
+    host = reflector(peer_record("tor", peerIP=TOR, asNumber=65001))
+    host.exabgp.peer_sends(N2, many)
+    host.exabgp.peer_up(TOR)
+    path = {"0": {"element": "as-sequence", "value": [65001]}}
+    host.exabgp.peer_sends(TOR, ["10.65.200.0/26", "10.96.0.0/16"], as_path=path, local_preference=None)
+    host.exabgp.peer_ends(TOR)
+    host.run(3)
+
+    def cost(*records: tuple[str, bytes]) -> tuple[int, int]:
+        """Put records and return how many prefixes were decided again, and how many commands were said."""
+        decided, commands = host.routing.rib.decided, len(host.exabgp.commands)
+        host.put(*records)
+        host.run(3)
+        return host.routing.rib.decided - decided, len(host.exabgp.commands) - commands
+
+    assert cost(filter_record("f", importV4=[{"action": "Reject"}])) == (0, 0)
+    key, value = NODES[2]
+    labelled = json.loads(value)
+    labelled["metadata"]["labels"] = {"rack": "r1"}
+    assert cost((key, json.dumps(labelled).encode())) == (0, 0)
+    assert cost(endpoint_record("node1", "z", "10.65.1.9/32")) == (0, 0)
+    block = "10.65.16.0/26"
+    # what lies in it is decided anew, and withdrawn from the two who had it; the block is announced to all three
+    assert cost(block_record(block, "node1"), affinity_record(block, "node1")) == (64, 5)
+    # a node that is new has a session and no route yet
+    decided, commands = cost(peer_record("x", peerIP="10.0.0.99", asNumber=65009))
+    assert (decided, commands) == (0, 0)
+    assert cost(peer_record("tor", peerIP=TOR, asNumber=65001, filters=["f"])) == (2, 2)
+    assert host.refused("10.65.200.0/26") == ["filter-reject"]
+    accept = {"action": "Accept", "cidr": "10.65.0.0/16", "matchOperator": "In"}
+    assert cost(filter_record("f", importV4=[accept])) == (2, 2)
+
+
 @pytest.mark.bgp_scenario(79)
 def test_one_change_among_ten_thousand_is_one_line_for_each_neighbour() -> None:
     many = [f"10.65.{16 + n // 256}.{n % 256}/32" for n in range(10_000)]

@@ -23,7 +23,7 @@ PEERS = (N2, N3, TOR)
 PREFIXES = ["10.65.2.0/26", "10.65.3.0/26", "10.65.1.64/26", "10.65.2.7/32", "10.96.0.0/16"]
 BASE = [
     node_record("node2", "10.0.0.2/24"), node_record("node3", "10.0.0.3/24"),
-    configuration_record(nodeToNodeMeshEnabled=False),
+    block_record("10.65.1.64/26", "node1"),
     block_record("10.65.1.0/26", "node1"), affinity_record("10.65.1.0/26", "node1"),
     peer_record("nodes", peerSelector="all()", filters=["inside"]),
     peer_record("tor", peerIP=TOR, asNumber=65001, filters=["outside", "inside"]),
@@ -43,6 +43,15 @@ CHOICES: dict[str, list[tuple[str, bytes] | None]] = {
         node_record("node1", "10.0.0.1/24"),
     ],
     "pool": [pool_record("p", "10.65.0.0/16"), pool_record("p", "10.65.0.0/16", disableBGPExport=True)],
+    "block": [
+        affinity_record("10.65.1.64/26", "node1", "pending"), affinity_record("10.65.1.64/26", "node1"), None,
+    ],
+    "settings": [
+        configuration_record(nodeToNodeMeshEnabled=False),
+        configuration_record(
+            nodeToNodeMeshEnabled=False, prefixAdvertisements=[{"cidr": "10.65.0.0/16", "communities": ["64512:7"]}]
+        ),
+    ],
     "borrowed": [endpoint_record("node1", "b", "10.65.2.7/32"), None],
     "local": [endpoint_record("node1", "a", "10.65.1.5/32"), None],
 }
@@ -62,12 +71,16 @@ class World:
         host.in_sync()
         host.run()
         for peer in PEERS:
-            host.exabgp.peer_up(peer)
-            for prefix, said in self.told[peer].items():
-                host.exabgp.peer_sends(peer, [prefix], **said)
-            host.exabgp.peer_ends(peer)
+            self.come_up(host, peer)
         host.run(5)
         return host
+
+    def come_up(self, host: BgpHost, peer: str) -> None:
+        """A session comes up and the peer says all that it has to say."""
+        host.exabgp.peer_up(peer)
+        for prefix, said in self.told[peer].items():
+            host.exabgp.peer_sends(peer, [prefix], **said)
+        host.exabgp.peer_ends(peer)
 
 
 def attributes(peer: str, number: int) -> dict[str, Any]:
@@ -82,6 +95,7 @@ STEPS = st.lists(
         st.tuples(st.just("withdraw"), st.sampled_from(PEERS), st.sampled_from(PREFIXES)),
         st.tuples(st.just("filter"), st.sampled_from(["inside", "outside"]), LIST | st.none(), LIST),
         st.tuples(st.just("record"), st.sampled_from(sorted(CHOICES)), st.integers(0, 2)),
+        st.tuples(st.just("bounce"), st.sampled_from(PEERS), st.booleans(), st.sampled_from([0.0, 0.3, 5.0])),
         st.tuples(st.just("wait"), st.sampled_from([0.0, 0.05, 0.3, 3.0])),
     ),
     max_size=12,
@@ -110,6 +124,13 @@ def test_history_does_not_matter(steps: list[tuple[Any, ...]]) -> None:
             case ("record", place, number):
                 choices = CHOICES[place]
                 change(world, host, place, choices[number % len(choices)])
+            case ("bounce", peer, is_graceful, seconds):
+                if is_graceful:
+                    host.exabgp.peer_down(peer)
+                else:
+                    host.exabgp.peer_notifies(peer, 6, 2)
+                host.run(seconds)
+                world.come_up(host, peer)
             case ("wait", seconds):
                 host.run(seconds)
     host.run(5)

@@ -5,7 +5,7 @@ import ipaddress
 import pytest
 
 from fakes.kernel import FakeKernel
-from fakes.link_contract import CALI, TEMP, Host, LinkContract
+from fakes.link_contract import CALI, TEMP, Host, IpipContract, LinkContract
 from fakes.links import FakeLinks
 from kernel.errors import InvalidArgument
 from kernel.route import Route, RouteKey
@@ -24,6 +24,12 @@ class FakeHost:
 
 
 class TestFakeLinks(LinkContract):
+    @pytest.fixture
+    def host(self) -> Host:
+        return FakeHost()
+
+
+class TestFakeIpip(IpipContract):
     @pytest.fixture
     def host(self) -> Host:
         return FakeHost()

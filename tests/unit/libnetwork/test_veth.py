@@ -43,7 +43,7 @@ def test_both_ends_are_up_and_the_containers_has_the_mac(links: FakeLinks, pairs
 
 
 def test_the_mtu_is_that_of_both_ends(links: FakeLinks) -> None:
-    VethPairs(links, mtu=1480).create(ENDPOINT, mac=MAC)
+    VethPairs(links, mtu=lambda: 1480).create(ENDPOINT, mac=MAC)
     assert {links.links()[end].mtu for end in (HOST, CONTAINER)} == {1480}
 
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from calicoctl.node.status import BgpState, FelixState, trouble, unready, warnings
+from calicoctl.node.status import AgentState, BgpState, FelixState, trouble, unready, warnings, without_address
 from resources.runtime import paths
 from resources.runtime.health import Health
 
@@ -25,7 +25,23 @@ def test_what_is_not_as_asked_for_is_one_line_each() -> None:
 
 
 def test_a_quiet_state_gives_no_line() -> None:
-    assert warnings(BgpState()) == trouble(FelixState()) == []
+    assert warnings(BgpState()) == trouble(FelixState()) == without_address(AgentState()) == []
+
+
+def test_a_tunnel_that_cannot_be_had_is_named_with_the_way_out() -> None:
+    state = msgspec.json.decode(b'{"troubles": {"ipip": "this kernel has no IPIP; modprobe ipip"}}', type=FelixState)
+    assert trouble(state) == ["no ipip tunnel: this kernel has no IPIP; modprobe ipip"]
+
+
+def test_a_tunnel_without_an_address_says_why() -> None:
+    state = msgspec.json.decode(
+        b"""{"node": "node1", "tunnels": {"ipip": {"address": null, "pools": [], "trouble": "the pool is full"},
+        "vxlan": {"address": "10.0.0.1", "trouble": ""}}, "unusable": [{"what": "ippools/x", "reason": "no CIDR"}]}""",
+        type=AgentState,
+    )
+    assert without_address(state) == [
+        "no address for the ipip tunnel: the pool is full", "ippools/x is not used for tunnels: no CIDR",
+    ]
 
 
 def test_records_that_felix_cannot_use_are_named() -> None:

@@ -58,7 +58,9 @@ def test_settings_are_stronger_and_an_unknown_link_is_taken_for_ethernet() -> No
     assert mtus(None) == Mtus() == mtus(1500)
 
 
-def test_workloads_have_room_for_every_tunnel_in_use() -> None:
-    assert workload_mtu(1500, []) == 1500
-    assert workload_mtu(1500, [1480]) == 1480
-    assert workload_mtu(1500, [1480, 1450]) == 1450
+@pytest.mark.parametrize(
+    ("ipip", "vxlan", "vxlan_v6", "mtu"),
+    [(False, False, False, 1500), (True, False, False, 1480), (True, True, False, 1450), (True, True, True, 1430)],
+)
+def test_workloads_have_room_for_every_tunnel_in_use(ipip: bool, vxlan: bool, vxlan_v6: bool, mtu: int) -> None:
+    assert workload_mtu(mtus(1500), ipip=ipip, vxlan=vxlan, vxlan_v6=vxlan_v6) == mtu
