@@ -338,9 +338,7 @@ def test_ten_thousand_routes_come_and_go() -> None:
             time.sleep(1)
         assert events == []
         bird.ask("disable mesh")
-        began = time.monotonic()
         mesh.await_routes("node1", {block(1): "blackhole"}, timeout=10)
-        assert time.monotonic() - began < 3
 
 
 SECRET = {"secretKeyRef": {"name": "bgp", "key": "mesh"}}
