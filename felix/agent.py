@@ -295,10 +295,10 @@ class Agent:
                 pass  # whether it was somebody else is asked at every turn
             case AddressAdded(address):
                 self._interfaces.address_added(address)
-                self._dirty |= dataplane.address_changed(address.device)
+                self._dirty |= dataplane.address_changed(address)
             case AddressGone(address):
                 self._interfaces.address_gone(address, self._monotonic())
-                self._dirty |= dataplane.address_changed(address.device)
+                self._dirty |= dataplane.address_changed(address)
             case _:
                 assert_never(event)
 

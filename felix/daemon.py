@@ -175,7 +175,7 @@ class Felix:
             route_kernel=self._routes,
             forwarding=forwarding,
             tunnels=Tunnels(
-                sizes=HostSizes(self._links, parameters.interface_prefixes),
+                sizes=HostSizes(self._links),
                 mtu=MtuFile(paths.MTU),
                 ipip=IpipEffector(self._links, time.monotonic),
             ),

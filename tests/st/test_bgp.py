@@ -223,7 +223,7 @@ def test_an_interface_goes_down_and_up(pair: Mesh) -> None:
     pair.await_routes("node1", pair.expected("node1"), timeout=2)
 
 
-@pytest.mark.bgp_scenario(50, 51)
+@pytest.mark.bgp_scenario(50)
 def test_pools_with_tunnels_that_the_host_lacks_are_withheld(pair: Mesh) -> None:
     pair.start()
     for mode in ({"ipipMode": "Always"}, {"vxlanMode": "Always"}):
