@@ -186,6 +186,8 @@ class Peering:
             case Opened():
                 if (neighbor := self.neighbors.get(event.peer)) is not None:
                     neighbor.on_open(event)
+                    own = self.identity.router_id if self.identity else None
+                    neighbor.is_twin = event.router_id == own and not neighbor.spec.is_external
             case EndOfRib():
                 if (neighbor := self.neighbors.get(event.peer)) is not None and neighbor.spec.version == event.version:
                     neighbor.on_end_of_rib()

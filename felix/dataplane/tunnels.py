@@ -8,7 +8,7 @@ from felix.dataplane.sizes import HostSizes, MtuTeller
 from felix.dataplane.vxlan import VxlanEffector
 from felix.desired import Update
 from kernel.errors import DataplaneError
-from kernel.link import Link
+from kernel.link import Link, LinkAddress
 from resources.names import IfName
 
 Action = Callable[[], Mapping[str, DataplaneError]]
@@ -37,9 +37,9 @@ class Tunnels:
         self._ipip.links_changed(links, changed)
         self._vxlan.links_changed(links, changed)
 
-    def address_changed(self, device: IfName) -> bool:
-        """Take note that an interface has other addresses than before; tell whether that matters here."""
-        matters = [part.address_changed(device) for part in (self._sizes, self._ipip, self._vxlan)]
+    def address_changed(self, entry: LinkAddress) -> bool:
+        """Take note that an address came or went; tell whether that matters here."""
+        matters = [part.address_changed(entry) for part in (self._sizes, self._ipip, self._vxlan)]
         return any(matters)
 
     def resync(self) -> None:

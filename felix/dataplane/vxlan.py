@@ -11,7 +11,7 @@ from ipaddress import ip_interface
 
 from felix.calc.vxlan import DEVICES, OVERHEAD, FarEnd, Tunnel
 from kernel.errors import AlreadyThere, DataplaneError
-from kernel.link import Link
+from kernel.link import Link, LinkAddress
 from kernel.links import LinkKernel
 from kernel.vxlan import VxlanDevice, VxlanKernel
 from resources.names import IfName, IPAddress, IPInterface, NodeName
@@ -57,9 +57,9 @@ class VxlanEffector:
         for device in self._devices.values():
             device.links_changed(links, changed)
 
-    def address_changed(self, device: IfName) -> bool:
-        """Take note that an interface has other addresses than before; tell whether that matters here."""
-        matters = [one.address_changed(device) for one in self._devices.values()]
+    def address_changed(self, entry: LinkAddress) -> bool:
+        """Take note that an address came or went; tell whether that matters here."""
+        matters = [one.address_changed(entry) for one in self._devices.values()]
         return any(matters)
 
     def is_wanted(self, version: int) -> bool:
@@ -134,8 +134,8 @@ class _Device:
     def is_wanted(self) -> bool:
         return self._tunnel is not None
 
-    def address_changed(self, device: IfName) -> bool:
-        matters = device == self.name and self.is_wanted
+    def address_changed(self, entry: LinkAddress) -> bool:
+        matters = entry.device == self.name and self.is_wanted
         self._due |= matters
         return matters
 

@@ -223,7 +223,7 @@ def test_an_interface_goes_down_and_up(pair: Mesh) -> None:
     pair.await_routes("node1", pair.expected("node1"), timeout=2)
 
 
-@pytest.mark.bgp_scenario(50, 51)
+@pytest.mark.bgp_scenario(50)
 def test_what_goes_through_tunnels_that_are_not_there_is_withheld(pair: Mesh) -> None:
     pair.start()
     pair.put(pool_record("p", "10.65.0.0/16", ipipMode="Always"))

@@ -788,6 +788,40 @@ def test_our_hold_timer_ends_it_at_once() -> None:
     assert row.text == "BGP Error: Hold timer expired"
 
 
+def twins(host: BgpHost) -> list[str]:
+    told = host.engine.state()["twins"]
+    assert isinstance(told, list)
+    return told
+
+
+@pytest.mark.bgp_scenario(5)
+def test_a_peer_with_our_own_identifier_is_named_with_the_way_out() -> None:
+    """Which of the two refuses the other first is chance, and so is what is heard last."""
+    host = started(host=BgpHost(router_id="1.2.3.4"))
+    host.exabgp.peer_up(N2, router_id="1.2.3.4")
+    host.exabgp.peer_refuses(N2)
+    host.exabgp.peer_up(N3)
+    host.run()
+    [two, three] = host.snapshot.rows
+    assert (two.state, two.text) == ("start", "BGP Error: Bad BGP identifier")
+    assert (three.state, three.text) != ("start", two.text)
+    [told] = twins(host)
+    assert told.startswith("node2 has this node's BGP identifier, 1.2.3.4: they get no session")
+    assert "CALICO_ROUTER_ID" in told
+    host.exabgp.peer_up(N2, router_id="1.2.3.5")
+    host.run()
+    assert twins(host) == []
+
+
+def test_a_peer_of_another_as_may_have_our_identifier() -> None:
+    other_as = peer_record("other", peerIP="10.0.0.9", asNumber=65001)
+    host = started(other_as, host=BgpHost(router_id="1.2.3.4"))
+    host.exabgp.peer_up("10.0.0.9", router_id="1.2.3.4")
+    host.run()
+    assert twins(host) == []
+    assert [row.text for row in host.snapshot.rows if row.name.endswith("_9")] == [""]
+
+
 def test_a_silent_peer_is_waited_for_thirty_seconds() -> None:
     """FRR and GoBGP say no End-of-RIB without graceful restart."""
     host = started()
