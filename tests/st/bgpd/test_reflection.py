@@ -113,7 +113,7 @@ protocol device {{ scan time 2; }}
 protocol direct {{ ipv4; }}
 protocol static st {{ ipv4; route {prefix} blackhole; }}
 protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; }}
-protocol bgp rr {{
+protocol bgp up {{
   local {address} as 64512; neighbor {one} as 64512;
   connect delay time 1; connect retry time 1; error wait time 1, 2;
   graceful restart on;
