@@ -37,7 +37,7 @@ router id {address};
 protocol device {{ }}
 protocol direct {{ ipv4; }}
 protocol kernel {{ ipv4 {{ export where source = RTS_BGP; }}; }}
-template bgp member {{
+template bgp reflected {{
   local {address} as 64512; rr client; passive on;
   ipv4 {{ import all; export where source = RTS_BGP; }};
 }}
@@ -109,7 +109,7 @@ def main() -> None:
         reflector = cluster["node1"]
         addresses = start_clients(cluster["node2"], reflector)
         neighbors = "\n".join(
-            f"protocol bgp c{number} from member {{ neighbor {address} as 64512; }}"
+            f"protocol bgp c{number} from reflected {{ neighbor {address} as 64512; }}"
             for number, address in addresses.items()
         )
         reflector.write_file("/run/bird.conf", REFLECTOR.format(address=reflector.address) + neighbors)
