@@ -128,6 +128,7 @@ class Engine:
         self._links: dict[IfName, tuple[bool, bool]] = {}
         self._ways: set[IfName] = {IPIP_DEVICE}
         self._log_level = ""
+        self._told_twins: frozenset[tuple[ipaddress.IPv4Address, str]] = frozenset()
         self._told_settings: dict[str, tuple[object, str]] = {}
         self._log = structlog.get_logger()
 
@@ -393,6 +394,7 @@ class Engine:
             self._readiness.wait_for(SPEAKER)
         if self._has_read and self.routing.fib.is_settled:
             self._readiness.done(KERNEL)
+        self._tell_twins()
         identity = self.peering.identity
         self._publish(
             Snapshot(
@@ -402,6 +404,20 @@ class Engine:
                 reconfigured=self.peering.reconfigured or self._booted,
             )
         )
+
+    def _tell_twins(self) -> None:
+        """Say who has this node's BGP identifier, once each."""
+        identity = self.peering.identity
+        if identity is None:
+            return
+        now = frozenset(
+            (identity.router_id, neighbor.spec.node or str(address))
+            for address, neighbor in self.peering.neighbors.items()
+            if neighbor.is_twin
+        )
+        for own, name in sorted(now - self._told_twins):
+            self._log.error("identifier.taken", what=report.twin(name, own))
+        self._told_twins = now
 
     def _due(self, now: float) -> float | None:
         if not self._is_synced:
@@ -455,6 +471,7 @@ class Engine:
                 {"what": one.what, "reason": one.reason, "peer": None if one.address is None else str(one.address)}
                 for one in peering.sessions.unusable
             ],
+            "twins": [report.twin(name, own) for own, name in sorted(self._told_twins)],
             "records": dict(self.inventory.faults),
             "blocks": sorted(map(str, routing.blocks)),
             "exports": {

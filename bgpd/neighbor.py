@@ -1,6 +1,7 @@
 """One session as it goes: its phase, what is awaited of the peer, how long its old routes are kept (reference bgp.md
 4.3). Time is an argument: `now` is monotonic seconds, `wall` seconds since the epoch."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -48,6 +49,10 @@ _NOTIFICATIONS = {
 }
 
 
+_SENT = re.compile(r"notification sent \((\d+),(\d+)\)")
+"""What ExaBGP gives as the reason of a session that it ended itself."""
+
+
 class Change(Enum):
     """What an event means for the peer's routes."""
 
@@ -79,6 +84,8 @@ class Neighbor:
     """When stale routes of the peer go, whatever it says."""
     kept_since: float | None = None
     """Since when it has stale routes: it went then, and has not told all since."""
+    is_twin: bool = False
+    """It said that it has our own BGP identifier, and is of our AS: no session comes up."""
     error: str = ""
     """The last trouble, in BIRD's words: ``Socket: ...``, ``Received: ...``, ``BGP Error: ...``."""
     transitions: int = 0
@@ -156,7 +163,7 @@ class Neighbor:
 
     def come_up(self, now: float, wall: float, *, for_seconds: float | None = None) -> None:
         """Take it that the session is up. `for_seconds`: for how long, where we may have missed what came meanwhile."""
-        self.phase, self.error, self._notified = Phase.ESTABLISHED, "", False
+        self.phase, self.error, self._notified, self.is_twin = Phase.ESTABLISHED, "", False, False
         self.transitions += not self.is_up
         self.up_at, self.since = now - (for_seconds or 0.0), wall - (for_seconds or 0.0)
         self.end_received = self.end_sent = False
@@ -204,8 +211,11 @@ class Neighbor:
         quick = self._connected_at is not None and now - self._connected_at < _REFUSED_WITHIN_SECONDS
         self._connected_at = None
         notified, self._notified = self._notified or reason.startswith("notification"), False
-        if reason.startswith("notification sent (4,0)"):
-            self.error = "BGP Error: Hold timer expired"
+        if sent := _SENT.match(reason):
+            code, subcode = int(sent[1]), int(sent[2])
+            self.error = f"BGP Error: {_NOTIFICATIONS.get((code, subcode), f'{code}/{subcode}')}"
+        elif self.is_twin:
+            self.error = f"BGP Error: {_NOTIFICATIONS[2, 3]}"  # who was quicker to refuse the other does not matter
         elif not notified and reason == "closing connection":
             self.error = "Socket: Connection refused" if quick and not self.is_up else "Socket: Connection closed"
         if not self.is_up:

@@ -186,6 +186,8 @@ class Peering:
             case Opened():
                 if (neighbor := self.neighbors.get(event.peer)) is not None:
                     neighbor.on_open(event)
+                    own = self.identity.router_id if self.identity else None
+                    neighbor.is_twin = event.router_id == own and not neighbor.spec.is_external
             case EndOfRib():
                 if (neighbor := self.neighbors.get(event.peer)) is not None and neighbor.spec.version == event.version:
                     neighbor.on_end_of_rib()
@@ -232,7 +234,9 @@ class Peering:
                 prefix,
                 Path(
                     peer=event.peer,
-                    next_hop=next_hop,
+                    # a link-local one says no interface, and is told on a link with the peer only (RFC 2545, 3): it
+                    # is the peer itself or a router beside it, so packets may as well go to the peer
+                    next_hop=event.peer if next_hop.is_link_local else next_hop,
                     attributes=attributes,
                     is_external=external,
                     identifier=identifier,

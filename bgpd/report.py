@@ -4,6 +4,7 @@ Made on the owner's thread when somebody asks, and never otherwise.
 """
 
 from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Address
 
 from bgpd.calc.imports import Refusal
 from bgpd.calc.paths import Path, PathAttributes, lost_by
@@ -134,3 +135,11 @@ def as_path(attributes: PathAttributes) -> str:
         for segment in attributes.as_path
     )
     return " ".join(segments)
+
+
+def twin(name: str, identifier: IPv4Address) -> str:
+    """Return what a person should read of a peer that has this node's BGP identifier (RFC 6286)."""
+    return (
+        f"{name} has this node's BGP identifier, {identifier}: they get no session, and no reflector passes routes of "
+        "one to the other; give one of them another by CALICO_ROUTER_ID, and start it again"
+    )

@@ -5,7 +5,7 @@ flag that is taken back later ends the process, which then waits for it again (r
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 import structlog
@@ -13,7 +13,7 @@ import structlog
 from felix.calc.parameters import Parameters, Resolved
 from felix.dataplane.driver import Dataplane, Report
 from felix.dataplane.tables import Drift
-from felix.desired import LocalInterface
+from felix.desired import LocalInterface, Update
 from felix.host_interfaces import HostInterfaces
 from felix.pipeline import Pipeline
 from kernel.errors import DataplaneError
@@ -37,6 +37,7 @@ from resources.kinds.clusterinformation import ClusterInformation
 from resources.names import IfName, IPAddress
 from resources.runtime.backoff import Backoff
 from resources.runtime.health import Health
+from resources.runtime.options import Source
 from resources.typed_sync import TypedChange, TypedReader
 
 DATASTORE, DATAPLANE = "the datastore", "the dataplane to be written"
@@ -60,6 +61,15 @@ class FlowsDeleted:
     failure: DataplaneError | None
 
 
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """A setting that cannot be had: what it is instead, why, and the way out."""
+
+    instead: str
+    error: str
+    hint: str
+
+
 Message = SyncMessage | KernelEvent | FlowsDeleted
 
 
@@ -78,6 +88,7 @@ class Agent:
         health: Health,
         end: Callable[[int], None],
         monotonic: Callable[[], float],
+        lacking: Callable[[Parameters], Mapping[str, Lacking]] = lambda _: {},
         backoff: Backoff | None = None,
     ) -> None:
         """Take the parts.
@@ -88,6 +99,7 @@ class Agent:
             read_links: returns all interfaces. It is first called after the kernel's events are being heard.
             read_addresses: returns the addresses of all interfaces.
             end: makes the process end with a status after the batch under way.
+            lacking: returns what of the settings this kernel cannot do and felix can do without, by option.
         """
         self._pipeline = pipeline
         self._reader = reader
@@ -98,6 +110,8 @@ class Agent:
         self._health = health
         self._end = end
         self._monotonic = monotonic
+        self._lacking = lacking
+        self._without: dict[str, str] = {}
         self._backoff = backoff or Backoff(0.1, 10.0)
         self._log = structlog.get_logger()
         self._dataplane: Dataplane | None = None
@@ -114,6 +128,7 @@ class Agent:
         self._repair_at = 0.0
         self._repairing = False
         self._repairs: dict[str, tuple[str, float]] = {}
+        self._repaired: dict[str, tuple[int, str]] = {}
         self._due: dict[str, float] = {}
         self._failing: frozenset[str] = frozenset()
         self._troubles: Mapping[str, str] = {}
@@ -148,17 +163,40 @@ class Agent:
             self._see_interfaces()
         for name, addresses in self._interfaces.take_changes(now).items():
             self._pipeline.set_interface(name, addresses)
-        update = self._pipeline.flush()
-        if update.problems:
+        updates = self._flush()
+        for update in updates:
             self._tell_problems(update.problems)
-        if update.parameters is not None:
-            self._take_parameters(update.parameters)
-            if self._ending:
-                return None
+            if update.parameters is not None:
+                self._take_parameters(update.parameters)
+                if self._ending:
+                    return None
         dataplane = self._dataplane = self._dataplane or self._build(self._pipeline.parameters)
         if self._links is not None:
             dataplane.links_changed(self._links)
             self._links = None
+        for update in updates:
+            self._want(dataplane, update)
+        self._look_around(dataplane, now)
+        if self._interfaces_seen and (self._dirty or is_retry):
+            self._apply(dataplane)
+        if not self._dirty and not self._failing:
+            self._applied_revision = self._revision
+        return self._wait()
+
+    def _flush(self) -> list[Update]:
+        """Conclude; and once more, if this kernel cannot do what the settings ask for."""
+        update = self._pipeline.flush()
+        lacking = self._lacking(update.parameters.parameters) if update.parameters is not None else {}
+        if not lacking:
+            return [update]
+        for name, lack in lacking.items():
+            self._without[name] = lack.error
+            effect = f"{name} is {lack.instead} until felix is started again"
+            self._log.error("setting.unsupported", name=name, error=lack.error, hint=lack.hint, effect=effect)
+        self._pipeline.limit(Source("this kernel", {name: lack.instead for name, lack in lacking.items()}))
+        return [replace(update, parameters=None), self._pipeline.flush()]
+
+    def _want(self, dataplane: Dataplane, update: Update) -> None:
         if update.is_for_the_kernel:
             self._dirty = True
             dataplane.want(update)
@@ -168,12 +206,6 @@ class Agent:
                 self._host_endpoints.pop(name, None)
             else:
                 self._host_endpoints[name] = host_endpoint
-        self._look_around(dataplane, now)
-        if self._interfaces_seen and (self._dirty or is_retry):
-            self._apply(dataplane)
-        if not self._dirty and not self._failing:
-            self._applied_revision = self._revision
-        return self._wait()
 
     def _note_endpoints(self, interfaces: Mapping[IfName, LocalInterface | None]) -> None:
         for name, interface in interfaces.items():
@@ -185,9 +217,11 @@ class Agent:
     def state(self) -> dict[str, object]:
         """Return what felix is at, for people; called from another thread, so it copies.
 
-        `revision`: the kernel is as the store said at this revision of it.
+        `revision`: the kernel is as the store said at this revision of it. `repaired`: how often each table of rules
+        was put right since the start, and what had been found the last time.
         """
         endpoints, host_endpoints, dataplane = dict(self._endpoints), dict(self._host_endpoints), self._dataplane
+        repaired = dict(self._repaired)
         return {
             "acting": self.is_acting,
             "in_sync": self._in_sync,
@@ -203,6 +237,8 @@ class Agent:
             },
             "host_endpoints": dict(sorted(host_endpoints.items())),
             "failing": sorted(self._failing),
+            "without": dict(self._without),
+            "repaired": {t: {"times": times, "found": found} for t, (times, found) in sorted(repaired.items())},
             "tunnels": {} if dataplane is None else dataplane.tunnels(),
             "troubles": dict(self._troubles),
             "problems": self._all_problems(),
@@ -259,10 +295,10 @@ class Agent:
                 pass  # whether it was somebody else is asked at every turn
             case AddressAdded(address):
                 self._interfaces.address_added(address)
-                self._dirty |= dataplane.address_changed(address.device)
+                self._dirty |= dataplane.address_changed(address)
             case AddressGone(address):
                 self._interfaces.address_gone(address, self._monotonic())
-                self._dirty |= dataplane.address_changed(address.device)
+                self._dirty |= dataplane.address_changed(address)
             case _:
                 assert_never(event)
 
@@ -423,6 +459,7 @@ class Agent:
 
     def _tell_repair(self, table: str, drift: Drift) -> None:
         """Say what others had done; somebody who does the same again and again is told of once a minute."""
+        self._repaired[table] = self._repaired.get(table, (0, ""))[0] + 1, drift.found
         now = self._monotonic()
         if self._repairs.get(table, ("", 0.0))[0] == drift.found and now < self._repairs[table][1]:
             self._log.debug("rules.repaired", table=table, found=drift.found)

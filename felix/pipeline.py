@@ -57,6 +57,10 @@ class Pipeline:
         """Take note that the record at `key` is `value` now, or gone (None)."""
         self._graph.update(key, value)
 
+    def limit(self, source: Source) -> None:
+        """Take in settings that are stronger than all others, as nothing else can be had here."""
+        self._graph.limit(source)
+
     def set_interface(self, name: IfName, addresses: frozenset[IPAddress] | None) -> None:
         """Take note of the addresses that an interface of this host has now; None: there is no such interface."""
         self._graph.set_interface(name, addresses)

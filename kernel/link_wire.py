@@ -42,7 +42,10 @@ _RTEXT_FILTER_SKIP_STATS = 8
 _IFA_ADDRESS = 1
 _IFA_LOCAL = 2
 
+_IFA_F_TEMPORARY = 0x01
 _IFA_F_NODAD = 0x02
+_IFA_F_DADFAILED = 0x08
+_IFA_F_DEPRECATED = 0x20
 
 _NDA_DST = 1
 _NDA_LLADDR = 2
@@ -106,6 +109,15 @@ def unpack_address(body: bytes, names: Mapping[int, IfName]) -> LinkAddress | No
     if index not in names or raw is None or family not in (socket.AF_INET, socket.AF_INET6):
         return None
     return LinkAddress(device=names[index], address=ipaddress.ip_interface((bytes(raw), length)))
+
+
+def is_fleeting(body: bytes) -> bool:
+    """Return whether an RTM_NEWADDR body is of an IPv6 address that will go or is not in use.
+
+    These are the ones made for privacy, those past their preferred life, and those that somebody else has.
+    """
+    family, _, flags, _, _ = _IFADDRMSG.unpack_from(body)
+    return family == socket.AF_INET6 and bool(flags & (_IFA_F_TEMPORARY | _IFA_F_DEPRECATED | _IFA_F_DADFAILED))
 
 
 def pack_address(index: int, address: IPInterface) -> bytes:

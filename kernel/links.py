@@ -121,6 +121,13 @@ class NetlinkLinks:
         found = (wire.unpack_address(body, names) for _, body in bodies)
         return [address for address in found if address is not None]
 
+    def fleeting_addresses(self) -> list[LinkAddress]:
+        """Return those IPv6 addresses that will go or are not in use: privacy, deprecated, duplicate."""
+        bodies = self._socket.dump(wire.RTM_GETADDR, wire.pack_address_dump(), "cannot list addresses")
+        names = interface_names()
+        found = (wire.unpack_address(body, names) for _, body in bodies if wire.is_fleeting(body))
+        return [address for address in found if address is not None]
+
     def neighbours(self, device: IfName) -> dict[IPAddress, Neighbour]:
         index = interface_index(device)
         entries: dict[IPAddress, Neighbour] = {}

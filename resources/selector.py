@@ -142,7 +142,7 @@ class Selector:
         return _conditions(self.root)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def parse(text: str) -> Selector:
     """Parse a selector; blank text selects everything. Equal texts give one object: thousands of rules share a few.
 

@@ -67,8 +67,8 @@ class Surroundings:
 
     def source_to(self, address: IPAddress) -> IPAddress | None:
         """Return the address of this host that the kernel would send from to `address`, or None if it has no way."""
-        if address in self.addresses:
-            return None
+        if address in self.addresses or address.is_link_local:
+            return None  # a link-local one is on every interface
         found = self._table.match(ipaddress.ip_network(address))
         if found is None or found[1].kind is not RouteKind.UNICAST:
             return None

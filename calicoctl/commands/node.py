@@ -30,7 +30,7 @@ def command() -> None:
 
 
 @command.command(short_help="Prepare this host and start its daemons.")
-@click.option("--ip", envvar="IP", default="", help="This node's IPv4 address, or autodetect.")
+@click.option("--ip", envvar="IP", default="", help="This node's IPv4 address, autodetect, or none.")
 @click.option("--ip6", envvar="IP6", default="", help="This node's IPv6 address, autodetect, or none.")
 @click.option("--as", "as_number", envvar="AS", default="", help="Its own AS number.")
 @click.option("--name", envvar="NODENAME", default="", help="This node's name; default: the host name, lower-cased.")

@@ -20,6 +20,14 @@ class HostInterface:
 
     name: str
     addresses: tuple[IPInterface, ...]
+    fleeting: frozenset[IPInterface] = frozenset()
+    """Those of its addresses that will go, or are not in use: IPv6 privacy addresses, deprecated ones, duplicates."""
+
+
+_HINTS = {
+    4: "set it by hand, e.g. IP=192.0.2.10; on a host with IPv6 only: IP=none and IP6=autodetect",
+    6: "set it by hand, e.g. IP6=2001:db8::10, or IP6=none",
+}
 
 
 class NoAddress(Rejected):
@@ -39,7 +47,8 @@ def choose(
 
     `setting` is an address (with or without length), or empty or ``autodetect`` for `method`. An address that no
     interface has is taken as it is (with /32): the operator may know better. `source_towards` asks the kernel which
-    source address it would use towards a destination (``can-reach=``).
+    source address it would use towards a destination (``can-reach=``). No fleeting address is found by a method: the
+    other hosts of the cluster would lose this one with it.
 
     Raises:
         ConfigurationError: the setting or the method cannot be understood.
@@ -47,7 +56,10 @@ def choose(
     """
     if setting and setting.lower() != "autodetect":
         return _explicit(setting, version, interfaces)
-    usable = [(i, a) for i in interfaces for a in i.addresses if a.version == version and _is_usable(a)]
+    usable = [
+        (i, a) for i in interfaces for a in i.addresses
+        if a.version == version and _is_usable(a) and a not in i.fleeting
+    ]
     name, _, argument = method.partition("=")
     match name:
         case "" | "first-found":
@@ -63,7 +75,8 @@ def choose(
                 raise ConfigurationError(
                     f"can-reach={argument}: not an address", hint="use can-reach=ADDRESS, e.g. can-reach=192.0.2.1"
                 ) from None
-            found = [a for _, a in usable if a.ip == source]
+            there = [i for i in interfaces if any(a.ip == source for a in i.addresses)]
+            found = [a for _, a in usable if a.ip == source] or [a for i, a in usable if i in there]
         case _:
             raise ConfigurationError(
                 f"unknown autodetection method {method!r}",
@@ -72,7 +85,7 @@ def choose(
     if not found:
         raise NoAddress(
             f"no IPv{version} address found by {method or 'first-found'} on {', '.join(i.name for i in interfaces)}",
-            hint=f"set it by hand, e.g. {'IP=192.0.2.10' if version == 4 else 'IP6=2001:db8::10, or IP6=none'}",
+            hint=_HINTS[version],
         )
     return found[0]
 

@@ -39,7 +39,7 @@ ON_OFF = choice("Always", "CrossSubnet", "Never", "Off")
 
 IP = Option(
     name="ip", keys=("IP",), parse=text, default="autodetect", example="172.16.60.215",
-    help="this node's IPv4 address, with or without length; autodetect: found by ip_autodetection_method",
+    help="this node's IPv4 address; autodetect: found by ip_autodetection_method; none: it has IPv6 only",
 )
 IP6 = Option(
     name="ip6", keys=("IP6",), parse=text, default="none", example="2001:db8::215/64",

@@ -176,7 +176,11 @@ def _host(name: NodeName) -> Host:
             held = [a.ip for device in route.devices for a in by_name.get(device, ())]
             return next((address for address in held if address.version == destination.version), None)
 
-        interfaces = [HostInterface(device, tuple(held)) for device, held in by_name.items()]
+        fleeting = links.fleeting_addresses()
+        interfaces = [
+            HostInterface(device, tuple(held), frozenset(a.address for a in fleeting if a.device == device))
+            for device, held in by_name.items()
+        ]
         return Host(
             name=name, node_id=identity.node_id(), interfaces=interfaces, networks=networks,
             source_towards=source_towards,

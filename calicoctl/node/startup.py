@@ -7,7 +7,6 @@ nothing.
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv6Interface
 
 import msgspec
 
@@ -16,7 +15,7 @@ from calicoctl.node.addresses import HostInterface, choose
 from calicoctl.node.pools import default_pools
 from resources.codec import with_metadata
 from resources.datastore.client import ResourceClient
-from resources.errors import AlreadyExists, DoesNotExist, Rejected
+from resources.errors import AlreadyExists, ConfigurationError, DoesNotExist, Rejected
 from resources.kinds.base import Metadata
 from resources.kinds.felixconfiguration import KIND as FELIX_CONFIGURATION
 from resources.kinds.felixconfiguration import FelixConfiguration, FelixConfigurationSpec
@@ -28,6 +27,8 @@ from resources.runtime.options import Settings
 
 CLUSTER_TYPE = "docker"
 OUR_ADDRESS_TYPE = "CalicoNodeIP"
+Addresses = tuple[IPInterface, ...]
+"""Of a node: one of either family, or both, IPv4 first."""
 
 
 class NameTaken(Rejected):
@@ -70,11 +71,11 @@ def prepare(client: ResourceClient, host: Host, settings: Settings, *, rng: rand
         AddressTaken: another node has this host's address.
         ConfigurationError, NoAddress: no address can be chosen.
     """
-    ipv4, ipv6 = _addresses(host, settings)
+    addresses = _addresses(host, settings)
     done: list[str] = []
     client.ensure_defaults(CLUSTER_TYPE)
-    _refuse_taken_address(client, host, ipv4, ipv6)
-    node = _register(client, host, settings, ipv4, ipv6, done)
+    _refuse_taken_address(client, host, addresses)
+    node = _register(client, host, settings, addresses, done)
     _felix_defaults(client, host.name, done)
     if not settings[o.NO_POOLS] and not client.list(POOL).items:
         for pool in default_pools(settings, host.networks, rng or random.Random()):
@@ -86,51 +87,66 @@ def prepare(client: ResourceClient, host: Host, settings: Settings, *, rng: rand
     return Prepared(node, tuple(done))
 
 
-def _addresses(host: Host, settings: Settings) -> tuple[IPv4Interface, IPv6Interface | None]:
-    ipv4 = choose(settings[o.IP], settings[o.IP_METHOD], 4, host.interfaces, host.source_towards)
-    assert isinstance(ipv4, IPv4Interface)
-    if settings[o.IP6].lower() in ("", "none"):
-        return ipv4, None
-    ipv6 = choose(settings[o.IP6], settings[o.IP6_METHOD], 6, host.interfaces, host.source_towards)
-    assert isinstance(ipv6, IPv6Interface)
-    return ipv4, ipv6
+def _addresses(host: Host, settings: Settings) -> Addresses:
+    """Return this host's addresses, IPv4 first.
+
+    Raises:
+        ConfigurationError: neither family is to have one, or a setting cannot be understood.
+        NoAddress: one is to be found and cannot be.
+    """
+    found: list[IPInterface] = []
+    for version, setting, method in ((4, o.IP, o.IP_METHOD), (6, o.IP6, o.IP6_METHOD)):
+        text = settings[setting]
+        if text.lower() != "none" and (text or version == 4):
+            found.append(choose(text, settings[method], version, host.interfaces, host.source_towards))
+    if not found:
+        raise ConfigurationError(
+            "this node would have no address: IP is none, and so is IP6",
+            hint="set IP6=autodetect on a host with IPv6 only, or leave IP out",
+        )
+    return tuple(found)
 
 
-def _refuse_taken_address(client: ResourceClient, host: Host, *addresses: IPInterface | None) -> None:
-    wanted = {address.ip for address in addresses if address}
+def _text(addresses: Addresses) -> str:
+    return " and ".join(map(str, addresses)) or "none"
+
+
+def _refuse_taken_address(client: ResourceClient, host: Host, addresses: Addresses) -> None:
+    wanted = {address.ip for address in addresses}
     for node in client.list(NODE).items:
         held = {address.ip for address in (node.ipv4, node.ipv6) if address}
         if node.name != host.name and held & wanted:
             raise AddressTaken(
                 f"the address {min(map(str, held & wanted))} of this host is registered by node {node.name}",
-                hint=f"if {node.name} is gone: calicoctl delete node {node.name}; else set IP to another address",
+                hint=f"if {node.name} is gone: calicoctl delete node {node.name}; else set another one (IP, IP6)",
             )
 
 
 def _register(
-    client: ResourceClient, host: Host, settings: Settings, ipv4: IPv4Interface, ipv6: IPv6Interface | None,
-    done: list[str],
+    client: ResourceClient, host: Host, settings: Settings, addresses: Addresses, done: list[str]
 ) -> Node:
     try:
         before = client.get(NODE, host.name)
     except DoesNotExist:
-        wanted = _wanted(Node(metadata=Metadata(name=host.name)), host, settings, ipv4, ipv6)
+        wanted = _wanted(Node(metadata=Metadata(name=host.name)), host, settings, addresses)
         try:
             node = client.create(NODE, wanted)
-            done.append(f"registered node {host.name} with {ipv4}")
+            done.append(f"registered node {host.name} with {_text(addresses)}")
             return node
         except AlreadyExists:
             before = client.get(NODE, host.name)
     _refuse_other_host(before, host)
-    if _wanted(before, host, settings, ipv4, ipv6) == before:
+    if _wanted(before, host, settings, addresses) == before:
         return before
 
     def changed(stored: Node) -> Node:
         _refuse_other_host(stored, host)
-        return _wanted(stored, host, settings, ipv4, ipv6)
+        return _wanted(stored, host, settings, addresses)
 
     node = client.modify(NODE, host.name, changed)
-    done.append(f"updated node {host.name}: its address is {ipv4} (was {before.ipv4 or 'none'})")
+    was = tuple(address for address in (before.ipv4, before.ipv6) if address is not None)
+    what = "its address is" if len(addresses) == 1 else "its addresses are"
+    done.append(f"updated node {host.name}: {what} {_text(addresses)} (was {_text(was)})")
     return node
 
 
@@ -144,15 +160,14 @@ def _refuse_other_host(node: Node, host: Host) -> None:
         )
 
 
-def _wanted(
-    node: Node, host: Host, settings: Settings, ipv4: IPv4Interface, ipv6: IPv6Interface | None
-) -> Node:
+def _wanted(node: Node, host: Host, settings: Settings, addresses: Addresses) -> Node:
     """Return `node` with this host's id and addresses; what others wrote stays."""
     bgp = node.spec.bgp or NodeBGPSpec()
-    bgp = msgspec.structs.replace(bgp, ipv4_address=str(ipv4), ipv6_address=str(ipv6) if ipv6 else "")
+    by_version = {address.version: str(address) for address in addresses}
+    bgp = msgspec.structs.replace(bgp, ipv4_address=by_version.get(4, ""), ipv6_address=by_version.get(6, ""))
     if settings[o.AS] is not None:
         bgp = msgspec.structs.replace(bgp, as_number=settings[o.AS])
-    ours = [NodeAddress(address=str(a), type=OUR_ADDRESS_TYPE) for a in (ipv4, ipv6) if a]
+    ours = [NodeAddress(address=str(address), type=OUR_ADDRESS_TYPE) for address in addresses]
     others = [entry for entry in node.spec.addresses if entry.type != OUR_ADDRESS_TYPE]
     spec: NodeSpec = msgspec.structs.replace(node.spec, bgp=bgp, addresses=[*ours, *others])
     changed = msgspec.structs.replace(node, spec=spec)

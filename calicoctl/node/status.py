@@ -136,6 +136,7 @@ class BgpState(msgspec.Struct):
 
     withheld: dict[str, _Withheld] = {}
     unusable: list[_Unusable] = []
+    twins: list[str] = []
     records: dict[str, str] = {}
     kernel: _Kernel = msgspec.field(default_factory=_Kernel)
 
@@ -209,6 +210,7 @@ def warnings(state: BgpState) -> list[str]:
         for (pool, reason), prefixes in sorted(by_cause.items())
     ]
     lines += [f"{one.what} is not used: {one.reason}" for one in state.unusable]
+    lines += state.twins
     lines += [f"{key} is not used: {fault}" for key, fault in sorted(state.records.items())]
     kernel = state.kernel
     lines += [

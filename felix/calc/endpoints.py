@@ -13,7 +13,7 @@ from felix.calc.labels import Labels, interned
 from resources.datastore.keys import ResourceKey
 from resources.errors import Rejected
 from resources.kinds.workloadendpoint import EndpointPort, WorkloadEndpoint
-from resources.names import INTERFACE_REGEX, IfName, IPNetwork, ProfileName
+from resources.names import INTERFACE_REGEX, IfName, IPNetwork, ProfileName, parse_network
 from resources.selection import seen_labels
 
 CONTAINER = "docker.projectcalico.org/container"
@@ -139,7 +139,7 @@ def _called(endpoint: WorkloadEndpoint, workload: str) -> str:
 def _single_addresses(endpoint: WorkloadEndpoint) -> list[IPNetwork]:
     networks: dict[IPNetwork, None] = {}
     for text in endpoint.spec.ip_networks:
-        network = ipaddress.ip_network(text)
+        network = parse_network(text)
         if network.prefixlen != network.max_prefixlen:
             raise EndpointUnusable(f"{text} is more than one address")
         if isinstance(network, ipaddress.IPv6Network) and int(network.network_address) >> 32 in (0, 0xFFFF):

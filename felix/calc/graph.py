@@ -83,6 +83,10 @@ class Graph:
         """
         self._readers.update(key, value)
 
+    def limit(self, source: Source) -> None:
+        """Take in settings that are stronger than all others, as nothing else can be had here."""
+        self._settings.limit(source)
+
     def set_interface(self, name: IfName, addresses: frozenset[IPAddress] | None) -> None:
         """Take note of the addresses that an interface of this host has now; None: there is no such interface."""
         self._hosts.set_interface(name, addresses)

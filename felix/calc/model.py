@@ -59,7 +59,7 @@ class SetSpec:
     port: NamedPort | None = field(default=None, compare=False)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def selector_set(selector: Selector) -> SetSpec:
     """Return the set of the addresses of what the selector picks (reference felix.md 4.4)."""
     return SetSpec(selector.unique_id, selector)

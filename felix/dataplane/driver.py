@@ -21,7 +21,7 @@ from felix.dataplane.tables import Drift, TableEffector
 from felix.dataplane.tunnels import Tunnels
 from felix.desired import TABLES, Update
 from kernel.errors import DataplaneError, TableRefused
-from kernel.link import Link
+from kernel.link import Link, LinkAddress
 from kernel.route import Route, RouteKey
 from kernel.routes import RouteKernel
 from kernel.xtables import TableKernel, TableKey
@@ -105,9 +105,9 @@ class Dataplane:
         for part in (self._interfaces, self._routes, self._tunnels):
             part.links_changed(self._links, changed)
 
-    def address_changed(self, device: IfName) -> bool:
-        """Take note that an interface has other addresses than before; tell whether that matters here."""
-        return self._tunnels.address_changed(device)
+    def address_changed(self, entry: LinkAddress) -> bool:
+        """Take note that an address came or went; tell whether that matters here."""
+        return self._tunnels.address_changed(entry)
 
     def link_changed(self, name: IfName, link: Link | None) -> None:
         """Take one interface as it is now; None: it is gone."""

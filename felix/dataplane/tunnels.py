@@ -7,7 +7,7 @@ from felix.dataplane.ipip import IpipEffector
 from felix.dataplane.sizes import HostSizes, MtuTeller
 from felix.desired import Update
 from kernel.errors import DataplaneError
-from kernel.link import Link
+from kernel.link import Link, LinkAddress
 from resources.names import IfName
 
 Action = Callable[[], Mapping[str, DataplaneError]]
@@ -31,9 +31,9 @@ class Tunnels:
         self._sizes.links_changed(links, changed)
         self._ipip.links_changed(links, changed)
 
-    def address_changed(self, device: IfName) -> bool:
-        """Take note that an interface has other addresses than before; tell whether that matters here."""
-        return self._sizes.address_changed(device) | self._ipip.address_changed(device)
+    def address_changed(self, entry: LinkAddress) -> bool:
+        """Take note that an address came or went; tell whether that matters here."""
+        return self._sizes.address_changed(entry) | self._ipip.address_changed(entry)
 
     def resync(self) -> None:
         """Look at everything again at the next apply."""

@@ -43,6 +43,7 @@ NEIGHBOUR_DISCOVERY = (130, 131, 132, 133, 135, 136)
 """ICMPv6 types that a workload must be able to send to its host before any policy."""
 
 _HOST_POLICY = "Host endpoint policy accepted packet."
+_NOT_ASKED = "cali-not-asked"
 TableChains = dict[tuple[str, str], list[Rule]]
 """Rules by table and chain."""
 
@@ -74,8 +75,14 @@ def kernel_chains(parameters: Parameters) -> dict[tuple[str, str], KernelRules]:
         ("nat", "POSTROUTING"): KernelRules(last=(rule(to=Jump("cali-POSTROUTING")),)),
         ("filter", "FORWARD"): KernelRules(first=(rule(to=Jump("cali-FORWARD")),), last=forward_last),
     }
-    if parameters.insert_mode is InsertMode.APPEND:
+    if parameters.insert_mode is InsertMode.APPEND:  # rules of others are to be asked before ours
         return {key: KernelRules(last=rules.first + rules.last) for key, rules in chains.items()}
+    if unasked := parameters.marks.unasked:
+        chains["mangle", "FORWARD"] = KernelRules(first=(rule(to=Jump("cali-FORWARD")),))
+        # what the host itself sends may carry anybody's mark
+        chains["mangle", "OUTPUT"] = KernelRules(first=(rule(marked(unasked), to=clear(unasked)),))
+        after = chains["mangle", "POSTROUTING"].first
+        chains["mangle", "POSTROUTING"] = KernelRules(first=(*after, rule(marked(unasked), to=Jump(_NOT_ASKED))))
     return chains
 
 
@@ -159,8 +166,22 @@ def _mangle(parameters: Parameters) -> TableChains:
     ]
     return {
         ("mangle", "cali-PREROUTING"): prerouting,
+        ("mangle", "cali-FORWARD"): _unasked_marks(parameters),
         ("mangle", "cali-POSTROUTING"): postrouting,
+        ("mangle", _NOT_ASKED): [rule(to=Verdict.DROP, stands_for=Part.NOT_ASKED)] if marks.unasked else [],
     }
+
+
+def _unasked_marks(parameters: Parameters) -> list[Rule]:
+    """Mark each new flow from or to a workload, until the filter table's cali-FORWARD takes the mark away.
+
+    Who still has it behind FORWARD was accepted by rules that somebody put before ours, and is dropped.
+    """
+    unasked = parameters.marks.unasked
+    if not unasked:
+        return []
+    ends = [interface(name) for name in _workload_interfaces(parameters) for interface in (InInterface, OutInterface)]
+    return [rule(to=clear(unasked)), *(rule(end, InState("NEW"), to=mark(unasked)) for end in ends)]
 
 
 def _nat(version: int, parameters: Parameters, surroundings: Surroundings) -> TableChains:
@@ -274,6 +295,7 @@ def _forward(parameters: Parameters) -> list[Rule]:
         *(rule(OutInterface(name), to=Jump(dispatch.TO.root)) for name in names),
         rule(to=Jump(dispatch.FORWARD_TO.root)),
         rule(to=Jump("cali-cidr-block")),
+        *([rule(to=clear(marks.unasked))] if marks.unasked else []),
     ]
 
 

@@ -222,7 +222,7 @@ def _networks_problems(networks: Iterable[str]) -> Iterator[Problem]:
         except ValueError:
             many = bool(text and fields.masked_hint(text))
         else:
-            many = network.num_addresses > 1
+            many = network.prefixlen < network.max_prefixlen
             if not many:
                 continue
         reason = "IP network contains multiple addresses" if many else "must be an IP address"
@@ -234,6 +234,8 @@ def _address_problems(spec: WorkloadEndpointSpec) -> Iterator[Problem]:
     for name, gateway, version in (("ipv4Gateway", spec.ipv4_gateway, 4), ("ipv6Gateway", spec.ipv6_gateway, 6)):
         if gateway and any(True for _ in fields.address((), gateway, version)):
             yield Problem(("spec", name), gateway, f"invalid IPv{version} gateway address specified")
+    if not spec.ip_nats:
+        return
     own = {network.network_address for network in map(_network, spec.ip_networks) if network is not None}
     for index, nat in enumerate(spec.ip_nats):
         at: Path = ("spec", "ipNATs", index)

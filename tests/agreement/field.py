@@ -137,7 +137,7 @@ class Machine:
             route_kernel=routes,
             forwarding=forwarding,
             tunnels=Tunnels(
-                sizes=HostSizes(NetlinkLinks(), ("cali",)),
+                sizes=HostSizes(NetlinkLinks()),
                 mtu=FakeMtuFile(),
                 ipip=IpipEffector(NetlinkLinks(), time.monotonic),
             ),

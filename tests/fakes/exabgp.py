@@ -166,6 +166,10 @@ class FakeExabgp:
         peer.graceful = bool(graceful)
         said = {"version": 4, "asn": 64512, "hold_time": 90, "router_id": peer.router_id, "capabilities": capabilities}
         self._event(address, "open", {"direction": "receive", "open": said})
+        settings = peer.settings
+        if peer.router_id == settings["router-id"] and settings["local-as"] == settings["peer-as"]:
+            self.peer_down(address, "notification sent (2,3)")
+            return
         self._event(address, "fsm", {"state": "OPENCONFIRM"})
         self._event(address, "fsm", {"state": "ESTABLISHED"})
         peer.received.clear()

@@ -62,7 +62,7 @@ class FelixHost:
             route_kernel=self.kernel.routes,
             forwarding=forwarding,
             tunnels=Tunnels(
-                sizes=HostSizes(self.kernel.links, ("cali",)),
+                sizes=HostSizes(self.kernel.links),
                 mtu=self.mtu_file,
                 ipip=IpipEffector(self.kernel.links, self.clock.monotonic),
             ),

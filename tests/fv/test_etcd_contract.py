@@ -47,4 +47,4 @@ class TestContract(StoreContract):
         for _ in range(30):
             with store.watch(prefixes):
                 pass
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 30  # a lost prefix in two of five would take 54 s

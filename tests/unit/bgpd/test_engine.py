@@ -23,7 +23,7 @@ from fakes.bgp_host import (
 )
 from kernel.errors import KernelFailure
 from kernel.monitor import AddressAdded, ResyncNeeded
-from kernel.route import PROTOCOL_BGPD, PROTOCOL_STATIC, Route, RouteKey
+from kernel.route import PROTOCOL_BGPD, PROTOCOL_KERNEL, PROTOCOL_STATIC, Route, RouteKey
 from resources.names import IfName
 
 POOL = pool_record("p", "10.65.0.0/16")
@@ -721,6 +721,40 @@ def test_our_hold_timer_ends_it_at_once() -> None:
     assert B3 not in host.routes
     [row] = [row for row in host.snapshot.rows if row.name == "Mesh_10_0_0_3"]
     assert row.text == "BGP Error: Hold timer expired"
+
+
+def twins(host: BgpHost) -> list[str]:
+    told = host.engine.state()["twins"]
+    assert isinstance(told, list)
+    return told
+
+
+@pytest.mark.bgp_scenario(5)
+def test_a_peer_with_our_own_identifier_is_named_with_the_way_out() -> None:
+    """Which of the two refuses the other first is chance, and so is what is heard last."""
+    host = started(host=BgpHost(router_id="1.2.3.4"))
+    host.exabgp.peer_up(N2, router_id="1.2.3.4")
+    host.exabgp.peer_refuses(N2)
+    host.exabgp.peer_up(N3)
+    host.run()
+    [two, three] = host.snapshot.rows
+    assert (two.state, two.text) == ("start", "BGP Error: Bad BGP identifier")
+    assert (three.state, three.text) != ("start", two.text)
+    [told] = twins(host)
+    assert told.startswith("node2 has this node's BGP identifier, 1.2.3.4: they get no session")
+    assert "CALICO_ROUTER_ID" in told
+    host.exabgp.peer_up(N2, router_id="1.2.3.5")
+    host.run()
+    assert twins(host) == []
+
+
+def test_a_peer_of_another_as_may_have_our_identifier() -> None:
+    other_as = peer_record("other", peerIP="10.0.0.9", asNumber=65001)
+    host = started(other_as, host=BgpHost(router_id="1.2.3.4"))
+    host.exabgp.peer_up("10.0.0.9", router_id="1.2.3.4")
+    host.run()
+    assert twins(host) == []
+    assert [row.text for row in host.snapshot.rows if row.name.endswith("_9")] == [""]
 
 
 def test_a_silent_peer_is_waited_for_thirty_seconds() -> None:
@@ -1677,6 +1711,22 @@ def test_both_families_each_over_its_own_session() -> None:
     assert host.routes["fd80::80/122"] == "via fd99::2 dev eth0"
     assert host.routes["fd80::40/122"] == "blackhole"
     assert host.phases == {"Mesh_10_0_0_2": "up Established", "Mesh_fd99__2": "up Established"}
+
+
+def test_a_link_local_next_hop_is_the_peer() -> None:
+    host = BgpHost()
+    for device in (ETH0, IfName("docker0")):
+        link_local = RouteKey(ip_network("fe80::/64"), metric=256 if device == ETH0 else 255)
+        host.kernel.routes.put(link_local, Route.on(device, protocol=PROTOCOL_KERNEL))
+    host.kernel.links.add_address(ETH0, ip_interface("fd99::1/64"))
+    nodes = [node_record(f"node{n}", f"10.0.0.{n}/24", ipv6=f"fd99::{n}/64") for n in (1, 2)]
+    host.put(pool_record("p6", "fd80::/48"), *nodes)
+    host.in_sync()
+    host.run()
+    host.exabgp.peer_up("fd99::2")
+    host.exabgp.peer_sends("fd99::2", ["fd80::80/122"], next_hop="fe80::df:15ff:fe71:7d19")
+    host.run()
+    assert host.routes["fd80::80/122"] == "via fd99::2 dev eth0"
 
 
 def test_state_says_everything() -> None:

@@ -52,6 +52,16 @@ def test_a_setting_that_cannot_be_understood_is_refused(setting: str, method: st
         choose(setting, method, 4, HOST, towards)
 
 
+def test_an_address_that_will_go_is_found_by_no_method_but_may_be_given() -> None:
+    privacy, own = ipaddress.ip_interface("2001:db8::bad/64"), ipaddress.ip_interface("2001:db8::7/64")
+    host = (HostInterface("eth0", (privacy, own), frozenset({privacy})),)
+    for method in ("first-found", "interface=eth0", "skip-interface=eth1", "can-reach=2001:db8:1::1"):
+        assert choose("autodetect", method, 6, host, lambda _: privacy.ip) == own
+    assert choose("2001:db8::bad", "", 6, host, lambda _: privacy.ip) == privacy
+    with pytest.raises(NoAddress):
+        choose("autodetect", "", 6, (HostInterface("eth0", (privacy,), frozenset({privacy})),), lambda _: privacy.ip)
+
+
 def test_a_host_without_an_address_is_told_what_to_set() -> None:
     with pytest.raises(NoAddress) as caught:
         choose("", "first-found", 4, HOST[:2], towards)

@@ -1,5 +1,6 @@
 import ipaddress
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -8,6 +9,7 @@ from calicoctl.node.options import OPTIONS
 from calicoctl.node.startup import AddressTaken, Host, NameTaken, prepare
 from resources.datastore.client import ResourceClient
 from resources.datastore.memory import MemoryStore
+from resources.errors import ConfigurationError
 from resources.kinds import by_name
 from resources.kinds.base import Metadata
 from resources.kinds.felixconfiguration import KIND as FELIX_CONFIGURATION
@@ -97,6 +99,32 @@ def test_the_same_host_with_a_new_address_updates_its_record(client: ResourceCli
     again = prepare(client, host(address="172.16.60.99/24"), settings())
     assert str(client.get(NODE, "node1").ipv4) == "172.16.60.99/24"
     assert again.done == ("updated node node1: its address is 172.16.60.99/24 (was 172.16.60.215/24)",)
+
+
+def dual(four: str = "172.16.60.215/24", six: str = "2001:db8::7/64") -> Host:
+    addresses = tuple(ipaddress.ip_interface(text) for text in (four, six))
+    return replace(host(), interfaces=(HostInterface("eth0", addresses),))
+
+
+def test_a_host_has_the_families_that_it_is_told_to_have(client: ResourceClient) -> None:
+    both = prepare(client, dual(), settings(IP6="autodetect"))
+    assert (str(both.node.ipv4), str(both.node.ipv6)) == ("172.16.60.215/24", "2001:db8::7/64")
+    assert both.done[0] == "registered node node1 with 172.16.60.215/24 and 2001:db8::7/64"
+    six = prepare(client, dual(), settings(IP="none", IP6="autodetect"))
+    assert (six.node.ipv4, str(six.node.ipv6)) == (None, "2001:db8::7/64")
+    assert [entry.address for entry in six.node.spec.addresses] == ["2001:db8::7/64"]
+    assert six.done == (
+        "updated node node1: its address is 2001:db8::7/64 (was 172.16.60.215/24 and 2001:db8::7/64)",
+    )
+    four = prepare(client, dual(), settings())
+    assert (str(four.node.ipv4), four.node.ipv6) == ("172.16.60.215/24", None)
+
+
+def test_a_host_without_any_address_is_refused(client: ResourceClient) -> None:
+    with pytest.raises(ConfigurationError, match="this node would have no address") as refused:
+        prepare(client, dual(), settings(IP="none"))
+    assert "IP6=autodetect" in (refused.value.hint or "")
+    assert client.store.list("/").items == ()
 
 
 def test_what_others_wrote_into_the_node_stays(client: ResourceClient) -> None:

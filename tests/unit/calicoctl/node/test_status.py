@@ -12,6 +12,7 @@ def test_what_is_not_as_asked_for_is_one_line_each() -> None:
     state = msgspec.json.decode(
         b"""{"node": "node1", "withheld": {"10.6.0.64/26": {"pool": "p", "reason": "no tunl0"},
         "10.6.0.0/26": {"pool": "p", "reason": "no tunl0"}}, "unusable": [{"what": "node2", "reason": "no address"}],
+        "twins": ["node3 has this node's BGP identifier"],
         "records": {"nodes/x": "no JSON"}, "kernel": {"conflicts": {"10.0.0.0/26": "via 192.0.2.1 proto 4"},
         "failed": {}, "routes": 3}}""",
         type=BgpState,
@@ -19,6 +20,7 @@ def test_what_is_not_as_asked_for_is_one_line_each() -> None:
     assert warnings(state) == [
         "2 routes of pool p are withheld: no tunl0 (10.6.0.0/26, 10.6.0.64/26)",
         "node2 is not used: no address",
+        "node3 has this node's BGP identifier",
         "nodes/x is not used: no JSON",
         "10.0.0.0/26 is somebody else's route (via 192.0.2.1 proto 4) and stays",
     ]

@@ -1,11 +1,13 @@
 """Static chains by settings: NAT, allow and deny actions, marks, insert mode, IPIP (reference felix.md 3.4 to 3.7)."""
 
+from dataclasses import replace
+
 import pytest
 
 from fakes.felix_records import HERE, host, policy, pool, rule, settings, workload
-from fakes.packets import Packet
+from fakes.packets import Machine, Packet
 from fakes.scenario import OUTSIDE, Scenario
-from felix.desired import Chain, ChainKey, Desired
+from felix.desired import Chain, ChainKey, Desired, KernelChain
 from felix.pipeline import Pipeline
 from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Resource
@@ -183,3 +185,39 @@ def test_without_ipv6_nothing_of_it_is_kept() -> None:
     assert {key.version for key in made.chains} == {key.version for key in made.kernel_chains} == {4}
     assert all(one.version == 4 for one in made.sets.values())
     assert [str(net) for interface in made.interfaces.values() for net in interface.addresses] == ["10.0.0.1/32"]
+
+
+ACCEPTS = Chain(("--jump ACCEPT",), ("",))
+"""A rule of another program's, above all of ours."""
+
+
+def above_ours(made: Desired) -> Desired:
+    key = ChainKey(4, "filter", "FORWARD")
+    ours = made.kernel_chains[key]
+    theirs = Chain((*ACCEPTS.rules, *ours.inserts.rules), (*ACCEPTS.tags, *ours.inserts.tags))
+    return replace(made, kernel_chains={**made.kernel_chains, key: KernelChain(inserts=theirs, appends=ours.appends)})
+
+
+def test_a_new_flow_of_a_workload_that_others_accept_before_policy_is_asked_is_dropped() -> None:
+    world = Scenario()
+    allowed = [("a0", "a1"), ("a0", OUTSIDE), ("a2", "a0")]
+    machine = Machine(above_ours(world.desired), local=world.machine.local)
+    for source, target in [*allowed, ("b1", "a0"), (OUTSIDE, "a0")]:
+        assert not machine.forward(world.packet(source, target))
+        assert machine.forward(world.packet(source, target, state="ESTABLISHED"))
+    for source, target in allowed:
+        assert world.machine.forward(world.packet(source, target))
+    other = Packet(source="172.17.0.2", destination="192.0.2.99", in_interface="docker0", out_interface="eth0")
+    assert machine.forward(replace(other, mark=0xFFFFFFFF))  # what is no workload's is not ours to judge
+    assert machine.from_host(replace(other, in_interface="", out_interface="eth0", mark=0xFFFFFFFF))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [FelixConfigurationSpec(chain_insert_mode="Append"), FelixConfigurationSpec(iptables_mark_mask=0x1F0000)],
+    ids=["rules of others are to be first", "no bit is left"],
+)
+def test_where_that_is_not_to_be_or_cannot_be(spec: FelixConfigurationSpec) -> None:
+    made = desired(settings(spec))
+    assert ChainKey(4, "mangle", "FORWARD") not in made.kernel_chains
+    assert not any("cali-not-asked" in text for one in made.kernel_chains.values() for text in one.inserts.rules)
