@@ -1668,6 +1668,16 @@ def test_a_reflector_that_starts_anew_says_its_end_when_it_has_heard_all() -> No
     assert host.exabgp.peers[N3].ends == 1
 
 
+def test_a_reflector_does_not_wait_for_a_client_that_has_just_started_too() -> None:
+    """Two that start at once would wait for each other."""
+    host = started(REFLECTOR, MESH_OFF, CLIENTS)
+    host.exabgp.peer_up(N2)
+    host.exabgp.peer_ends(N2)
+    host.exabgp.peer_up(N3, has_restarted=True)
+    host.run(1)
+    assert host.exabgp.peers[N2].ends == host.exabgp.peers[N3].ends == 1
+
+
 def test_a_reflector_does_not_wait_for_a_client_that_stays_away() -> None:
     host = started(REFLECTOR, MESH_OFF, CLIENTS)
     host.exabgp.peer_up(N2)
