@@ -183,6 +183,10 @@ class Engine:
                 self.routing.fib.lost(key, now)
             case RouteWritten(key=key, route=route) if route.protocol == PROTOCOL_BGPD:
                 self.routing.fib.saw(key, route)
+            case RouteWritten(key=key, route=route) if route.protocol == PROTOCOL_FELIX:
+                self.routing.fib.felix_wrote(key, route)
+            case RouteGone(key=key, route=route) if route.protocol == PROTOCOL_FELIX:
+                self.routing.fib.felix_left(key)
             case RouteGone(route=route) | RouteWritten(route=route):
                 if self._concerns_us(route):
                     self._read_soon(now)

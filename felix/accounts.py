@@ -52,7 +52,9 @@ _REASONS = {
     Part.UNKNOWN_INTERFACE.name: "unknown interface: no endpoint of the store has it",
     Part.SPOOFED.name: "spoofed source: no address of the interface that it came from",
     Part.TO_HOST.name: "to this host: DefaultEndpointToHostAction",
+    Part.NOT_ASKED.name: "another program's rules stood before ours and accepted it: policy was not asked",
     Part.TUNNEL_IN.name: "IPIP from who is no host of the cluster",
+    Part.VXLAN_IN.name: "VXLAN from who is no host of the cluster with a tunnel address",
 }
 _REFUSED_GROUP = "the kernel refused the chain that asks them: all is closed"
 

@@ -5,7 +5,7 @@ flag that is taken back later ends the process, which then waits for it again (r
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 import structlog
@@ -13,9 +13,10 @@ import structlog
 from felix.calc.parameters import Parameters, Resolved
 from felix.dataplane.driver import Dataplane, Report
 from felix.dataplane.tables import Drift
-from felix.desired import LocalInterface
+from felix.desired import LocalInterface, Update
 from felix.host_interfaces import HostInterfaces
 from felix.pipeline import Pipeline
+from felix.withheld import Withheld
 from kernel.errors import DataplaneError
 from kernel.link import Link, LinkAddress
 from kernel.monitor import (
@@ -29,14 +30,16 @@ from kernel.monitor import (
     RouteWritten,
     RulesChanged,
 )
-from resources.datastore.keys import ResourceKey
-from resources.datastore.sync import Changes, InSync, OutOfSync, SyncMessage
+from resources.blocks import BlockView, MalformedRecord, block_view
+from resources.datastore.keys import ResourceKey, parse_block_key
+from resources.datastore.sync import Change, Changes, InSync, OutOfSync, SyncMessage
 from resources.kinds.clusterinformation import KIND as CLUSTER_INFORMATION
 from resources.kinds.clusterinformation import NAME as CLUSTER_INFORMATION_NAME
 from resources.kinds.clusterinformation import ClusterInformation
-from resources.names import IfName, IPAddress
+from resources.names import IfName, IPAddress, IPNetwork, NodeName
 from resources.runtime.backoff import Backoff
 from resources.runtime.health import Health
+from resources.runtime.options import Source
 from resources.typed_sync import TypedChange, TypedReader
 
 DATASTORE, DATAPLANE = "the datastore", "the dataplane to be written"
@@ -60,6 +63,15 @@ class FlowsDeleted:
     failure: DataplaneError | None
 
 
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """A setting that cannot be had: what it is instead, why, and the way out."""
+
+    instead: str
+    error: str
+    hint: str
+
+
 Message = SyncMessage | KernelEvent | FlowsDeleted
 
 
@@ -78,6 +90,7 @@ class Agent:
         health: Health,
         end: Callable[[int], None],
         monotonic: Callable[[], float],
+        lacking: Callable[[Parameters], Mapping[str, Lacking]] = lambda _: {},
         backoff: Backoff | None = None,
     ) -> None:
         """Take the parts.
@@ -88,6 +101,7 @@ class Agent:
             read_links: returns all interfaces. It is first called after the kernel's events are being heard.
             read_addresses: returns the addresses of all interfaces.
             end: makes the process end with a status after the batch under way.
+            lacking: returns what of the settings this kernel cannot do and felix can do without, by option.
         """
         self._pipeline = pipeline
         self._reader = reader
@@ -98,6 +112,8 @@ class Agent:
         self._health = health
         self._end = end
         self._monotonic = monotonic
+        self._lacking = lacking
+        self._without: dict[str, str] = {}
         self._backoff = backoff or Backoff(0.1, 10.0)
         self._log = structlog.get_logger()
         self._dataplane: Dataplane | None = None
@@ -114,6 +130,7 @@ class Agent:
         self._repair_at = 0.0
         self._repairing = False
         self._repairs: dict[str, tuple[str, float]] = {}
+        self._repaired: dict[str, tuple[int, str]] = {}
         self._due: dict[str, float] = {}
         self._failing: frozenset[str] = frozenset()
         self._troubles: Mapping[str, str] = {}
@@ -121,6 +138,8 @@ class Agent:
         self._known: Parameters | None = None
         self._problems: dict[str, tuple[str, ...]] = {}
         self._unreadable: dict[str, str] = {}
+        self._withheld = Withheld()
+        self._errors: dict[str, str] = {}
         self._endpoints: dict[IfName, tuple[str, ...]] = {}
         self._host_endpoints: dict[IfName, str] = {}
         health.wait_for(DATASTORE)
@@ -148,17 +167,41 @@ class Agent:
             self._see_interfaces()
         for name, addresses in self._interfaces.take_changes(now).items():
             self._pipeline.set_interface(name, addresses)
-        update = self._pipeline.flush()
-        if update.problems:
+        updates = self._flush()
+        for update in updates:
             self._tell_problems(update.problems)
-        if update.parameters is not None:
-            self._take_parameters(update.parameters)
-            if self._ending:
-                return None
+            if update.parameters is not None:
+                self._take_parameters(update.parameters)
+                if self._ending:
+                    return None
         dataplane = self._dataplane = self._dataplane or self._build(self._pipeline.parameters)
         if self._links is not None:
             dataplane.links_changed(self._links)
             self._links = None
+        for update in updates:
+            self._want(dataplane, update)
+        self._look_around(dataplane, now)
+        if self._interfaces_seen and (self._dirty or is_retry):
+            self._apply(dataplane)
+        if not self._dirty and not self._failing:
+            self._applied_revision = self._revision
+        return self._wait()
+
+    def _flush(self) -> list[Update]:
+        """Conclude; and once more, if this kernel cannot do what the settings ask for."""
+        update = self._pipeline.flush()
+        lacking = self._lacking(update.parameters.parameters) if update.parameters is not None else {}
+        if not lacking:
+            return [update]
+        for name, lack in lacking.items():
+            self._without[name] = lack.error
+            effect = f"{name} is {lack.instead} until felix is started again"
+            self._log.error("setting.unsupported", name=name, error=lack.error, hint=lack.hint, effect=effect)
+        self._pipeline.limit(Source("this kernel", {name: lack.instead for name, lack in lacking.items()}))
+        return [replace(update, parameters=None), self._pipeline.flush()]
+
+    def _want(self, dataplane: Dataplane, update: Update) -> None:
+        self._tell_withheld(update.remote.withheld, self._monotonic())
         if update.is_for_the_kernel:
             self._dirty = True
             dataplane.want(update)
@@ -168,12 +211,6 @@ class Agent:
                 self._host_endpoints.pop(name, None)
             else:
                 self._host_endpoints[name] = host_endpoint
-        self._look_around(dataplane, now)
-        if self._interfaces_seen and (self._dirty or is_retry):
-            self._apply(dataplane)
-        if not self._dirty and not self._failing:
-            self._applied_revision = self._revision
-        return self._wait()
 
     def _note_endpoints(self, interfaces: Mapping[IfName, LocalInterface | None]) -> None:
         for name, interface in interfaces.items():
@@ -185,9 +222,11 @@ class Agent:
     def state(self) -> dict[str, object]:
         """Return what felix is at, for people; called from another thread, so it copies.
 
-        `revision`: the kernel is as the store said at this revision of it.
+        `revision`: the kernel is as the store said at this revision of it. `repaired`: how often each table of rules
+        was put right since the start, and what had been found the last time.
         """
         endpoints, host_endpoints, dataplane = dict(self._endpoints), dict(self._host_endpoints), self._dataplane
+        repaired = dict(self._repaired)
         return {
             "acting": self.is_acting,
             "in_sync": self._in_sync,
@@ -203,6 +242,10 @@ class Agent:
             },
             "host_endpoints": dict(sorted(host_endpoints.items())),
             "failing": sorted(self._failing),
+            "errors": dict(sorted(self._errors.copy().items())),
+            "withheld": self._withheld.texts,
+            "without": dict(self._without),
+            "repaired": {t: {"times": times, "found": found} for t, (times, found) in sorted(repaired.items())},
             "tunnels": {} if dataplane is None else dataplane.tunnels(),
             "troubles": dict(self._troubles),
             "problems": self._all_problems(),
@@ -221,8 +264,11 @@ class Agent:
         match message:
             case Changes(changes):
                 self._revision = max(self._revision, *(change.revision for change in changes))
-                for change in self._reader.read_all(changes):
-                    self._take(change)
+                for change in changes:
+                    if (typed := self._reader.read(change)) is not None:
+                        self._take(typed)
+                    elif (cidr := parse_block_key(change.key)) is not None:
+                        self._take_block(cidr, change)
             case InSync():
                 self._take_in_sync()
             case OutOfSync(reason):
@@ -259,10 +305,10 @@ class Agent:
                 pass  # whether it was somebody else is asked at every turn
             case AddressAdded(address):
                 self._interfaces.address_added(address)
-                self._dirty |= dataplane.address_changed(address.device)
+                self._dirty |= dataplane.address_changed(address)
             case AddressGone(address):
                 self._interfaces.address_gone(address, self._monotonic())
-                self._dirty |= dataplane.address_changed(address.device)
+                self._dirty |= dataplane.address_changed(address)
             case _:
                 assert_never(event)
 
@@ -300,6 +346,21 @@ class Agent:
             self._take_ready_flag(change.value)
         elif change.key.plural in self._pipeline.plurals:
             self._pipeline.update(change.key, change.value)
+
+    def _take_block(self, cidr: IPNetwork, change: Change) -> None:
+        block: BlockView | None = None
+        trouble: str | None = None
+        if change.value is not None:
+            try:
+                block = block_view(cidr, change.value)
+            except MalformedRecord as error:
+                trouble = f"the block {cidr} cannot be read, so there is no route to it: {error}"
+        if trouble is not None:
+            self._unreadable[change.key] = trouble
+            self._log.error("record.unreadable", key=change.key, error=trouble, effect="it is skipped")
+        elif self._unreadable.pop(change.key, None):
+            self._log.info("record.mended", key=change.key)
+        self._pipeline.set_block(cidr, block)
 
     def _take_ready_flag(self, value: object) -> None:
         ready = isinstance(value, ClusterInformation) and value.ready
@@ -340,6 +401,12 @@ class Agent:
                 self._log.error("record.trouble", key=str(key), error="; ".join(texts))
             elif self._problems.pop(str(key), None):
                 self._log.info("record.mended", key=str(key))
+
+    def _tell_withheld(self, changes: Mapping[NodeName, str | None], now: float) -> None:
+        for name in self._withheld.take(changes, now):
+            self._log.info("routes.no_longer_withheld", node=name)
+        for name, text in self._withheld.lasting(now).items():
+            self._log.error("routes.withheld", node=name, error=text)
 
     # --- the dataplane -------------------------------------------------------------------------------------------
 
@@ -404,6 +471,7 @@ class Agent:
         for thing in self._failing - report.failed.keys():
             self._log.info("dataplane.recovered", what=thing)
         self._failing = frozenset(report.failed)
+        self._errors = {thing: _with_hint(error) for thing, error in report.failed.items()}
         for table, drift in report.repaired.items():
             self._tell_repair(table, drift)
         self._tell_troubles()
@@ -423,6 +491,7 @@ class Agent:
 
     def _tell_repair(self, table: str, drift: Drift) -> None:
         """Say what others had done; somebody who does the same again and again is told of once a minute."""
+        self._repaired[table] = self._repaired.get(table, (0, ""))[0] + 1, drift.found
         now = self._monotonic()
         if self._repairs.get(table, ("", 0.0))[0] == drift.found and now < self._repairs[table][1]:
             self._log.debug("rules.repaired", table=table, found=drift.found)
@@ -439,13 +508,16 @@ class Agent:
         times = [*self._due.values()]
         if self._retry_at is not None:
             times.append(self._retry_at)
-        if self._interfaces.due is not None:
-            times.append(self._interfaces.due)
+        times += [due for due in (self._interfaces.due, self._withheld.due) if due is not None]
         if now < self._repair_at:
             times.append(self._repair_at)  # what changed meanwhile was not asked for
         if self._dataplane is not None:
             times += [now + wait for wait in (self._dataplane.poll_seconds, self._dataplane.due_in) if wait is not None]
         return max(0.0, min(times) - now) if times else None
+
+
+def _with_hint(error: DataplaneError) -> str:
+    return f"{error}; {error.hint}" if error.hint else str(error)
 
 
 def structure_of(parameters: Parameters) -> tuple[object, ...]:

@@ -3,19 +3,20 @@
 import contextlib
 import ctypes
 import datetime
+import functools
 import gc
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import structlog
 
 from felix.accounts import Accounts
-from felix.agent import Agent, FlowsDeleted, Message
+from felix.agent import Agent, FlowsDeleted, Lacking, Message
 from felix.back_end import open_tables, other_tables
 from felix.calc.parameters import Parameters, effective, environment_texts, file_texts
 from felix.dataplane.conntrack import FlowCleaner
@@ -29,9 +30,11 @@ from felix.dataplane.sets import SetEffector
 from felix.dataplane.sizes import HostSizes, MtuFile
 from felix.dataplane.tables import TableEffector
 from felix.dataplane.tunnels import Tunnels
+from felix.dataplane.vxlan import VxlanEffector
 from felix.desired import TABLES
 from felix.pipeline import Pipeline
 from felix.status import StatusReporter
+from kernel import probe
 from kernel.arp import ArpAnnouncer
 from kernel.conntrack import ConntrackFlows
 from kernel.errors import DataplaneError
@@ -41,8 +44,11 @@ from kernel.routes import NetlinkRoutes
 from kernel.sets import IpsetSets
 from kernel.sets_netlink import NetlinkSets
 from kernel.sysctl import ProcSysctls
+from kernel.vxlan import NetlinkVxlan
 from kernel.xtables import BackEnd, TableKey
 from kernel.xtables_counters import read_counters
+from kernel.xtables_detect import decide
+from resources.datastore.keys import blocks_prefix
 from resources.datastore.settings import connect, etcd_config_of_daemon
 from resources.datastore.store import Store
 from resources.datastore.syncer import Syncer
@@ -83,6 +89,7 @@ class Felix:
             health=self._health,
             end=self.end,
             monotonic=time.monotonic,
+            lacking=lacking,
         )
         self._accounts = Accounts(
             node,
@@ -90,7 +97,7 @@ class Felix:
             lambda version: read_counters(self._back_end, version),
             lambda: datetime.datetime.now(datetime.UTC),
         )
-        self._syncer = Syncer(store, reader.prefixes, self._loop.post, on_crash=self._crashed)
+        self._syncer = Syncer(store, (*reader.prefixes, blocks_prefix()), self._loop.post, on_crash=self._crashed)
         self._reporter = StatusReporter(store, node)
 
     def run(self) -> int:
@@ -171,11 +178,32 @@ class Felix:
             route_kernel=self._routes,
             forwarding=forwarding,
             tunnels=Tunnels(
-                sizes=HostSizes(self._links, parameters.interface_prefixes),
+                sizes=HostSizes(self._links),
                 mtu=MtuFile(paths.MTU),
                 ipip=IpipEffector(self._links, time.monotonic),
+                vxlan=VxlanEffector(NetlinkVxlan(), self._links),
             ),
         )
+
+
+def lacking(
+    parameters: Parameters, try_nflog: Callable[[str], probe.Finding] | None = None
+) -> dict[str, Lacking]:
+    """Return what of the settings this kernel cannot do and felix can do without. Costs nothing while it is off."""
+    if not parameters.flow_logs:
+        return {}
+    finding = (try_nflog or _nflog)(parameters.backend)
+    if finding.works:
+        return {}
+    error = f"this kernel cannot hand packets to a log group ({finding.feature.name}): {finding.detail}"
+    hint = "modprobe xt_NFLOG nfnetlink_log, or set FlowLogsEnabled to false"
+    return {"FlowLogsEnabled": Lacking("false", error, hint)}
+
+
+@functools.cache
+def _nflog(setting: str) -> probe.Finding:
+    """Try once whether rules may log; a module that is loaded later is found at the next start."""
+    return probe.try_features([probe.NFLOG], decide(setting).back_end)[0]
 
 
 def _forwarded(parameters: Parameters, versions: Collection[int]) -> Collection[int]:

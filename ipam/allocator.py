@@ -21,6 +21,7 @@ from ipam.port import NO_ATTRIBUTES
 from ipam.releaser import Releaser
 from ipam.results import AffinityClaims, Allocation, Assignment, PoolUse, Release
 from ipam.session import Attempts, Clock, Session, SourceFactory
+from ipam.tidy import NO_MARKS, Marks, Tidied, superfluous
 from ipam.usage import utilization
 from ipam.view import Report, report_nothing
 from resources.datastore.store import Committed, KeyValue, Lost, Store, Transaction, Unknown
@@ -163,6 +164,19 @@ class Allocator:
     def remove_host(self, node: NodeName) -> int:
         _check_name(node, "a node name")
         return self._ownership.give_up_host(node, must_be_empty=False)
+
+    def tidy(self, before: Marks = NO_MARKS) -> Tidied:
+        node = self._session.node
+        claims, pools, labels = self._ownership.claims(node)
+        if labels is None:
+            return Tidied()
+        now = superfluous(claims, pools, labels)
+        given_up = [
+            cidr
+            for cidr, mark in now.items()
+            if before.get(cidr) == mark and self._ownership.give_up_as_marked(cidr, node, mark)
+        ]
+        return Tidied(tuple(given_up), {cidr: mark for cidr, mark in now.items() if cidr not in given_up})
 
     def _node(self, node: NodeName | None) -> NodeName:
         node = self._session.node if node is None else node

@@ -3,9 +3,10 @@
 Each block is one transaction, so whatever is interrupted leaves whole blocks done and can be repeated.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
-from ipam import assign
+from ipam import assign, tidy
 from ipam.block import Block, new_block
 from ipam.claim import overlapping
 from ipam.edit import Edit
@@ -69,17 +70,25 @@ class Ownership:
         return self._carry_out(plan, f"claiming {cidr} for {node}", view)
 
     def give_up_block(
-        self, cidr: IPNetwork, node: NodeName, *, must_be_empty: bool, view: View | None = None
+        self,
+        cidr: IPNetwork,
+        node: NodeName,
+        *,
+        must_be_empty: bool,
+        view: View | None = None,
+        mark: tuple[int, int] | None = None,
     ) -> bool:
         """Take a block from `node`, in one transaction: the block is deleted if it is empty, else nobody's.
 
         A ticket without a block, or of a block that is another's, goes too. Returns False if there was nothing to
-        give up, or the block has addresses and must be empty.
+        give up, or the block has addresses and must be empty, or it or its ticket is not as at `mark` any more.
         """
 
         def plan(view: View) -> Edit | bool:
             edit, read, ticket = Edit(), view.block(cidr), view.ticket(node, cidr)
             edit.requires(read.key, read.revision)
+            if mark is not None and tidy.claim_of(cidr, node, ticket, read).mark != mark:
+                return False
             if read.value is not None and read.value.node == node:
                 if must_be_empty and not read.value.is_empty:
                     return False
@@ -88,6 +97,11 @@ class Ownership:
             return False if edit.is_empty else edit
 
         return self._carry_out(plan, f"giving up {cidr} of {node}", view)
+
+    def give_up_as_marked(self, cidr: IPNetwork, node: NodeName, mark: tuple[int, int]) -> bool:
+        """Give up an empty block, or a ticket without one, if both are as they were at `mark`."""
+        with self._session.taking_turn():
+            return self.give_up_block(cidr, node, must_be_empty=True, mark=mark)
 
     def _carry_out(self, plan: Callable[[View], Edit | bool], what: str, view: View | None) -> bool:
         """Plan and commit until it took effect; a plan that is a bool is the answer.
@@ -115,6 +129,16 @@ class Ownership:
                         attempts.failed(StoreUnavailable(reason))
             except StoreUnavailable as error:
                 attempts.failed(error)
+
+    def claims(self, node: NodeName) -> tuple[list[tidy.Claim], Sequence[Pool], Mapping[str, str] | None]:
+        """Return a node's claims, all pools, and the node's labels (None: there is no such node), read afresh."""
+        view = self._session.fresh_view()
+        pools, labels = view.pools(), view.labels(node)
+        found: list[tidy.Claim] = []
+        for _, cidr in view.all_tickets(node):
+            with suppress(BlockUnreadable):  # nothing is known of it, so it stays
+                found.append(tidy.claim_of(cidr, node, view.ticket(node, cidr), view.block(cidr)))
+        return found, pools, labels
 
     # --- many blocks ---------------------------------------------------------------------------------------------
 

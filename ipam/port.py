@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from ipam.results import AffinityClaims, Allocation, Assignment, PoolUse, Release
+from ipam.tidy import NO_MARKS, Marks, Tidied
 from resources.names import HandleId, IPAddress, IPNetwork, NodeName, PoolName
 
 NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
@@ -89,6 +90,14 @@ class AddressAllocator(Protocol):
 
     def remove_host(self, node: NodeName) -> int:
         """Give up all blocks of a node that leaves; return how many. Releases no address."""
+        ...
+
+    def tidy(self, before: Marks = NO_MARKS) -> Tidied:
+        """Give up what this node has claimed and does not need, if it was so at the call that returned `before`, too.
+
+        These are claims of blocks that are not there or another node's, empty blocks of pools that are not for this
+        node, and empty blocks while the others of their pool have one block's worth of free addresses.
+        """
         ...
 
     def delete_pool(self, name: PoolName, *, revision: int | None = None) -> None:

@@ -61,6 +61,10 @@ _SETS = (
     Feature("ip_set", "ipset create p hash:net", "sets of addresses for selectors"),
     Feature("ip_set_hash_ipport", "ipset create p hash:ip,port", "named ports"),
 )
+NFLOG = Feature(
+    "xt_NFLOG", _rule("-j NFLOG --nflog-group 1 --nflog-prefix p --nflog-size 80", chain="INPUT"),
+    "flow logs (FlowLogsEnabled)", required=False, without="which stay off",
+)
 _MATCHES = (
     Feature(
         "xt_set", "ipset create p hash:net && " + _rule("-m set --match-set p src -j ACCEPT", chain="INPUT"),
@@ -78,10 +82,7 @@ _MATCHES = (
         "xt_CT", _rule("-j NOTRACK", "raw"), "doNotTrack policy of host endpoints",
         required=False, without="which must not be written",
     ),
-    Feature(
-        "xt_NFLOG", _rule("-j NFLOG --nflog-group 1 --nflog-prefix p --nflog-size 80", chain="INPUT"),
-        "flow logs (FlowLogsEnabled)", required=False, without="which must stay off",
-    ),
+    NFLOG,
 )
 
 

@@ -68,7 +68,7 @@ def _clean_kernel() -> bool:
     good = True
     for what, remove in (
         ("routes", _remove_routes),
-        ("tunnel addresses", _leave_tunnel),
+        ("tunnel addresses", leave_tunnel),
         ("chains", _remove_chains),
         ("sets", _remove_sets),
         ("interfaces", _remove_links),
@@ -98,7 +98,7 @@ def _remove_routes() -> Result:
     return len(ours) - len(failed), {f"route {key}": error for key, error in failed.items()}
 
 
-def _leave_tunnel() -> Result:
+def leave_tunnel() -> Result:
     """Take our addresses off the IPIP device, which is the kernel's, and switch it off if nobody else has one there.
 
     That is before the rules go that say who may send into it.

@@ -179,6 +179,10 @@ class FelixState(msgspec.Struct):
     """The part of felix's state that an operator must hear of."""
 
     failing: list[str] = []
+    errors: dict[str, str] = {}
+    """Why, by the thing."""
+    withheld: dict[str, str] = {}
+    """Routes that there are not though there should be, by the host that they would lead to."""
     problems: dict[str, list[str]] = {}
     troubles: dict[str, str] = {}
 
@@ -196,8 +200,12 @@ def without_address(state: AgentState) -> list[str]:
 def trouble(state: FelixState) -> list[str]:
     """Return one line per record of the store that felix cannot use as it is, and per thing that it cannot write."""
     lines = [f"{key}: {text}" for key, texts in sorted(state.problems.items()) for text in texts]
+    lines += [text for _, text in sorted(state.withheld.items())]
     lines += [f"no {tunnel} tunnel: {text}" for tunnel, text in sorted(state.troubles.items())]
-    return lines + [f"{thing} could not be written; felix tries again" for thing in state.failing]
+    for thing in state.failing:
+        why = f": {state.errors[thing]}" if thing in state.errors else ""
+        lines.append(f"{thing} could not be written{why}; felix tries again")
+    return lines
 
 
 def warnings(state: BgpState) -> list[str]:

@@ -83,6 +83,8 @@ class Marks:
     drop: int
     scratch0: int
     scratch1: int
+    unasked: int = 0
+    """A new flow of a workload that policy is still to be asked about; 0 where the mask has only five bits."""
 
     @property
     def lasting(self) -> int:
@@ -91,9 +93,9 @@ class Marks:
 
 
 def marks_of(mask: int) -> Marks:
-    """Return the bits of a mask that has at least five."""
+    """Return the bits of a mask that has at least five; the sixth is of use, and can be done without."""
     bits = [1 << position for position in range(32) if mask >> position & 1]
-    return Marks(*bits[:MARK_BITS])
+    return Marks(*bits[: MARK_BITS + 1])
 
 
 def _word(kind: type[T]) -> Callable[[str], T]:
@@ -263,7 +265,8 @@ class Parameters:
         "ChainInsertMode", _word(InsertMode), InsertMode.INSERT, "Whether our rules are first or last in kernel chains."
     )
     mark_mask: int = _option(
-        "IptablesMarkMask", _mask, 0xFFFF0000, "Bits of the packet mark that are ours; at least five."
+        "IptablesMarkMask", _mask, 0xFFFF0000,
+        "Bits of the packet mark that are ours; at least five. By a sixth, what policy was not asked about is dropped.",
     )
     tables_refresh_seconds: float = _option(
         "IptablesRefreshInterval", seconds(), 180.0, "How often all rules are read back; 0: never.", zero=0.0, unit="s"
@@ -355,7 +358,19 @@ class Parameters:
     ipip_from_workloads: bool = _option(
         "AllowIPIPPacketsFromWorkloads", boolean, False, "Whether workloads may send IPIP; it evades egress policy."
     )
+    vxlan: bool | None = _option(
+        "VXLANEnabled", boolean, None, "Whether VXLAN is used; absent: if a pool asks for it.", spec="vxlanEnabled"
+    )
     vxlan_port: int = _option("VXLANPort", integer(1, 65535), 4789, "UDP port of VXLAN.", spec="vxlanPort")
+    vxlan_vni: int = _option("VXLANVNI", integer(1, 0xFFFFFF), 4096, "Number of our VXLAN network.", spec="vxlanVNI")
+    vxlan_mtu: int = _option(
+        "VXLANMTU", integer(0, 65535), 0, "MTU of the VXLAN device; 0, or too much: the host's less 50.",
+        spec="vxlanMTU", zero=0,
+    )
+    vxlan_mtu_v6: int = _option(
+        "VXLANMTUV6", integer(0, 65535), 0, "The same for IPv6; 0, or too much: the host's less 70.",
+        spec="vxlanMTUV6", zero=0,
+    )
     reporting_seconds: float = _option(
         "ReportingIntervalSecs", seconds(), 30.0, "How often status is written to the store; 0: never.",
         spec="reportingInterval", zero=0.0, unit="s",

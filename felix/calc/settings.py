@@ -36,6 +36,11 @@ class Settings:
         """As of the last time."""
         return self._resolved.parameters
 
+    def limit(self, source: Source) -> None:
+        """Take in settings that are stronger than all others, as nothing else can be had here."""
+        self._sources = (source, *self._sources)
+        self._dirty = True
+
     def _read(self, key: ResourceKey, value: Resource | None) -> tuple[str, ...]:
         if key.name not in self._names:
             return ()

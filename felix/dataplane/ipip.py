@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from kernel.errors import AlreadyThere, DataplaneError, NoSuchDevice, NotSupported
-from kernel.link import Link
+from kernel.link import Link, LinkAddress
 from kernel.links import LinkKernel
 from resources.names import IfName
 
@@ -56,10 +56,10 @@ class IpipEffector:
             self._link = links.get(DEVICE)
             self._due = True
 
-    def address_changed(self, device: IfName) -> bool:
-        """Take note that an interface has other addresses; tell whether it is this one."""
-        self._due |= device == DEVICE
-        return device == DEVICE
+    def address_changed(self, entry: LinkAddress) -> bool:
+        """Take note that an address came or went; tell whether it is one of this device."""
+        self._due |= entry.device == DEVICE
+        return entry.device == DEVICE
 
     def resync(self) -> None:
         """Look at everything again at the next apply."""

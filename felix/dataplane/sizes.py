@@ -14,7 +14,7 @@ from typing import Protocol
 from felix.calc.mtu import Mtus, host_mtu, mtus
 from felix.calc.parameters import Parameters
 from kernel.errors import DataplaneError, from_errno
-from kernel.link import Link
+from kernel.link import Link, LinkAddress
 from kernel.links import LinkKernel
 from resources.names import IfName, IPAddress
 
@@ -22,12 +22,12 @@ from resources.names import IfName, IPAddress
 class HostSizes:
     """The MTUs of the host's links and tunnels; what they are made of is looked at again only when it changed."""
 
-    def __init__(self, kernel: LinkKernel, workloads: tuple[str, ...]) -> None:
-        """`workloads`: prefixes of workload interfaces, which say nothing of the way to other hosts."""
+    def __init__(self, kernel: LinkKernel) -> None:
         self._kernel = kernel
-        self._workloads = workloads
         self._parameters = Parameters()
         self._addresses: frozenset[IPAddress] = frozenset()
+        self._carriers: frozenset[IfName] = frozenset()
+        """The interfaces that have this host's own addresses, when they were looked at last."""
         self._links: Mapping[IfName, Link] = {}
         self._due = True
         self.found: int | None = None
@@ -44,12 +44,14 @@ class HostSizes:
         self._addresses = addresses
 
     def links_changed(self, links: Mapping[IfName, Link], changed: Iterable[IfName]) -> None:
+        """Take the interfaces as they are now; those of workloads come and go and are no reason to look."""
         self._links = links
-        self._due |= any(not name.startswith(self._workloads) for name in changed)
+        pattern = self._parameters.mtu_pattern
+        self._due |= any(name in self._carriers or pattern.match(name) for name in changed)
 
-    def address_changed(self, device: IfName) -> bool:
-        """Take note that an interface has other addresses; tell whether that may matter here."""
-        matters = not device.startswith(self._workloads)
+    def address_changed(self, entry: LinkAddress) -> bool:
+        """Take note that an address came or went; tell whether that matters here."""
+        matters = entry.address.ip in self._addresses
         self._due |= matters
         return matters
 
@@ -61,10 +63,13 @@ class HostSizes:
         if not self._due:
             return {}
         wanted = self._addresses
-        carriers = {found.device for found in self._kernel.addresses() if found.address.ip in wanted} if wanted else ()
+        there = self._kernel.addresses() if wanted else ()
+        self._carriers = frozenset(found.device for found in there if found.address.ip in wanted)
         parameters = self._parameters
-        self.found = host_mtu(self._links, parameters.mtu_pattern, carriers)
-        self.sizes = mtus(self.found, ipip=parameters.ipip_mtu)
+        self.found = host_mtu(self._links, parameters.mtu_pattern, self._carriers)
+        self.sizes = mtus(
+            self.found, ipip=parameters.ipip_mtu, vxlan=parameters.vxlan_mtu, vxlan_v6=parameters.vxlan_mtu_v6
+        )
         self._due = False
         return {}
 

@@ -211,8 +211,12 @@ class Part(enum.Enum):
     SPOOFED = "spoofed source"
     TO_HOST = "to host"
     """What becomes of a workload's packet to its own host that policy let pass."""
+    NOT_ASKED = "not asked"
+    """A new flow of a workload that rules of others had accepted before our chain of FORWARD was asked."""
     TUNNEL_IN = "tunnel in"
     """IPIP from who is no host of the cluster is dropped."""
+    VXLAN_IN = "vxlan in"
+    """So is VXLAN."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from felix.calc.model import LocalEndpoint, Surroundings
 from felix.calc.parameters import EndpointToHostAction, InsertMode, NatExclusions, Parameters
+from felix.calc.vxlan import DEVICES
 from felix.render import dispatch
 from felix.render.chains import (
     Condition,
@@ -17,6 +18,7 @@ from felix.render.chains import (
     HasProtocol,
     InInterface,
     InNet,
+    InPorts,
     InSet,
     InState,
     IsLocal,
@@ -35,14 +37,15 @@ from felix.render.chains import (
     rule,
     unmarked,
 )
-from felix.render.names import ALL_HOSTS, ALL_POOLS, MASQUERADED_POOLS, set_name
-from felix.render.workloads import IPIP_PROTOCOL
+from felix.render.names import ALL_HOSTS, ALL_POOLS, ALL_VXLAN_HOSTS, MASQUERADED_POOLS, set_name
+from felix.render.workloads import IPIP_PROTOCOL, UDP_PROTOCOL
 
 IPIP_DEVICE = "tunl0"
 NEIGHBOUR_DISCOVERY = (130, 131, 132, 133, 135, 136)
 """ICMPv6 types that a workload must be able to send to its host before any policy."""
 
 _HOST_POLICY = "Host endpoint policy accepted packet."
+_NOT_ASKED = "cali-not-asked"
 TableChains = dict[tuple[str, str], list[Rule]]
 """Rules by table and chain."""
 
@@ -74,8 +77,14 @@ def kernel_chains(parameters: Parameters) -> dict[tuple[str, str], KernelRules]:
         ("nat", "POSTROUTING"): KernelRules(last=(rule(to=Jump("cali-POSTROUTING")),)),
         ("filter", "FORWARD"): KernelRules(first=(rule(to=Jump("cali-FORWARD")),), last=forward_last),
     }
-    if parameters.insert_mode is InsertMode.APPEND:
+    if parameters.insert_mode is InsertMode.APPEND:  # rules of others are to be asked before ours
         return {key: KernelRules(last=rules.first + rules.last) for key, rules in chains.items()}
+    if unasked := parameters.marks.unasked:
+        chains["mangle", "FORWARD"] = KernelRules(first=(rule(to=Jump("cali-FORWARD")),))
+        # what the host itself sends may carry anybody's mark
+        chains["mangle", "OUTPUT"] = KernelRules(first=(rule(marked(unasked), to=clear(unasked)),))
+        after = chains["mangle", "POSTROUTING"].first
+        chains["mangle", "POSTROUTING"] = KernelRules(first=(*after, rule(marked(unasked), to=Jump(_NOT_ASKED))))
     return chains
 
 
@@ -85,7 +94,7 @@ def static_chains(version: int, parameters: Parameters, surroundings: Surroundin
     Raw's cali-rpf-skip is made by `spoofing_chain`, those of host endpoints by `felix.render.hosts`.
     """
     return (
-        _raw(parameters)
+        _raw(version, parameters, surroundings)
         | _mangle(parameters)
         | _nat(version, parameters, surroundings)
         | _filter(version, parameters, surroundings)
@@ -114,6 +123,8 @@ def fixed_sets(version: int, parameters: Parameters, surroundings: Surroundings)
     exclude_hosts = masquerade and parameters.nat_exclusions is NatExclusions.POOLS_AND_HOSTS
     if exclude_hosts or (version == 4 and surroundings.ipip):
         sets[set_name(version, ALL_HOSTS)] = surroundings.hosts[version]
+    if version in surroundings.vxlan:
+        sets[set_name(version, ALL_VXLAN_HOSTS)] = surroundings.vxlan[version].sources
     return sets
 
 
@@ -121,10 +132,19 @@ def _workload_interfaces(parameters: Parameters) -> list[str]:
     return [f"{prefix}+" for prefix in parameters.interface_prefixes]
 
 
-def _raw(parameters: Parameters) -> TableChains:
+def _wrapped(parameters: Parameters) -> tuple[Condition, Condition]:
+    """Packets to the port of VXLAN."""
+    return HasProtocol(UDP_PROTOCOL), InPorts(End.DESTINATION, ((parameters.vxlan_port, parameters.vxlan_port),))
+
+
+def _raw(version: int, parameters: Parameters, surroundings: Surroundings) -> TableChains:
     marks = parameters.marks
+    vxlan = version in surroundings.vxlan
     prerouting = [rule(to=clear(marks.lasting))]
     prerouting += [rule(InInterface(name), to=mark(marks.scratch0)) for name in _workload_interfaces(parameters)]
+    if vxlan:
+        # each flow inside has a port of its own outside: tracking them would fill the table with what nobody asks for
+        prerouting.append(rule(unmarked(marks.scratch0), *_wrapped(parameters), to=Verdict.NOTRACK))
     prerouting += [
         rule(marked(marks.scratch0), to=Jump("cali-rpf-skip")),
         rule(marked(marks.scratch0), SourceNotRoutedBack(), to=Verdict.DROP, stands_for=Part.SPOOFED),
@@ -134,6 +154,7 @@ def _raw(parameters: Parameters) -> TableChains:
     output = [
         rule(to=clear(marks.lasting)),
         rule(to=Jump(dispatch.HOST_TO.root)),
+        *([rule(*_wrapped(parameters), to=Verdict.NOTRACK)] if vxlan else []),
         rule(marked(marks.accept), to=Verdict.ACCEPT),
     ]
     return {
@@ -159,22 +180,39 @@ def _mangle(parameters: Parameters) -> TableChains:
     ]
     return {
         ("mangle", "cali-PREROUTING"): prerouting,
+        ("mangle", "cali-FORWARD"): _unasked_marks(parameters),
         ("mangle", "cali-POSTROUTING"): postrouting,
+        ("mangle", _NOT_ASKED): [rule(to=Verdict.DROP, stands_for=Part.NOT_ASKED)] if marks.unasked else [],
     }
+
+
+def _unasked_marks(parameters: Parameters) -> list[Rule]:
+    """Mark each new flow from or to a workload, until the filter table's cali-FORWARD takes the mark away.
+
+    Who still has it behind FORWARD was accepted by rules that somebody put before ours, and is dropped.
+    """
+    unasked = parameters.marks.unasked
+    if not unasked:
+        return []
+    ends = [interface(name) for name in _workload_interfaces(parameters) for interface in (InInterface, OutInterface)]
+    return [rule(to=clear(unasked)), *(rule(end, InState("NEW"), to=mark(unasked)) for end in ends)]
 
 
 def _nat(version: int, parameters: Parameters, surroundings: Surroundings) -> TableChains:
     postrouting = [rule(to=Jump("cali-fip-snat")), rule(to=Jump("cali-nat-outgoing"))]
-    if version == 4 and surroundings.ipip and surroundings.tunnel_address:
-        # A host's own packet to a remote workload must come from the tunnel's address, or the answer takes another way.
-        postrouting.append(
-            rule(
-                OutInterface(IPIP_DEVICE),
-                IsLocal(End.SOURCE, negated=True, outgoing=True),
-                IsLocal(End.SOURCE),
-                to=Masquerade(random=parameters.nat_random),
-            )
+    devices = [IPIP_DEVICE] if version == 4 and surroundings.ipip and surroundings.tunnel_address else []
+    if version in surroundings.vxlan and surroundings.vxlan[version].has_tunnel:
+        devices.append(DEVICES[version])
+    # A host's own packet to a remote workload must come from the tunnel's address, or the answer takes another way.
+    postrouting += [
+        rule(
+            OutInterface(device),
+            IsLocal(End.SOURCE, negated=True, outgoing=True),
+            IsLocal(End.SOURCE),
+            to=Masquerade(random=parameters.nat_random),
         )
+        for device in devices
+    ]
     return {
         ("nat", "cali-PREROUTING"): [rule(to=Jump("cali-fip-dnat"))],
         ("nat", "cali-OUTPUT"): [rule(to=Jump("cali-fip-dnat"))],
@@ -211,21 +249,20 @@ def _nat_outgoing(version: int, parameters: Parameters, surroundings: Surroundin
 
 
 def _filter(version: int, parameters: Parameters, surroundings: Surroundings) -> TableChains:
-    ipip = version == 4 and surroundings.ipip
     return {
         ("filter", "cali-cidr-block"): [],
-        ("filter", "cali-INPUT"): _input(parameters, ipip),
+        ("filter", "cali-INPUT"): _input(version, parameters, surroundings),
         ("filter", "cali-wl-to-host"): _workload_to_host(version, parameters),
         ("filter", "cali-FORWARD"): _forward(parameters),
-        ("filter", "cali-OUTPUT"): _output(parameters, ipip),
+        ("filter", "cali-OUTPUT"): _output(version, parameters, surroundings),
     }
 
 
-def _input(parameters: Parameters, ipip: bool) -> list[Rule]:
+def _input(version: int, parameters: Parameters, surroundings: Surroundings) -> list[Rule]:
     marks = parameters.marks
     allow = Verdict(parameters.filter_allow_action.value)
     rules: list[Rule] = []
-    if ipip:
+    if version == 4 and surroundings.ipip:
         hosts = InSet(End.SOURCE, set_name(4, ALL_HOSTS))
         encapsulated = HasProtocol(IPIP_PROTOCOL)
         rules += [
@@ -237,6 +274,25 @@ def _input(parameters: Parameters, ipip: bool) -> list[Rule]:
                 to=Verdict.DROP,
                 comment="Drop IPIP packets from non-Calico hosts",
                 stands_for=Part.TUNNEL_IN,
+            ),
+        ]
+    if version in surroundings.vxlan:
+        hosts = InSet(End.SOURCE, set_name(version, ALL_VXLAN_HOSTS))
+        wrapped = _wrapped(parameters)
+        rules += [
+            rule(
+                *wrapped,
+                hosts,
+                IsLocal(End.DESTINATION),
+                to=allow,
+                comment=f"Allow IPv{version} VXLAN packets from allowed hosts",
+            ),
+            rule(
+                *wrapped,
+                IsLocal(End.DESTINATION),
+                to=Verdict.DROP,
+                comment=f"Drop IPv{version} VXLAN packets from non-allowed hosts",
+                stands_for=Part.VXLAN_IN,
             ),
         ]
     rules += [rule(InInterface(name), to=Goto("cali-wl-to-host")) for name in _workload_interfaces(parameters)]
@@ -274,15 +330,16 @@ def _forward(parameters: Parameters) -> list[Rule]:
         *(rule(OutInterface(name), to=Jump(dispatch.TO.root)) for name in names),
         rule(to=Jump(dispatch.FORWARD_TO.root)),
         rule(to=Jump("cali-cidr-block")),
+        *([rule(to=clear(marks.unasked))] if marks.unasked else []),
     ]
 
 
-def _output(parameters: Parameters, ipip: bool) -> list[Rule]:
+def _output(version: int, parameters: Parameters, surroundings: Surroundings) -> list[Rule]:
     marks = parameters.marks
     allow = Verdict(parameters.filter_allow_action.value)
     rules = [rule(marked(marks.accept), to=allow)]
     rules += [rule(OutInterface(name), to=Verdict.RETURN) for name in _workload_interfaces(parameters)]
-    if ipip:
+    if version == 4 and surroundings.ipip:
         rules.append(
             rule(
                 HasProtocol(IPIP_PROTOCOL),
@@ -290,6 +347,16 @@ def _output(parameters: Parameters, ipip: bool) -> list[Rule]:
                 IsLocal(End.SOURCE),
                 to=allow,
                 comment="Allow IPIP packets to other Calico hosts",
+            )
+        )
+    if version in surroundings.vxlan:
+        rules.append(
+            rule(
+                *_wrapped(parameters),
+                InSet(End.DESTINATION, set_name(version, ALL_VXLAN_HOSTS)),
+                IsLocal(End.SOURCE),
+                to=allow,
+                comment=f"Allow IPv{version} VXLAN packets to other allowed hosts",
             )
         )
     return [

@@ -147,6 +147,13 @@ class FelixLab:
         assert isinstance(found, dict)
         return found
 
+    def repaired(self, host: Host, table: str = "filter (IPv4)") -> tuple[int, str]:
+        """Return how often felix on a host has put a table right, and what it had found there the last time."""
+        tables = self.state(host)["repaired"]
+        assert isinstance(tables, dict)
+        found = tables.get(table, {"times": 0, "found": ""})
+        return found["times"], found["found"]
+
     def complaints(self) -> list[str]:
         """Return what any felix logged as a warning or worse, but for what was tolerated or forgotten."""
         words = ("level=warning", "level=error", "level=critical", "Traceback")

@@ -26,10 +26,12 @@ _KINDS = 400
 class Flood:
     """ICMP echoes, TCP SYNs and UDP datagrams from `source` to `target`, several thousand a second, until `close`.
 
-    In each address family that both have.
+    In each address family that both have. `translated`: the target sees another source
+    address, so it counts whatever comes.
     """
 
-    def __init__(self, source: Workload, target: Workload) -> None:
+    def __init__(self, source: Workload, target: Workload, *, translated: bool = False) -> None:
+        self._translated = translated
         others = {address.version for address in target.addresses}
         self._versions = sorted({int(address.version) for address in source.addresses if address.version in others})
         names = [name for version in self._versions for name in PROTOCOLS[version]]
@@ -79,7 +81,7 @@ class Flood:
             if not incoming or version not in self._versions:
                 continue
             number, sender = (packet[9], packet[12:16]) if version == 4 else (packet[6], packet[8:24])
-            if sender == self._from[version] and (version, number) in names:
+            if (self._translated or sender == self._from[version]) and (version, number) in names:
                 self.heard[names[version, number]] += 1
 
     def expect_closed(self) -> None:

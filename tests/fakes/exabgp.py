@@ -144,7 +144,9 @@ class FakeExabgp:
 
     # --- what happens to it -------------------------------------------------------------------------------------------
 
-    def peer_up(self, address: str, *, graceful: bool | None = True, router_id: str | None = None) -> None:
+    def peer_up(
+        self, address: str, *, graceful: bool | None = True, router_id: str | None = None, has_restarted: bool = False
+    ) -> None:
         """Bring a session up. `graceful` None: the peer's OPEN says nothing of a restart."""
         peer = self.peers[address]
         assert not peer.is_up
@@ -158,7 +160,7 @@ class FakeExabgp:
                 "name": "graceful restart",
                 "time": 120,
                 "address-family-flags": flags,
-                "restart-flags": [],
+                "restart-flags": ["forwarding"] if has_restarted else [],
             }
         peer.router_id = router_id or (address if ":" not in address else "9.9.9.9")
         peer.graceful = bool(graceful)

@@ -9,7 +9,7 @@ from structlog.typing import EventDict
 
 from fakes.clock import ManualClock
 from fakes.felix_host import FelixHost
-from felix.agent import Agent, FlowsDeleted, Message
+from felix.agent import Agent, FlowsDeleted, Lacking, Message
 from felix.calc.parameters import Parameters
 from felix.dataplane.driver import Dataplane
 from felix.pipeline import Pipeline
@@ -41,6 +41,7 @@ class FelixAgent:
     """
 
     def __init__(self, *, host: FelixHost | None = None, settings: dict[str, str] | None = None) -> None:
+        self.can_log = True
         self.clock = host.clock if host else ManualClock()
         self.host = host or FelixHost(clock=self.clock)
         self.health = Health()
@@ -64,7 +65,13 @@ class FelixAgent:
             end=self.ended.append,
             monotonic=self.clock.monotonic,
             backoff=Backoff(1.0, 8.0, rng=random.Random(1)),
+            lacking=self._lacking,
         )
+
+    def _lacking(self, parameters: Parameters) -> dict[str, Lacking]:
+        if self.can_log or not parameters.flow_logs:
+            return {}
+        return {"FlowLogsEnabled": Lacking("false", "no NFLOG here", "get a kernel")}
 
     def _build(self, parameters: Parameters) -> Dataplane:
         self._built += 1

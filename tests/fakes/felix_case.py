@@ -1,7 +1,7 @@
 """The representative case of reference felix.md 3.11: one host, one endpoint, one profile, one policy."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from fakes.felix_records import host, network_profile, policy, pool, rule, settings, workload
@@ -14,6 +14,15 @@ from resources.names import NodeName
 
 SAVED = Path(__file__).parents[1] / "fixtures" / "felix-case.save"
 """What iptables-save prints when the case is loaded, chain declarations left out; legacy and nft print the same."""
+OURS_ALONE = {
+    ("mangle", "FORWARD"): 1,
+    ("mangle", "cali-FORWARD"): 3,
+    ("mangle", "OUTPUT"): 1,
+    ("mangle", "POSTROUTING"): 1,
+    ("mangle", "cali-not-asked"): 1,
+    ("filter", "cali-FORWARD"): 1,
+}
+"""How many rules the original has not, all at the end of their chains: new flows that escaped policy are dropped."""
 EMPTY_CHAINS = {
     "raw": {"cali-rpf-skip", "cali-from-host-endpoint", "cali-to-host-endpoint"},
     "mangle": {"cali-from-host-endpoint", "cali-to-host-endpoint"},
@@ -49,6 +58,12 @@ def pipeline() -> Pipeline:
         made.update(key, value)
     made.flush()
     return made
+
+
+def of_the_original(rules: Mapping[tuple[str, str], list[str]]) -> dict[tuple[str, str], list[str]]:
+    """Return rules, by table and chain, without those that the original has not."""
+    kept = {place: made[: len(made) - OURS_ALONE.get(place, 0)] for place, made in rules.items()}
+    return {place: made for place, made in kept.items() if made}
 
 
 def tags_by_chain(lines: Iterable[str]) -> dict[tuple[str, str], list[str]]:

@@ -15,6 +15,7 @@ from felix.dataplane.sets import SetEffector
 from felix.dataplane.sizes import HostSizes
 from felix.dataplane.tables import TableEffector
 from felix.dataplane.tunnels import Tunnels
+from felix.dataplane.vxlan import VxlanEffector
 from felix.desired import TABLES
 from kernel.route import Route, RouteKey
 from kernel.xtables import TableKey
@@ -62,9 +63,10 @@ class FelixHost:
             route_kernel=self.kernel.routes,
             forwarding=forwarding,
             tunnels=Tunnels(
-                sizes=HostSizes(self.kernel.links, ("cali",)),
+                sizes=HostSizes(self.kernel.links),
                 mtu=self.mtu_file,
                 ipip=IpipEffector(self.kernel.links, self.clock.monotonic),
+                vxlan=VxlanEffector(self.kernel.vxlan, self.kernel.links),
             ),
         )
         self.see_links()

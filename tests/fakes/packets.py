@@ -86,8 +86,8 @@ class Machine:
 
     def forward(self, packet: Packet, *, policy: str = "DROP") -> bool:
         """Tell whether a packet gets from one interface to another; `policy` is that of FORWARD."""
-        return self._way(packet, ("raw", "PREROUTING"), ("mangle", "PREROUTING"), ("filter", "FORWARD"),
-                         ("mangle", "POSTROUTING"), policy=policy)  # fmt: skip
+        return self._way(packet, ("raw", "PREROUTING"), ("mangle", "PREROUTING"), ("mangle", "FORWARD"),
+                         ("filter", "FORWARD"), ("mangle", "POSTROUTING"), policy=policy)  # fmt: skip
 
     def to_host(self, packet: Packet, *, policy: str = "DROP") -> bool:
         """Tell whether a packet gets in to the host itself; `policy` is that of INPUT."""
@@ -95,7 +95,8 @@ class Machine:
 
     def from_host(self, packet: Packet, *, policy: str = "ACCEPT") -> bool:
         """Tell whether a packet of the host itself gets out."""
-        return self._way(packet, ("raw", "OUTPUT"), ("filter", "OUTPUT"), ("mangle", "POSTROUTING"), policy=policy)
+        return self._way(packet, ("raw", "OUTPUT"), ("mangle", "OUTPUT"), ("filter", "OUTPUT"),
+                         ("mangle", "POSTROUTING"), policy=policy)  # fmt: skip
 
     def source_after_nat(self, packet: Packet) -> str:
         """Tell what nat's POSTROUTING does to the source: ``same``, ``MASQUERADE ...`` or ``SNAT ...``."""

@@ -112,6 +112,22 @@ def test_the_sockets_are_there_before_docker(one: Node) -> None:
         assert PluginClient(one.host.path(path)).call("Plugin.Activate") == {"Implements": [role]}
 
 
+def test_a_container_gets_the_mtu_that_felix_has_told_when_it_starts(one: Node) -> None:
+    told = one.host.path("/var/lib/calico/mtu")
+    one.create_network("calico-net1", "--subnet", POOL)
+
+    def mtu_of(name: str) -> int:
+        return int(one.dockerd.run(name, "--net", "calico-net1").run("cat /sys/class/net/cali0/mtu").stdout)
+
+    try:
+        for mtu in (1480, 8980):
+            told.write_text(f"{mtu}\n")
+            assert mtu_of(f"of-{mtu}") == mtu
+    finally:
+        told.unlink()
+    assert mtu_of("of-1500") == 1500
+
+
 def test_a_network_and_its_containers_on_two_hosts(one: Node, two: Node) -> None:
     network = one.create_network("calico-net1", "--subnet", POOL)
     listed = two.docker(

@@ -36,7 +36,7 @@ ADAPTERS = {
 }
 
 PURE_PARTS = ("felix/calc", "felix/render", "bgpd/calc", "resources/kinds", "ipam/assign.py", "ipam/claim.py",
-              "ipam/block.py", "bgpd/render.py", "bgpd/messages.py", "resources/selector.py",
+              "ipam/block.py", "ipam/tidy.py", "bgpd/render.py", "bgpd/messages.py", "resources/selector.py",
               "calicoctl/node/agent/tunnels.py")
 IMPURE_MODULES = {"socket", "subprocess", "os", "time", "random", "structlog", "threading", "requests", "shutil"}
 

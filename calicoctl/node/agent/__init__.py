@@ -1,1 +1,1 @@
-"""`calico-node agent`: keeps what belongs to this host in the store and is nobody else's job: its tunnel addresses."""
+"""`calico-node agent`: keeps what is this host's in the store and nobody else's job: tunnel addresses, spare blocks."""

@@ -40,8 +40,10 @@ class Daemon:
         self._engine = Engine(
             node,
             Keeper(node, ResourceClient(store), allocator),
+            allocator,
             self._health,
             audit_seconds=settings[options.AUDIT_SECONDS],
+            tidy_seconds=settings[options.TIDY_SECONDS],
             clock=time.monotonic,
         )
         self._loop: Loop[Message] = Loop(self._engine.handle)

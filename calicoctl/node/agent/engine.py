@@ -12,6 +12,7 @@ import structlog
 
 from calicoctl.node.agent.keeper import Kept
 from calicoctl.node.agent.tunnels import KINDS, Sources, TunnelKind, sources
+from ipam.tidy import NO_MARKS, Marks, Tidied
 from resources.codec import BadRecord
 from resources.datastore.keys import kind_prefix
 from resources.datastore.sync import Change, Changes, InSync, OutOfSync, SyncMessage
@@ -47,6 +48,12 @@ class TunnelKeeper(Protocol):
     def settle(self, kind: TunnelKind, wanted: Sources) -> Kept: ...
 
 
+class Tidier(Protocol):
+    """What this needs of `ipam.allocator.Allocator`."""
+
+    def tidy(self, before: Marks = NO_MARKS) -> Tidied: ...
+
+
 class Readiness(Protocol):
     """What this needs of resources.runtime.health."""
 
@@ -60,14 +67,16 @@ class Engine:
         self,
         node: NodeName,
         keeper: TunnelKeeper,
+        tidier: Tidier,
         readiness: Readiness,
         *,
         audit_seconds: float,
+        tidy_seconds: float,
         clock: Callable[[], float],
         backoff: Backoff | None = None,
     ) -> None:
-        self._node, self._keeper, self._readiness = node, keeper, readiness
-        self._audit_seconds, self._clock = audit_seconds, clock
+        self._node, self._keeper, self._tidier, self._readiness = node, keeper, tidier, readiness
+        self._audit_seconds, self._tidy_seconds, self._clock = audit_seconds, tidy_seconds, clock
         self._backoff = backoff or Backoff(0.5, 30.0)
         self._pools: dict[str, IPPool] = {}
         self._record: Node | None = None
@@ -75,6 +84,9 @@ class Engine:
         self._in_sync = False
         self._due: float | None = None
         """When to look again; None: when the store says something."""
+        self._tidy_at: float | None = None
+        self._marks = NO_MARKS
+        self._given_up = 0
         self._kept: dict[str, Kept] = {}
         self._told: dict[str, str] = {}
         self._log = structlog.get_logger().bind(part="tunnels")
@@ -95,6 +107,7 @@ class Engine:
                 case InSync():
                     self._in_sync = True
                     self._due = self._clock()
+                    self._tidy_at = self._tidy_at or self._clock()
                     self._readiness.done(WAITS_FOR_STORE)
                     self._log.info("datastore.in_sync", pools=len(self._pools))
                 case OutOfSync(reason):
@@ -104,9 +117,15 @@ class Engine:
                     asked.append(message)
         if self._in_sync and self._due is not None and self._clock() >= self._due:
             self._look()
+        if self._in_sync and self._tidy_at is not None and self._clock() >= self._tidy_at:
+            self._tidy()
         for ask in asked:
             ask.reply.put(self.state())
-        return max(0.0, self._due - self._clock()) if self._in_sync and self._due is not None else None
+        return self._wait()
+
+    def _wait(self) -> float | None:
+        times = [at for at in (self._due, self._tidy_at) if at is not None]
+        return max(0.0, min(times) - self._clock()) if self._in_sync and times else None
 
     # --- what the store says -----------------------------------------------------------------------------------------
 
@@ -154,6 +173,20 @@ class Engine:
             self._backoff.reset()
             self._due = self._clock() + self._audit_seconds
 
+    def _tidy(self) -> None:
+        """Give up blocks that this node has not needed since the last time."""
+        self._tidy_at = self._clock() + self._tidy_seconds
+        try:
+            done = self._tidier.tidy(self._marks)
+        except CalicoError as error:
+            self._log.warning("blocks.not_tidied", error=str(error), retry_seconds=self._tidy_seconds)
+            return
+        self._marks = done.marks
+        self._given_up += len(done.given_up)
+        if done.given_up:
+            reason = "they were empty, or not this node's, twice in a row"
+            self._log.info("blocks.given_up", blocks=" ".join(map(str, done.given_up)), reason=reason)
+
     def _settle(self, kind: TunnelKind) -> Kept:
         wanted = self._sources(kind)
         if self._record is None:
@@ -188,5 +221,6 @@ class Engine:
                 for kind in KINDS
                 if (kept := self._kept.get(kind.name)) is not None
             },
+            "blocks_given_up": self._given_up,
             "unusable": [{"what": what, "reason": reason} for what, reason in sorted(self._bad.items())],
         }

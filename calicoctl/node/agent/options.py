@@ -31,6 +31,15 @@ AUDIT_SECONDS: Option[float] = Option(
     unit="s",
     help="How often the recorded tunnel addresses are compared with their allocations although nothing has changed.",
 )
+TIDY_SECONDS: Option[float] = Option(
+    name="tidy_seconds",
+    keys=("CALICO_AGENT_TIDY_SECONDS",),
+    parse=seconds(1.0),
+    default=300.0,
+    unit="s",
+    help="How often this node's blocks are looked through. An empty one that it does not need, twice in a row, is "
+    "given up for others.",
+)
 RUN_DIR: Option[Path] = Option(
     name="run_dir",
     keys=("CALICO_RUN_DIR",),
@@ -39,7 +48,7 @@ RUN_DIR: Option[Path] = Option(
     help="Folder of the health socket.",
 )
 
-OPTIONS: tuple[Option[object], ...] = (LOG_LEVEL, AUDIT_SECONDS, RUN_DIR)
+OPTIONS: tuple[Option[object], ...] = (LOG_LEVEL, AUDIT_SECONDS, TIDY_SECONDS, RUN_DIR)
 
 
 def from_environment(environ: Mapping[str, str]) -> Settings:

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from bed import wait_until
+from bed import Dockerd, wait_until
 from bed.felix import FelixLab, Record
 from bed.flood import Flood
+from bed.workload import Workload
 from fakes.felix_records import network_set, policy, rule, tier
 from resources.datastore.keys import ResourceKey
 from resources.kinds.rule import EntityRule, Rule
@@ -206,3 +207,49 @@ def test_a_new_container_sends_and_is_sent_nothing(pair: FelixLab, policies: int
         wait_until("the control: out", lambda: all(out.heard.values()), timeout=5.0)
 
 
+
+
+class OnTheBridge(Workload):
+    """A namespace on Docker's bridge, as a container there is, that outlives dockerd."""
+
+    def _attach(self) -> None:
+        self.host.ip(
+            batch=f"link add {self.interface} type veth peer name eth0 netns {self.net.netns}\n"
+            f"link set {self.interface} master docker0 up\n"
+        )
+        self.net.ip(batch=f"link set eth0 up\naddr add {self.address}/16 dev eth0\nroute add default via 172.17.0.1\n")
+
+
+@pytest.mark.scenario(110)
+def test_docker_starts_and_its_rules_stand_above_ours_for_a_moment(pair: FelixLab, docker: Dockerd) -> None:
+    """Its ``-i docker0 ! -o docker0 -j ACCEPT`` would let a container on its bridge in, past the policy of ours."""
+    lab = pair
+    allowing = policy("p", D0, [ALLOW], types=["Ingress"])
+    lab.put(policy("p", D0, [DENY], types=["Ingress"]))
+    with (
+        OnTheBridge(lab.node1, "bridged", "172.17.200.1", interface="vethbridged") as bridged,
+        Flood(bridged, lab.workloads["d0"], translated=True) as flood,
+    ):
+        for _ in range(2):
+            docker.stop()
+            docker.start()
+        flood.expect_closed()
+        lab.put(allowing)
+        wait_until("the flood to get through, as a control", lambda: all(flood.heard.values()), timeout=5.0)
+
+
+def test_rules_are_flushed_and_others_accept(lab: FelixLab, flood: Flood) -> None:
+    """``iptables -F`` takes our jump away, and FORWARD accepts; until it is back, what is new does not pass."""
+    node1 = lab.node1
+    lab.tolerate("rules.repaired")
+    try:
+        for program in ("iptables", "ip6tables"):
+            node1.run(f"{program} -P FORWARD ACCEPT")
+        for _ in range(4):
+            node1.run("iptables -F FORWARD; ip6tables -F FORWARD")
+            time.sleep(random.uniform(0.0, 0.2))
+            node1.run("iptables -I FORWARD -j ACCEPT; ip6tables -I FORWARD -j ACCEPT")
+            time.sleep(0.1)
+            node1.run("iptables -D FORWARD -j ACCEPT; ip6tables -D FORWARD -j ACCEPT")
+    finally:
+        node1.run("iptables -P FORWARD DROP; ip6tables -P FORWARD ACCEPT")

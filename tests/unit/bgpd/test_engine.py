@@ -23,7 +23,7 @@ from fakes.bgp_host import (
 )
 from kernel.errors import KernelFailure
 from kernel.monitor import AddressAdded, ResyncNeeded
-from kernel.route import PROTOCOL_BGPD, PROTOCOL_KERNEL, PROTOCOL_STATIC, Route, RouteKey
+from kernel.route import PROTOCOL_BGPD, PROTOCOL_FELIX, PROTOCOL_KERNEL, PROTOCOL_STATIC, Route, RouteKey
 from resources.names import IfName
 
 POOL = pool_record("p", "10.65.0.0/16")
@@ -454,21 +454,86 @@ def test_a_block_from_another_node_than_the_store_says(strict: bool) -> None:
 # --- pools with tunnels -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", [{"ipipMode": "Always"}, {"vxlanMode": "Always"}, {"vxlanMode": "CrossSubnet"}])
-def test_without_the_tunnel_nothing_is_sent_unwrapped(mode: dict[str, str]) -> None:
+def test_without_the_tunnel_nothing_is_sent_unwrapped() -> None:
     host = meshed()
-    host.put(pool_record("p", "10.65.0.0/16", **mode))
+    host.put(pool_record("p", "10.65.0.0/16", ipipMode="Always"))
     host.run()
     assert host.routes == {"10.65.1.0/26": "blackhole"}
     assert {str(prefix) for prefix in host.routing.withheld} == {B2, B3}
     withheld = host.engine.state()["withheld"]
     assert isinstance(withheld, dict)
     assert withheld[B2]["pool"] == "p"
-    assert next(iter(mode.values())) in withheld[B2]["reason"]
+    assert "Always" in withheld[B2]["reason"]
     host.put(POOL)
     host.run()
     assert host.routes == ALL
     assert host.routing.withheld == {}
+
+
+OF_FELIX = Route.via(ip_address("10.65.2.1"), IfName("vxlan.calico"), protocol=PROTOCOL_FELIX, onlink=True)
+
+
+def protocols(host: BgpHost) -> set[int]:
+    return {host.kernel.routes.routes[RouteKey(ip_network(prefix))].protocol for prefix in ALL}
+
+
+@pytest.mark.bgp_scenario(50)
+@pytest.mark.parametrize("mode", ["Always", "CrossSubnet"])
+def test_the_routes_of_a_pool_with_vxlan_are_handed_over_to_felix_and_back(mode: str) -> None:
+    host = meshed()
+    offered = host.offered(N2)
+    host.put(pool_record("p", "10.65.0.0/16", vxlanMode=mode))
+    host.run()
+    assert host.routes == ALL  # they stand in until felix has its own
+    for prefix in ALL:
+        host.put_route(prefix, OF_FELIX)
+    host.run(100)
+    assert protocols(host) == {PROTOCOL_FELIX}
+    assert host.routing.withheld == {}
+    assert host.offered(N2) == offered
+    host.put(POOL)
+    host.run()
+    assert protocols(host) == {PROTOCOL_FELIX}  # felix gives up its own
+    for prefix in ALL:
+        host.lose_route(prefix)
+    host.run(0.01)
+    assert host.routes == ALL
+
+
+def test_without_felix_nothing_of_a_pool_with_vxlan_is_left() -> None:
+    host = meshed(pool_record("p", "10.65.0.0/16", vxlanMode="Always"))
+    host.run(10)
+    assert host.routes == {}
+    host.put(POOL)
+    host.run()
+    assert host.routes == ALL
+    host.put(pool_record("p", "10.65.0.0/16", vxlanMode="Always"))
+    host.run(4)
+    assert host.routes == ALL
+    host.put(pool_record("q", "10.99.0.0/16"))  # something that has all decided again gives no more time
+    host.run(2)
+    assert host.routes == {}
+
+
+def test_felix_may_have_been_the_first_to_hear_of_the_pool() -> None:
+    host = meshed()
+    host.put_route(B2, OF_FELIX)
+    host.run(100)
+    host.put(pool_record("p", "10.65.0.0/16", vxlanMode="Always"))
+    host.run(100)
+    assert host.kernel.routes.routes[RouteKey(ip_network(B2))] == OF_FELIX
+
+
+def test_bgpd_may_be_the_first_to_hear_that_a_pool_is_plain_again() -> None:
+    host = meshed(pool_record("p", "10.65.0.0/16", vxlanMode="Always"))
+    host.kernel.routes.put(RouteKey(ip_network(B2)), OF_FELIX)  # it was not heard of
+    host.run(10)
+    host.put(POOL)
+    host.run()
+    assert host.kernel.routes.routes[RouteKey(ip_network(B2))] == OF_FELIX
+    host.lose_route(B2)
+    host.run(0.01)
+    assert host.routes == ALL
 
 
 def test_ipip_goes_through_the_tunnel_that_is_up() -> None:
@@ -1601,6 +1666,16 @@ def test_a_reflector_that_starts_anew_says_its_end_when_it_has_heard_all() -> No
     host.run()
     assert (host.offered(N2), host.exabgp.peers[N2].ends) == ({"10.65.1.0/26", B3}, 1)
     assert host.exabgp.peers[N3].ends == 1
+
+
+def test_a_reflector_does_not_wait_for_a_client_that_has_just_started_too() -> None:
+    """Two that start at once would wait for each other."""
+    host = started(REFLECTOR, MESH_OFF, CLIENTS)
+    host.exabgp.peer_up(N2)
+    host.exabgp.peer_ends(N2)
+    host.exabgp.peer_up(N3, has_restarted=True)
+    host.run(1)
+    assert host.exabgp.peers[N2].ends == host.exabgp.peers[N3].ends == 1
 
 
 def test_a_reflector_does_not_wait_for_a_client_that_stays_away() -> None:

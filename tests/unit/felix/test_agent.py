@@ -221,6 +221,28 @@ class TestSettings:
         assert [(e["name"], e["value"]) for e in felix.events("setting.effective")] == [("LogPrefix", "two")]
         assert [parameters.log_prefix for parameters in felix.followed] == ["one", "two"]
 
+    @pytest.mark.parametrize("at_once", [True, False])
+    def test_flow_logs_that_the_kernel_cannot_do_are_done_without_and_told_once(
+        self, felix: FelixAgent, at_once: bool
+    ) -> None:
+        felix.can_log = False
+        felix.plug("calia0")
+        wanted = settings(FelixConfigurationSpec(flow_logs_enabled=True))
+        felix.begin(A0, NET, *([wanted] if at_once else []))
+        felix.put(wanted)
+        felix.put(settings(FelixConfigurationSpec(flow_logs_enabled=True, log_prefix="x")))
+        assert not any("NFLOG" in rule for made in chains(felix).values() for rule in made)
+        assert felix.agent.state()["failing"] == []
+        assert felix.agent.state()["without"] == {"FlowLogsEnabled": "no NFLOG here"}
+        (told,) = felix.events("setting.unsupported")
+        assert (told["name"], told["hint"]) == ("FlowLogsEnabled", "get a kernel")
+        assert felix.host.cali_routes() == {"10.1.0.1/32": "calia0"}
+
+    def test_flow_logs_that_the_kernel_can_do_are_written(self, felix: FelixAgent) -> None:
+        felix.begin(A0, NET, settings(FelixConfigurationSpec(flow_logs_enabled=True)))
+        assert any("NFLOG" in rule for made in chains(felix).values() for rule in made)
+        assert felix.agent.state()["without"] == {}
+
     def test_what_becomes_of_packets_to_the_host_is_live(self, running: FelixAgent) -> None:
         running.put(settings(FelixConfigurationSpec(default_endpoint_to_host_action="Return"), name="node.node1"))
         assert chains(running)["cali-wl-to-host"][-1].endswith("--jump RETURN")
@@ -354,6 +376,8 @@ class TestDrift:
         after = chains(running)
         assert after["cali-tw-calia0"] == before["cali-tw-calia0"]
         assert after["FORWARD"] == (before["FORWARD"][0], "-j DOCKER-USER", *before["FORWARD"][1:])
+        found = "FORWARD: ours were missing; chains changed: cali-tw-calia0"
+        assert running.agent.state()["repaired"] == {"filter (IPv4)": {"times": 1, "found": found}}
 
     def test_somebody_who_changes_rules_all_the_time_does_not_keep_felix_busy(self, running: FelixAgent) -> None:
         kernel = running.host.kernel.tables

@@ -169,11 +169,14 @@ def test_what_policy_never_saw_is_named() -> None:
     world.send("a1", "a0", 5, state="ESTABLISHED")
     world.send("a1", "a0", 7, spoofed=True)
     world.send("a1", "a0", 6, in_interface="calistranger")
+    for _ in range(4):  # as if rules of others had accepted it before ours were asked
+        world.machine.walk("mangle", "cali-not-asked", world.packet("a1", "a0"))
     found = world.tally().places
     assert world.drops("a1", EGRESS) == {Where("INVALID"): 2}
     assert world.drops("a0", EGRESS) == {Where("TUNNEL"): 4}
     assert found[workload("a1", EGRESS)].established.packets == 5  # accepted there, before the receiver is asked
     assert found[Place("host", None)].drops[Where("SPOOFED")].packets == 7
+    assert found[Place("host", None)].drops[Where("NOT_ASKED")].packets == 4
     assert found[Place("host", EGRESS)].drops[Where("UNKNOWN_INTERFACE")].packets == 6
 
 

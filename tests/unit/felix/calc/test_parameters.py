@@ -156,6 +156,6 @@ def test_a_bad_value_in_the_store_is_told_and_passed_over() -> None:
 
 
 def test_marks_are_the_lowest_bits_of_the_mask() -> None:
-    assert marks_of(0xFFFF0000) == Marks(0x10000, 0x20000, 0x40000, 0x80000, 0x100000)
+    assert marks_of(0xFFFF0000) == Marks(0x10000, 0x20000, 0x40000, 0x80000, 0x100000, 0x200000)
     assert marks_of(0xFFFF0000).lasting == 0x1B0000
     assert marks_of(0b1011101) == Marks(1, 4, 8, 16, 64)

@@ -10,7 +10,7 @@ from fakes.links import FakeLinks
 from felix.dataplane.ipip import DEVICE, LINGER_SECONDS
 from felix.dataplane.sizes import HostSizes
 from kernel.errors import ReadOnly, ToolFailed
-from kernel.link import Link
+from kernel.link import Link, LinkAddress
 from kernel.monitor import LinkChanged
 from resources.kinds.felixconfiguration import FelixConfigurationSpec
 from resources.names import IfName
@@ -65,6 +65,7 @@ def test_a_pool_with_ipip_makes_the_device_with_size_and_address() -> None:
         "ipip": {
             "wanted": True, "device": "tunl0", "up": True, "mtu": 1480, "address": "10.0.0.64", "trouble": "",
         },
+        "vxlan": {},
     }
 
 
@@ -254,10 +255,12 @@ def test_a_file_that_cannot_be_written_is_tried_again() -> None:
 
 def test_only_what_leads_to_other_hosts_is_a_reason_to_look_at_the_sizes_again() -> None:
     kernel = FakeLinks()
-    for name in ("eth0", "cali1"):
+    own = ipaddress.ip_interface("192.0.2.10/24")
+    for name in ("eth0", "cali1", "temp1"):
         kernel.add(IfName(name))
-    sizes = HostSizes(kernel, ("cali",))
-    sizes.want(frozenset({ipaddress.ip_address("192.0.2.10")}))
+    kernel.add(IfName("bond0"), own)
+    sizes = HostSizes(kernel)
+    sizes.want(frozenset({own.ip}))
 
     def looks_after(*changed: str) -> bool:
         before = kernel.dumps
@@ -265,8 +268,10 @@ def test_only_what_leads_to_other_hosts_is_a_reason_to_look_at_the_sizes_again()
         sizes.refresh()
         return kernel.dumps > before
 
-    assert looks_after("eth0", "cali1")
-    assert not looks_after("cali1")
+    assert looks_after("eth0", "bond0", "cali1")
+    assert not looks_after("cali1", "temp1", "docker0")
     assert looks_after("eth0")
-    assert not sizes.address_changed(IfName("cali1"))
-    assert sizes.address_changed(ETH0)
+    assert looks_after("bond0")
+    other = LinkAddress(device=IfName("bond0"), address=ipaddress.ip_interface("192.0.2.11/24"))
+    assert not sizes.address_changed(other)
+    assert sizes.address_changed(LinkAddress(device=IfName("br0"), address=own))

@@ -1,17 +1,20 @@
 """Static chains by settings: NAT, allow and deny actions, marks, insert mode, IPIP (reference felix.md 3.4 to 3.7)."""
 
+from dataclasses import replace
+
 import pytest
 
 from fakes.felix_records import HERE, host, policy, pool, rule, settings, workload
-from fakes.packets import Packet
+from fakes.packets import Machine, Packet
 from fakes.scenario import OUTSIDE, Scenario
-from felix.desired import Chain, ChainKey, Desired
+from felix.calc.parameters import Parameters
+from felix.desired import Chain, ChainKey, Desired, KernelChain
 from felix.pipeline import Pipeline
 from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Resource
 from resources.kinds.felixconfiguration import FelixConfigurationSpec
 from resources.kinds.rule import EntityRule
-from resources.names import NodeName
+from resources.names import IfName, NodeName, parse_address
 
 
 def desired(*records: tuple[ResourceKey, Resource]) -> Desired:
@@ -183,3 +186,96 @@ def test_without_ipv6_nothing_of_it_is_kept() -> None:
     assert {key.version for key in made.chains} == {key.version for key in made.kernel_chains} == {4}
     assert all(one.version == 4 for one in made.sets.values())
     assert [str(net) for interface in made.interfaces.values() for net in interface.addresses] == ["10.0.0.1/32"]
+
+
+VXLAN = (
+    pool("10.1.0.0/16", vxlan="Always"),
+    host(HERE, "172.16.0.1/24", vxlan="10.1.0.1"),
+    host("node2", "172.16.0.2/24", vxlan="10.1.0.65"),
+)
+
+
+def vxlan_rules(made: Desired, version: int = 4) -> list[str]:
+    return [
+        f"{key.table} {text}"
+        for key, one in sorted(made.chains.items())
+        for text in texts(one)
+        if key.version == version
+        and key.chain in ("cali-INPUT", "cali-OUTPUT", "cali-PREROUTING", "cali-POSTROUTING")
+        and ("4789" in text or "vxlan" in text)
+    ]
+
+
+def test_vxlan_only_between_hosts() -> None:
+    outside = host("node3", "172.16.0.3/24")
+    external = settings(FelixConfigurationSpec(external_nodes_list=["192.0.2.0/24"]))
+    made = desired(*VXLAN, outside, external)
+    assert vxlan_rules(made) == [
+        'filter -m comment --comment "Allow IPv4 VXLAN packets from allowed hosts" -p 17 '
+        "-m multiport --destination-ports 4789 -m set --match-set cali40all-vxlan-net src "
+        "-m addrtype --dst-type LOCAL --jump ACCEPT",
+        'filter -m comment --comment "Drop IPv4 VXLAN packets from non-allowed hosts" -p 17 '
+        "-m multiport --destination-ports 4789 -m addrtype --dst-type LOCAL --jump DROP",
+        'filter -m comment --comment "Allow IPv4 VXLAN packets to other allowed hosts" -p 17 '
+        "-m multiport --destination-ports 4789 -m set --match-set cali40all-vxlan-net dst "
+        "-m addrtype --src-type LOCAL --jump ACCEPT",
+        "raw -p 17 -m multiport --destination-ports 4789 --jump NOTRACK",
+        f"raw -m mark --mark 0/{Parameters().marks.scratch0:#x} -p 17 -m multiport --destination-ports 4789 "
+        "--jump NOTRACK",
+    ]
+    # without an interface that has the address this host has no end of its own: nobody is at the other one
+    assert made.sets["cali40all-vxlan-net"].members == {"192.0.2.0/24"}
+    assert vxlan_rules(made, 6) == vxlan_rules(desired(*VXLAN[1:])) == []
+    assert vxlan_rules(desired(*VXLAN, settings(FelixConfigurationSpec(vxlan_enabled=False)))) == []
+
+
+def test_the_hosts_own_packets_leave_the_tunnel_by_its_address() -> None:
+    pipeline = Pipeline(NodeName(HERE))
+    for key, value in VXLAN:
+        pipeline.update(key, value)
+    pipeline.flush()
+    assert not [text for text in vxlan_rules(pipeline.desired()) if text.startswith("nat")]
+    pipeline.set_interface(IfName("eth0"), frozenset([parse_address("172.16.0.1")]))
+    pipeline.flush()
+    made = pipeline.desired()
+    assert [text for text in vxlan_rules(made) if text.startswith("nat")] == [
+        "nat --out-interface vxlan.calico -m addrtype ! --src-type LOCAL --limit-iface-out "
+        "-m addrtype --src-type LOCAL --jump MASQUERADE --random-fully"
+    ]
+    assert made.sets["cali40all-vxlan-net"].members == {"172.16.0.2"}
+
+
+ACCEPTS = Chain(("--jump ACCEPT",), ("",))
+"""A rule of another program's, above all of ours."""
+
+
+def above_ours(made: Desired) -> Desired:
+    key = ChainKey(4, "filter", "FORWARD")
+    ours = made.kernel_chains[key]
+    theirs = Chain((*ACCEPTS.rules, *ours.inserts.rules), (*ACCEPTS.tags, *ours.inserts.tags))
+    return replace(made, kernel_chains={**made.kernel_chains, key: KernelChain(inserts=theirs, appends=ours.appends)})
+
+
+def test_a_new_flow_of_a_workload_that_others_accept_before_policy_is_asked_is_dropped() -> None:
+    world = Scenario()
+    allowed = [("a0", "a1"), ("a0", OUTSIDE), ("a2", "a0")]
+    machine = Machine(above_ours(world.desired), local=world.machine.local)
+    for source, target in [*allowed, ("b1", "a0"), (OUTSIDE, "a0")]:
+        assert not machine.forward(world.packet(source, target))
+        assert machine.forward(world.packet(source, target, state="ESTABLISHED"))
+    for source, target in allowed:
+        assert world.machine.forward(world.packet(source, target))
+    other = Packet(source="172.17.0.2", destination="192.0.2.99", in_interface="docker0", out_interface="eth0")
+    assert machine.forward(replace(other, mark=0xFFFFFFFF))  # what is no workload's is not ours to judge
+    assert machine.from_host(replace(other, in_interface="", out_interface="eth0", mark=0xFFFFFFFF))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [FelixConfigurationSpec(chain_insert_mode="Append"), FelixConfigurationSpec(iptables_mark_mask=0x1F0000)],
+    ids=["rules of others are to be first", "no bit is left"],
+)
+def test_where_that_is_not_to_be_or_cannot_be(spec: FelixConfigurationSpec) -> None:
+    made = desired(settings(spec))
+    assert ChainKey(4, "mangle", "FORWARD") not in made.kernel_chains
+    assert not any("cali-not-asked" in text for one in made.kernel_chains.values() for text in one.inserts.rules)

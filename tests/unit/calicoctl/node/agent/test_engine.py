@@ -1,5 +1,6 @@
 """When the agent looks at its tunnels, what it says about them, and that one that fails harms no other."""
 
+import ipaddress
 import json
 import queue
 import random
@@ -9,8 +10,9 @@ from calicoctl.node.agent.keeper import Kept
 from calicoctl.node.agent.tunnels import IPIP, Sources, TunnelKind
 from fakes.clock import ManualClock
 from ipam.errors import PoolExhausted
+from ipam.tidy import NO_MARKS, Marks, Tidied
 from resources.datastore.sync import Change, Changes, InSync, OutOfSync
-from resources.errors import CalicoError
+from resources.errors import CalicoError, StoreUnavailable
 from resources.names import NodeName, parse_address
 from resources.runtime.backoff import Backoff
 
@@ -35,6 +37,22 @@ class FakeKeeper:
         return asked
 
 
+class FakeTidier:
+    """Gives up what it was shown before; `spare` is what there is to give up."""
+
+    def __init__(self) -> None:
+        self.spare: Marks = NO_MARKS
+        self.asked: list[Marks] = []
+        self.fails: CalicoError | None = None
+
+    def tidy(self, before: Marks = NO_MARKS) -> Tidied:
+        self.asked.append(before)
+        if self.fails:
+            raise self.fails
+        given_up = tuple(cidr for cidr, mark in self.spare.items() if before.get(cidr) == mark)
+        return Tidied(given_up, {cidr: mark for cidr, mark in self.spare.items() if cidr not in given_up})
+
+
 class Ready:
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -45,9 +63,10 @@ class Ready:
 
 class Agent:
     def __init__(self) -> None:
-        self.clock, self.keeper, self.ready = ManualClock(), FakeKeeper(), Ready()
+        self.clock, self.keeper, self.ready, self.tidier = ManualClock(), FakeKeeper(), Ready(), FakeTidier()
         self.engine = Engine(
-            NodeName("node1"), self.keeper, self.ready, audit_seconds=90.0, clock=self.clock.monotonic,
+            NodeName("node1"), self.keeper, self.tidier, self.ready,
+            audit_seconds=90.0, tidy_seconds=300.0, clock=self.clock.monotonic,
             backoff=Backoff(1.0, 8.0, rng=random.Random(1)),
         )
         self.revision = 0
@@ -160,3 +179,35 @@ def test_without_a_node_record_nothing_is_touched() -> None:
     agent.engine.handle([InSync()])
     assert agent.keeper.take() == {}
     assert "'calicoctl node run' registers it" in str(agent.tunnels()["ipip"]["trouble"])
+
+
+def test_blocks_are_looked_through_every_so_often_and_given_up_the_second_time() -> None:
+    agent = Agent()
+    agent.node()
+    block = ipaddress.ip_network("10.1.0.0/26")
+    agent.tidier.spare = {block: (1, 2)}
+    agent.engine.handle([InSync()])
+    assert agent.tidier.asked == [NO_MARKS]
+    for _ in range(10):
+        agent.clock.now += 29
+        agent.engine.handle([])
+    assert agent.tidier.asked == [NO_MARKS]
+    assert agent.state()["blocks_given_up"] == 0
+    agent.clock.now += 29
+    agent.engine.handle([])
+    assert agent.tidier.asked == [NO_MARKS, {block: (1, 2)}]
+    assert agent.state()["blocks_given_up"] == 1
+
+
+def test_a_store_that_fails_meanwhile_is_asked_again_with_what_was_seen_before() -> None:
+    agent = Agent()
+    agent.node()
+    block = ipaddress.ip_network("10.1.0.0/26")
+    agent.tidier.spare = {block: (1, 2)}
+    agent.engine.handle([InSync()])
+    agent.tidier.fails = StoreUnavailable("gone")
+    for fails in (agent.tidier.fails, None):
+        agent.tidier.fails = fails
+        agent.clock.now += 300
+        agent.engine.handle([])
+    assert agent.tidier.asked[1:] == [{block: (1, 2)}] * 2
