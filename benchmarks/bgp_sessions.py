@@ -40,7 +40,11 @@ protocol direct {{ ipv4; }}
 protocol kernel {{ ipv4 {{ export where source = RTS_BGP; }}; }}
 {neighbors}
 """
-ONE = "protocol bgp p{n} {{ local {node} as 64512; neighbor {address} as 64512; passive on; hold time 90; ipv4 {{ import all; export none; }}; }}\n"
+ONE = """\
+protocol bgp p{n} {{
+  local {node} as 64512; neighbor {address} as 64512; passive on; hold time 90; ipv4 {{ import all; export none; }};
+}}
+"""
 
 
 def start_peers(host: Host, node: Host) -> list[str]:
@@ -49,7 +53,8 @@ def start_peers(host: Host, node: Host) -> list[str]:
         host.ip("addr", "add", f"{address}/24", "dev", "eth0")
         text = PEER.format(address=address, node=node.address, prefix=f"10.128.{number}.0/26")
         host.write_file(f"/run/bird{number}.conf", text)
-        host.popen(["bird", "-f", "-c", f"/run/bird{number}.conf", "-s", f"/run/bird{number}.ctl"], name=f"bird{number}")
+        command = ["bird", "-f", "-c", f"/run/bird{number}.conf", "-s", f"/run/bird{number}.ctl"]
+        host.popen(command, name=f"bird{number}")
     return addresses
 
 
@@ -66,7 +71,7 @@ def measure(node: Host, command: list[str]) -> tuple[Usage, dict[str, float], fl
     """Return the use when idle began, percent of a core by process while idle, and seconds until all was up."""
     began = time.monotonic()
     process = node.popen(command, env={"BGPD_HOLD_SECONDS": "90"})
-    wait_until("all sessions", lambda: established(node) == SESSIONS and routes(node) == SESSIONS, timeout=90, every=0.1)
+    wait_until("all", lambda: established(node) == SESSIONS and routes(node) == SESSIONS, timeout=90, every=0.1)
     took = time.monotonic() - began
     time.sleep(5)
     before = usage(node)

@@ -63,7 +63,8 @@ def birdc(host: Host, *words: str) -> str:
 
 def up_since(far: Host) -> float:
     """Return when the far side called the session up, wall time; 0 while it does not."""
-    found = re.search(r"^peer +BGP +\S+ +up +(\S+ \S+) +Established", birdc(far, "show", "protocols", "peer"), re.MULTILINE)
+    shown = birdc(far, "show", "protocols", "peer")
+    found = re.search(r"^peer +BGP +\S+ +up +(\S+ \S+) +Established", shown, re.MULTILINE)
     return datetime.fromisoformat(found[1]).timestamp() if found else 0.0
 
 
