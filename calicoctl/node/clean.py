@@ -71,7 +71,7 @@ def _clean_kernel() -> bool:
     for what, remove in (
         ("routes", _remove_routes),
         ("tunnel addresses", leave_tunnel),
-        ("tunnels", _remove_vxlan),
+        ("tunnels", remove_vxlan),
         ("chains", _remove_chains),
         ("sets", _remove_sets),
         ("interfaces", _remove_links),
@@ -125,7 +125,7 @@ def leave_tunnel() -> Result:
     return removed, failed
 
 
-def _remove_vxlan() -> Result:
+def remove_vxlan() -> Result:
     """Remove the VXLAN devices, before the rules go that say who may send into them."""
     vxlan = NetlinkVxlan()
     removed = 0

@@ -83,6 +83,7 @@ def test_a_live_pool_goes_to_vxlan_and_back(world: World) -> None:
             gaps[mode, protocol] = pulse.longest_gap
             if mode == "Always":
                 assert world.near.ping(world.far.address_of(6)).ok
+    print(gaps)
     assert pulse.longest_gap < 1.0, gaps
     for host in world.cluster.hosts:
         wait_until("the devices to be gone", lambda: "vxlan" not in host.ip("-o", "link").stdout)  # noqa: B023
@@ -99,13 +100,3 @@ def test_a_node_tells_its_tunnels(world: World) -> None:
     assert f"inet {node['ipv4VXLANTunnelAddr']}/32" in addresses
     done = world.one.run("calicoctl node status")
     assert "Warning" not in done.stderr
-
-
-def test_clean_takes_the_devices_away(world: World) -> None:
-    world.set_mode("Always")
-    world.await_way(device="vxlan.calico", protocol=80)
-    world.two.run("calicoctl node clean --yes", timeout=60)
-    assert "vxlan" not in world.two.ip("-o", "link").stdout
-    gone = "there is no such node in the store"
-    wait_until("node1 to forget node2", lambda: "vxlan" not in world.way(world.one, world.far, 4), timeout=20)
-    assert gone not in world.one.run("calicoctl node status").stderr  # its blocks went with it
