@@ -6,7 +6,7 @@ from contextlib import suppress
 import pytest
 
 from bed import Namespace
-from calicoctl.node.clean import TUNNEL, leave_tunnel, remove_vxlan
+from calicoctl.node.clean import TUNNEL, leave_tunnel
 from kernel.errors import AlreadyThere
 from kernel.links import NetlinkLinks
 
@@ -33,14 +33,3 @@ def test_our_address_goes_and_the_device_is_off_if_it_was_ours_alone(
         assert [found.address for found in links.addresses() if found.device == TUNNEL] == left
         assert links.links()[TUNNEL].up is is_up
         links.close()
-
-
-def test_vxlan_devices_go_and_what_only_has_their_name_stays(netns: Namespace) -> None:
-    netns.ip(
-        batch="link add vxlan.calico type vxlan id 4096 dstport 4789\n"
-        "link add vxlan-v6.calico type bridge\nlink add vxlan9 type vxlan id 9 dstport 4789\n"
-    )
-    with netns.entered():
-        assert remove_vxlan() == (1, {})
-        assert remove_vxlan() == (0, {})
-        assert set(NetlinkLinks().links()) == {"lo", "vxlan-v6.calico", "vxlan9"}

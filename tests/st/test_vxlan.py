@@ -83,7 +83,6 @@ def test_a_live_pool_goes_to_vxlan_and_back(world: World) -> None:
             gaps[mode, protocol] = pulse.longest_gap
             if mode == "Always":
                 assert world.near.ping(world.far.address_of(6)).ok
-    print(gaps)
     assert pulse.longest_gap < 1.0, gaps
     for host in world.cluster.hosts:
         wait_until("the devices to be gone", lambda: "vxlan" not in host.ip("-o", "link").stdout)  # noqa: B023
