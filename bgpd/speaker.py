@@ -269,6 +269,8 @@ class Speaker:
         self.stage = Stage.ABSENT
         self.restarts = 0
         self.lost_events = 0
+        self.trouble = ""
+        """Why there is none at the moment, if it is not by our own will."""
         self.reloads = 0
         """How often ExaBGP took a configuration over while it ran."""
         self.pid: int | None = None
@@ -428,9 +430,13 @@ class Speaker:
 
     def _on_ended(self, ended: ChildEnded, now: float) -> list[Event]:
         events: list[Event] = []
+        last = f": {_in_our_words(ended.last)}" if ended.last else ""
+        reason = f"it ended with status {ended.status}{last}"
         if self.stage not in (Stage.ENDING, Stage.ABSENT):
-            last = f": {ended.last}" if ended.last else ""
-            events = self._give_up(f"it ended with status {ended.status}{last}", now)
+            events = self._give_up(reason, now)
+        elif ended.status and self.trouble:
+            # its relay ended before it
+            self.trouble = reason
         self.stage, self.pid, self._running = Stage.ABSENT, None, None
         return events
 
@@ -441,6 +447,7 @@ class Speaker:
         wait = BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)]
         self._failures += 1
         self.restarts += 1
+        self.trouble = reason
         self._retry_at = now + wait
         self._finish(now)
         return [Gone(reason, wait)]
@@ -538,7 +545,7 @@ class Speaker:
     def _synced(self, now: float) -> list[Event]:
         received, sent = self._syncing
         touched = self._touched
-        self.stage, self._ready_at = Stage.READY, now
+        self.stage, self._ready_at, self.trouble = Stage.READY, now, ""
         self._syncing, self._touched = [], set()
         return [
             Synced(
@@ -662,6 +669,16 @@ class Speaker:
         self._reload = Reload.NONE
         self.reloads += 1
         return [Applied(self._target.digest)]
+
+
+def _in_our_words(last: str) -> str:
+    """Return the last line of ExaBGP's log, with the way out where its own leads nowhere."""
+    if "already binding to port" in last:
+        return (
+            "another program listens on the BGP port of this host (ss -ltnp shows it); end that one, or set another "
+            "listenPort in the BGPConfiguration"
+        )
+    return last
 
 
 def _rows(reply: Reply) -> tuple[Neighbour, ...]:
