@@ -15,10 +15,10 @@ from bed.probes import Prober, checksum
 from bed.pulse import Pulse
 from fakes.felix_records import host as node_record
 from fakes.felix_records import pool
-from felix.calc.vxlan import derived_mac
 from resources.datastore.keys import ResourceKey, block_key
 from resources.kinds.node import Node
 from resources.names import NodeName
+from resources.vxlan import tunnel_mac
 
 pytestmark = pytest.mark.any_back_end
 
@@ -140,7 +140,7 @@ def wrapped(lab: VxlanLab, payload: bytes) -> bytes:
     udp = struct.pack("!HHHH", 4001, 4000, 8 + len(payload), 0) + payload
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0) + v2.address.packed + v1.address.packed
     head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
-    ends = (bytes.fromhex(derived_mac(NodeName(name), 4).replace(":", "")) for name in ("node1", "node2"))
+    ends = (bytes.fromhex(tunnel_mac(NodeName(name), 4).replace(":", "")) for name in ("node1", "node2"))
     return struct.pack("!II", 0x08000000, 4096 << 8) + b"".join(ends) + b"\x08\x00" + head + udp
 
 
@@ -174,7 +174,7 @@ def test_blocks_of_others_are_reached_through_the_tunnel_without_bgp(lab: VxlanL
     assert lab.far_ends(node1) == ["10.77.0.2", "10.78.0.3"]
     assert lab.neighbours(node1) == ["10.67.2.1", "10.67.3.1"]
     link = lab.device(node1)
-    assert (link["mtu"], link["address"]) == (1450, derived_mac(NodeName("node1"), 4))
+    assert (link["mtu"], link["address"]) == (1450, tunnel_mac(NodeName("node1"), 4))
 
 
 def test_only_what_crosses_subnets_is_wrapped(lab: VxlanLab) -> None:
