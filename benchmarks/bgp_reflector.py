@@ -26,7 +26,7 @@ router id {address};
 protocol device {{ }}
 protocol direct {{ ipv4; }}
 protocol static st {{ ipv4; {routes} }}
-protocol bgp rr {{
+protocol bgp up {{
   local {address} as 64512; neighbor {reflector} as 64512;
   connect delay time 1; connect retry time 1; error wait time 1, 1;
   ipv4 {{ import all; export where source = RTS_STATIC; next hop self; }};
@@ -37,7 +37,7 @@ router id {address};
 protocol device {{ }}
 protocol direct {{ ipv4; }}
 protocol kernel {{ ipv4 {{ export where source = RTS_BGP; }}; }}
-template bgp client {{
+template bgp reflected {{
   local {address} as 64512; rr client; passive on;
   ipv4 {{ import all; export where source = RTS_BGP; }};
 }}
@@ -78,7 +78,7 @@ def start_clients(host: Host, reflector: Host) -> dict[int, str]:
 
 def imported(host: Host, number: int) -> int:
     """Return how many routes a client has from the reflector."""
-    shown = host.run(["birdc", "-s", f"/run/bird{number}.ctl", "show", "protocols", "all", "rr"], check=False).stdout
+    shown = host.run(["birdc", "-s", f"/run/bird{number}.ctl", "show", "protocols", "all", "up"], check=False).stdout
     found = re.search(r"Routes: +(\d+) imported", shown)
     return int(found[1]) if found else 0
 
@@ -109,7 +109,7 @@ def main() -> None:
         reflector = cluster["node1"]
         addresses = start_clients(cluster["node2"], reflector)
         neighbors = "\n".join(
-            f"protocol bgp c{number} from client {{ neighbor {address} as 64512; }}"
+            f"protocol bgp c{number} from reflected {{ neighbor {address} as 64512; }}"
             for number, address in addresses.items()
         )
         reflector.write_file("/run/bird.conf", REFLECTOR.format(address=reflector.address) + neighbors)

@@ -71,6 +71,8 @@ class FakeExabgp:
         """What `find` finds."""
         self.before: dict[str, Callable[[], None]] = {}
         """What happens just before a question is answered."""
+        self.last = ""
+        """The last line of its log."""
         self.unanswered = 0
         self.lost = 0
         self._boot = 0
@@ -144,7 +146,9 @@ class FakeExabgp:
 
     # --- what happens to it -------------------------------------------------------------------------------------------
 
-    def peer_up(self, address: str, *, graceful: bool | None = True, router_id: str | None = None) -> None:
+    def peer_up(
+        self, address: str, *, graceful: bool | None = True, router_id: str | None = None, has_restarted: bool = False
+    ) -> None:
         """Bring a session up. `graceful` None: the peer's OPEN says nothing of a restart."""
         peer = self.peers[address]
         assert not peer.is_up
@@ -158,7 +162,7 @@ class FakeExabgp:
                 "name": "graceful restart",
                 "time": 120,
                 "address-family-flags": flags,
-                "restart-flags": [],
+                "restart-flags": ["forwarding"] if has_restarted else [],
             }
         peer.router_id = router_id or (address if ":" not in address else "9.9.9.9")
         peer.graceful = bool(graceful)
@@ -226,7 +230,7 @@ class FakeExabgp:
         assert self.pid is not None
         if self._connected is not None:
             self.outbox.append(RelayClosed(self._connected, "the relay closed its socket"))
-        self.outbox.append(ChildEnded(self.pid, status))
+        self.outbox.append(ChildEnded(self.pid, status, self.last))
         self.pid, self._connected, self.peers = None, None, {}
 
     def lose_relay(self) -> None:
