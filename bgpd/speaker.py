@@ -202,6 +202,8 @@ class Audited:
 
     neighbours: tuple[Neighbour, ...]
     sent: Mapping[IPAddress, frozenset[IPNetwork]]
+    is_current: bool
+    """It runs with the last plan; it has not refused it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +305,8 @@ class Speaker:
         self._signalled_at = 0.0
         self._confirm_at = 0.0
         self._refused: str | None = None
+        self._good: Plan | None = None
+        """The last plan that ExaBGP ran with."""
 
     # --- what the owner wants ----------------------------------------------------------------------------------------
 
@@ -397,6 +401,8 @@ class Speaker:
     # --- start and end -----------------------------------------------------------------------------------------------
 
     def _begin(self, plan: Plan, now: float) -> None:
+        if plan.digest == self._refused and self._good is not None:
+            plan = self._good
         found = self._child.find() if self._is_first else None
         self._is_first = False
         self._adopting = found is not None
@@ -459,7 +465,7 @@ class Speaker:
         return [Gone(reason, 0.0)]
 
     def _forget_connection(self) -> None:
-        self._reload, self._refused = Reload.NONE, None
+        self._reload = Reload.NONE
         self._syncing, self._touched, self._audit = [], set(), None
         self._connection = -1
         self._dialogue = Dialogue()
@@ -546,6 +552,8 @@ class Speaker:
         received, sent = self._syncing
         touched = self._touched
         self.stage, self._ready_at, self.trouble = Stage.READY, now, ""
+        if self._plan is not None and self._runs(self._plan):
+            self._good = self._plan
         self._syncing, self._touched = [], set()
         return [
             Synced(
@@ -589,7 +597,11 @@ class Speaker:
         self._audit = None
         if reply.failed or self._said != audit.said:
             return []
-        return [Audited(audit.rows, {peer: frozenset(sent) for peer, sent in audit.sent.items()})]
+        sent = {peer: frozenset(prefixes) for peer, prefixes in audit.sent.items()}
+        return [Audited(audit.rows, sent, is_current=self._plan is not None and self._runs(self._plan))]
+
+    def _runs(self, plan: Plan) -> bool:
+        return self._running is not None and self._running.configuration == plan.digest
 
     def restart(self, reason: str, now: float) -> list[Event]:
         """End ExaBGP and start it again, because it does not do what it was told."""
@@ -600,6 +612,8 @@ class Speaker:
     def _advance(self, now: float) -> list[Event]:
         plan, running = self._plan, self._running
         if plan is None or running is None:
+            return []
+        if plan.digest == self._refused and self._reload is Reload.NONE:
             return []
         if running.environment != plan.environment_digest and self._reload is Reload.NONE:
             return self._restart("its environment is to change", now)
@@ -666,7 +680,7 @@ class Speaker:
             return []
         self._running = Found(self.pid, self._target.digest, self._target.environment_digest)
         self._child.note(self._running)
-        self._reload = Reload.NONE
+        self._reload, self._good = Reload.NONE, self._target
         self.reloads += 1
         return [Applied(self._target.digest)]
 

@@ -1180,6 +1180,24 @@ def test_a_configuration_that_exabgp_refuses_is_not_installed() -> None:
     assert set(host.exabgp.peers) == {N2, N3, "10.0.0.4", "10.0.0.5"}
 
 
+def test_an_exabgp_that_dies_is_not_started_with_what_it_refused() -> None:
+    host = meshed()
+    host.exabgp.refuse_validation = "syntax error"
+    host.put(node_record("node4", "10.0.0.4/24"))
+    # nor is it taken for one that lost a session
+    host.run(3 * AUDIT_SECONDS)
+    assert host.exabgp.starts == 1
+    host.exabgp.die()
+    host.run(10)
+    assert host.exabgp.starts == 2
+    assert set(host.exabgp.peers) == {N2, N3}
+    host.exabgp.refuse_validation = None
+    host.put(node_record("node5", "10.0.0.5/24"))
+    host.run(3)
+    assert set(host.exabgp.peers) == {N2, N3, "10.0.0.4", "10.0.0.5"}
+    assert host.exabgp.starts == 2
+
+
 # --- does ExaBGP do what it was told ----------------------------------------------------------------------------------
 
 

@@ -42,6 +42,18 @@ def test_a_tunnel_that_cannot_be_had_is_named_with_the_way_out() -> None:
     assert trouble(state) == ["no ipip tunnel: this kernel has no IPIP; modprobe ipip"]
 
 
+def test_routes_that_are_missing_and_what_cannot_be_written_say_why() -> None:
+    state = msgspec.json.decode(
+        b"""{"withheld": {"node2": "no route to 10.0.1.0/26 on node node2: it has no address"},
+        "failing": ["tunnel vxlan.calico"], "errors": {"tunnel vxlan.calico": "no such type; load the module"}}""",
+        type=FelixState,
+    )
+    assert trouble(state) == [
+        "no route to 10.0.1.0/26 on node node2: it has no address",
+        "tunnel vxlan.calico could not be written: no such type; load the module; felix tries again",
+    ]
+
+
 def test_a_tunnel_without_an_address_says_why() -> None:
     state = msgspec.json.decode(
         b"""{"node": "node1", "tunnels": {"ipip": {"address": null, "pools": [], "trouble": "the pool is full"},
