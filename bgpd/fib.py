@@ -2,6 +2,9 @@
 
 Ours are those of protocol 81. A route of anybody else at a prefix of ours stays, and is reported as a conflict. Routes
 of ours that an earlier bgpd wrote are *inherited*: kept until they are wanted again, decided against, or swept.
+
+Felix has the routes of pools with VXLAN. When a pool changes sides felix writes over bgpd's routes, bgpd waits until
+felix's are gone, and who gives a route up removes only its own; bgpd does so late, so that there is no hole (adr/0038).
 """
 
 from collections import Counter, deque
@@ -10,12 +13,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from kernel.errors import AlreadyThere, DataplaneError, OutcomeUnknown
-from kernel.route import PROTOCOL_BGPD, Route, RouteKey
+from kernel.route import PROTOCOL_BGPD, PROTOCOL_FELIX, Route, RouteKey
 from kernel.routes import FoundRoutes, Owns
 from resources.names import IPNetwork
 from resources.runtime.delta import Delta
 
 RETRY_SECONDS = 2.0
+HANDOVER_SECONDS = 5.0
+"""How long a route of ours may stand in for felix's, which it cannot write before all hosts have tunnel addresses."""
 REPAIRS_PER_SECOND = 10
 """Of one route: somebody who deletes it in a loop is not joined in a race."""
 
@@ -54,7 +59,9 @@ class Fib:
     def __init__(self, kernel: RouteKernel) -> None:
         self._kernel = kernel
         self._delta: Delta[RouteKey, Route] = Delta()
-        self._foreign: Mapping[RouteKey, tuple[Route, ...]] = {}
+        self._foreign: dict[RouteKey, tuple[Route, ...]] = {}
+        self._handed: dict[RouteKey, float | None] = {}
+        """Routes of ours that felix is to take over, and until when they stay if it does not."""
         self._is_read = False
         self.inherited: set[RouteKey] = set()
         self.failed: dict[RouteKey, DataplaneError] = {}
@@ -67,15 +74,39 @@ class Fib:
 
     # --- what is wanted ----------------------------------------------------------------------------------------------
 
-    def want(self, prefix: IPNetwork, route: Route | None) -> None:
-        """Have `route` at `prefix` from the next apply on; None: nothing of ours."""
-        key = RouteKey(prefix)
+    def want(self, prefix: IPNetwork, route: Route | None, *, metric: int = 0) -> None:
+        """Have `route` at `prefix` from the next apply on; None: nothing of ours. Another metric is another route."""
+        key = RouteKey(prefix, metric)
         self.inherited.discard(key)
+        self._handed.pop(key, None)
         if route is None:
             self._delta.unwant(key)
             self.failed.pop(key, None)
         elif self._delta.desired.get(key) != route:
             self._delta.want(key, route)
+
+    def hand_over(self, prefix: IPNetwork) -> None:
+        """Have nothing of ours at `prefix` any more, as felix has a route there or soon will; what is there may stay
+        in its place for a while."""
+        key = RouteKey(prefix)
+        since = self._handed.get(key)
+        self.want(prefix, None)
+        if key in self._delta.actual:
+            self._handed[key] = since
+
+    def felix_wrote(self, key: RouteKey, route: Route) -> None:
+        """Take it that felix has a route at a place that may be one of ours."""
+        if key in self._delta.actual or key in self._delta.desired:
+            self._foreign[key] = (route,)
+            self._delta.gone(key)
+            self._handed.pop(key, None)
+            self.inherited.discard(key)
+
+    def felix_left(self, key: RouteKey) -> None:
+        """Take it that felix gave a place up: what is wanted there is written at the next apply."""
+        if is_felixs(self._foreign.get(key, ())):
+            self._foreign.pop(key, None)
+            self.failed.pop(key, None)
 
     def sweep(self) -> int:
         """Give up what is still inherited; return how much that was."""
@@ -120,7 +151,7 @@ class Fib:
             DataplaneError: it cannot be read; nothing has changed.
         """
         found = self._kernel.read(owns)
-        self._foreign = found.foreign
+        self._foreign = dict(found.foreign)
         if not self._is_read:
             self.inherited |= found.ours.keys() - self._delta.desired.keys()
         self.inherited &= found.ours.keys()
@@ -148,6 +179,7 @@ class Fib:
     def due(self, now: float) -> float | None:
         """Return the seconds until an apply is due without anything having changed, or None."""
         times = [*self._held.values(), *([self._retry_at] if self._retry_at is not None else [])]
+        times += [until for until in self._handed.values() if until is not None]
         return max(0.0, min(times) - now) if times else None
 
     def apply(self, now: float) -> Applied:
@@ -155,6 +187,11 @@ class Fib:
         if not self._is_read or not (self._delta or self._retry_at is not None):
             return Applied()
         self._held = {key: until for key, until in self._held.items() if until > now}
+        self._handed = {
+            key: until
+            for key, given in self._handed.items()
+            if (until := now + HANDOVER_SECONDS if given is None else given) > now
+        }
         waits = self._retry_at is not None and now < self._retry_at
         new: dict[RouteKey, Route] = {}
         changed: dict[RouteKey, Route] = {}
@@ -165,7 +202,7 @@ class Fib:
         doomed = {
             key: self._delta.actual[key]
             for key in self._delta.stale()
-            if key not in self.inherited and not (waits and key in self.failed)
+            if key not in self.inherited and key not in self._handed and not (waits and key in self.failed)
         }
         failed = self._write(new, changed, doomed)
         self._after(new.keys() | changed.keys() | doomed.keys(), failed, now)
@@ -219,6 +256,11 @@ class Fib:
     def needs_read(self) -> bool:
         """Whether the last writes met something that only a reading explains."""
         return any(map(_is_puzzling, self.failed.values()))
+
+
+def is_felixs(routes: Iterable[Route]) -> bool:
+    """Return whether all of the routes are felix's, which gives them up by itself."""
+    return all(route.protocol == PROTOCOL_FELIX for route in routes)
 
 
 def _is_puzzling(error: DataplaneError) -> bool:

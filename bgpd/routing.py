@@ -5,7 +5,7 @@ what a person should hear about.
 """
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -20,14 +20,17 @@ from bgpd.calc.pools import Pools
 from bgpd.calc.prefixes import PrefixTable
 from bgpd.calc.sessions import PeerSpec
 from bgpd.calc.surroundings import Surroundings
-from bgpd.fib import Fib
+from bgpd.fib import Fib, is_felixs
 from bgpd.inventory import Inventory
+from bgpd.nexthops import NextHops
 from bgpd.offering import Book, naming
 from bgpd.rib import Rib
 from kernel.link import Link, LinkAddress
 from kernel.route import PROTOCOL_BGPD, Route, RouteKey, RouteKind
 from resources.names import IfName, IPAddress, IPNetwork, NodeName
 
+LAST_RESORT_METRIC = (1 << 32) - 1
+"""Of what stands where a learned route is withheld: every other route to the prefix, of whomever, comes before it."""
 REPEAT_SECONDS = 60.0
 """The same thing about the same peer is logged once in this time."""
 
@@ -63,12 +66,14 @@ class Routing:
         self.withheld: dict[IPNetwork, Withheld] = {}
         self.surroundings = Surroundings()
         self.rules = ImportRules(router_id=ipaddress.IPv4Address(0))
+        self._pools = Pools({})
         self._blackholes: frozenset[IPNetwork] = frozenset()
         self._local: Mapping[IPNetwork, str] = {}
         self._advertisements: tuple[Advertisement, ...] = ()
         self.ways: Mapping[IPNetwork, Route] = {}
         """The routes to peers that are reached by a gateway of their own."""
         self._learned: dict[IPNetwork, Route] = {}
+        self.next_hops = NextHops()
         self._told: dict[tuple[object, ...], float] = {}
         self._told_withheld: dict[tuple[str, str], int] = {}
         self._told_conflicts: frozenset[RouteKey] = frozenset()
@@ -89,10 +94,11 @@ class Routing:
                 self._log.warning("setting.passed_over", what="BGPConfiguration", reason=fault)
         self.exports = exports(self.blocks, self._local, Pools(inventory.pools), self._advertisements)
         self.book.set_own(self.exports, self._local)
-        blackholes = aggregates(self.blocks)
+        self._pools = Pools(inventory.pools)
+        blackholes = frozenset(block for block in aggregates(self.blocks) if not self._pools.is_felixs(block))
         moved, self._blackholes = blackholes ^ self._blackholes, blackholes
         for prefix in moved | (before.keys() ^ self._local.keys()):
-            self.fib.want(prefix, self._wanted(prefix))
+            self._want(prefix)
         changed = self.blocks ^ blocks_before
         if changed or self._advertisements != tags_before:
             self.rules = replace(self.rules, own_blocks=PrefixTable(dict.fromkeys(self.blocks)))
@@ -199,13 +205,37 @@ class Routing:
                 found = forward(prefix, choice, self.rules)
                 if isinstance(found, Withheld):
                     self.withheld[prefix], is_withheld = found, True
-                else:
+                elif found is not None:
                     self._learned[prefix] = found
             self.book.set_learned(prefix, choice.best if choice else None, is_withheld=is_withheld)
-            self.fib.want(prefix, self._wanted(prefix))
+            self._want(prefix)
+            self.fib.want(prefix, self._last_resort(prefix), metric=LAST_RESORT_METRIC)
+            self.next_hops.note(prefix, self._doubtful_next_hops(prefix))
             self._tell_refusals(prefix, now)
             self._tell_owner(prefix, choice, now)
         self._tell_withheld()
+        self.next_hops.tell(peers.keys(), self.rules)
+
+    def _last_resort(self, prefix: IPNetwork) -> Route | None:
+        """Without it, packets that their tunnel is missing for would follow the default route in the clear."""
+        return Route.unreachable(protocol=PROTOCOL_BGPD) if prefix in self.withheld else None
+
+    def _doubtful_next_hops(self, prefix: IPNetwork) -> Iterator[IPAddress]:
+        """Yield next hops that a prefix was refused for, and those of its route that are behind a router."""
+        for entry in self.rib.entries(prefix).values():
+            if entry.refusal is Refusal.NEXT_HOP:
+                yield entry.path.next_hop
+            elif entry.refusal is None and (route := self._learned.get(prefix)) is not None:
+                gateways = {hop.gateway for hop in route.next_hops}
+                if entry.path.next_hop not in gateways:
+                    yield entry.path.next_hop
+
+    def _want(self, prefix: IPNetwork) -> None:
+        route = self._wanted(prefix)
+        if route is None and self._pools.is_felixs(prefix):
+            self.fib.hand_over(prefix)
+        else:
+            self.fib.want(prefix, route)
 
     def _wanted(self, prefix: IPNetwork) -> Route | None:
         """Our own routes come before learned ones: a block's blackhole, and felix's route to a workload here."""
@@ -220,6 +250,8 @@ class Routing:
         key = RouteKey(prefix)
         if prefix in self._blackholes or prefix in self._local:
             return Fate(False, None, "this node has it itself")
+        if self._pools.is_felixs(prefix):
+            return Fate(False, None, "felix makes the routes of its pool, from the store: it asks for VXLAN")
         if (withheld := self.withheld.get(prefix)) is not None:
             return Fate(False, None, withheld.reason)
         route = self._learned.get(prefix)
@@ -241,7 +273,7 @@ class Routing:
         for key in sorted(self.fib.inherited, key=str):
             route = self.fib.actual[key]
             if route.kind is RouteKind.BLACKHOLE or is_forbidden(key.destination, route, self.rules):
-                self.fib.want(key.destination, self._wanted(key.destination))
+                self._want(key.destination)
 
     def apply(self, now: float) -> None:
         """Write what is to be written."""
@@ -303,7 +335,7 @@ class Routing:
         self._told_withheld = counts
 
     def _tell_conflicts(self) -> None:
-        conflicts = self.fib.conflicts
+        conflicts = {key: theirs for key, theirs in self.fib.conflicts.items() if not is_felixs(theirs)}
         for key in sorted(conflicts.keys() - self._told_conflicts, key=str):
             self._log.error("route.conflict", destination=str(key), theirs=str(conflicts[key][0]))
         for key in sorted(self._told_conflicts - conflicts.keys(), key=str):

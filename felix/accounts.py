@@ -54,6 +54,7 @@ _REASONS = {
     Part.TO_HOST.name: "to this host: DefaultEndpointToHostAction",
     Part.NOT_ASKED.name: "another program's rules stood before ours and accepted it: policy was not asked",
     Part.TUNNEL_IN.name: "IPIP from who is no host of the cluster",
+    Part.VXLAN_IN.name: "VXLAN from who is no host of the cluster with a tunnel address",
 }
 _REFUSED_GROUP = "the kernel refused the chain that asks them: all is closed"
 

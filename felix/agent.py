@@ -16,6 +16,7 @@ from felix.dataplane.tables import Drift
 from felix.desired import LocalInterface, Update
 from felix.host_interfaces import HostInterfaces
 from felix.pipeline import Pipeline
+from felix.withheld import Withheld
 from kernel.errors import DataplaneError
 from kernel.link import Link, LinkAddress
 from kernel.monitor import (
@@ -29,12 +30,13 @@ from kernel.monitor import (
     RouteWritten,
     RulesChanged,
 )
-from resources.datastore.keys import ResourceKey
-from resources.datastore.sync import Changes, InSync, OutOfSync, SyncMessage
+from resources.blocks import BlockView, MalformedRecord, block_view
+from resources.datastore.keys import ResourceKey, parse_block_key
+from resources.datastore.sync import Change, Changes, InSync, OutOfSync, SyncMessage
 from resources.kinds.clusterinformation import KIND as CLUSTER_INFORMATION
 from resources.kinds.clusterinformation import NAME as CLUSTER_INFORMATION_NAME
 from resources.kinds.clusterinformation import ClusterInformation
-from resources.names import IfName, IPAddress
+from resources.names import IfName, IPAddress, IPNetwork, NodeName
 from resources.runtime.backoff import Backoff
 from resources.runtime.health import Health
 from resources.runtime.options import Source
@@ -136,6 +138,8 @@ class Agent:
         self._known: Parameters | None = None
         self._problems: dict[str, tuple[str, ...]] = {}
         self._unreadable: dict[str, str] = {}
+        self._withheld = Withheld()
+        self._errors: dict[str, str] = {}
         self._endpoints: dict[IfName, tuple[str, ...]] = {}
         self._host_endpoints: dict[IfName, str] = {}
         health.wait_for(DATASTORE)
@@ -197,6 +201,7 @@ class Agent:
         return [replace(update, parameters=None), self._pipeline.flush()]
 
     def _want(self, dataplane: Dataplane, update: Update) -> None:
+        self._tell_withheld(update.remote.withheld, self._monotonic())
         if update.is_for_the_kernel:
             self._dirty = True
             dataplane.want(update)
@@ -237,6 +242,8 @@ class Agent:
             },
             "host_endpoints": dict(sorted(host_endpoints.items())),
             "failing": sorted(self._failing),
+            "errors": dict(sorted(self._errors.copy().items())),
+            "withheld": self._withheld.texts,
             "without": dict(self._without),
             "repaired": {t: {"times": times, "found": found} for t, (times, found) in sorted(repaired.items())},
             "tunnels": {} if dataplane is None else dataplane.tunnels(),
@@ -257,8 +264,11 @@ class Agent:
         match message:
             case Changes(changes):
                 self._revision = max(self._revision, *(change.revision for change in changes))
-                for change in self._reader.read_all(changes):
-                    self._take(change)
+                for change in changes:
+                    if (typed := self._reader.read(change)) is not None:
+                        self._take(typed)
+                    elif (cidr := parse_block_key(change.key)) is not None:
+                        self._take_block(cidr, change)
             case InSync():
                 self._take_in_sync()
             case OutOfSync(reason):
@@ -337,6 +347,21 @@ class Agent:
         elif change.key.plural in self._pipeline.plurals:
             self._pipeline.update(change.key, change.value)
 
+    def _take_block(self, cidr: IPNetwork, change: Change) -> None:
+        block: BlockView | None = None
+        trouble: str | None = None
+        if change.value is not None:
+            try:
+                block = block_view(cidr, change.value)
+            except MalformedRecord as error:
+                trouble = f"the block {cidr} cannot be read, so there is no route to it: {error}"
+        if trouble is not None:
+            self._unreadable[change.key] = trouble
+            self._log.error("record.unreadable", key=change.key, error=trouble, effect="it is skipped")
+        elif self._unreadable.pop(change.key, None):
+            self._log.info("record.mended", key=change.key)
+        self._pipeline.set_block(cidr, block)
+
     def _take_ready_flag(self, value: object) -> None:
         ready = isinstance(value, ClusterInformation) and value.ready
         if self._ready and not ready:
@@ -376,6 +401,12 @@ class Agent:
                 self._log.error("record.trouble", key=str(key), error="; ".join(texts))
             elif self._problems.pop(str(key), None):
                 self._log.info("record.mended", key=str(key))
+
+    def _tell_withheld(self, changes: Mapping[NodeName, str | None], now: float) -> None:
+        for name in self._withheld.take(changes, now):
+            self._log.info("routes.no_longer_withheld", node=name)
+        for name, text in self._withheld.lasting(now).items():
+            self._log.error("routes.withheld", node=name, error=text)
 
     # --- the dataplane -------------------------------------------------------------------------------------------
 
@@ -440,6 +471,7 @@ class Agent:
         for thing in self._failing - report.failed.keys():
             self._log.info("dataplane.recovered", what=thing)
         self._failing = frozenset(report.failed)
+        self._errors = {thing: _with_hint(error) for thing, error in report.failed.items()}
         for table, drift in report.repaired.items():
             self._tell_repair(table, drift)
         self._tell_troubles()
@@ -476,13 +508,16 @@ class Agent:
         times = [*self._due.values()]
         if self._retry_at is not None:
             times.append(self._retry_at)
-        if self._interfaces.due is not None:
-            times.append(self._interfaces.due)
+        times += [due for due in (self._interfaces.due, self._withheld.due) if due is not None]
         if now < self._repair_at:
             times.append(self._repair_at)  # what changed meanwhile was not asked for
         if self._dataplane is not None:
             times += [now + wait for wait in (self._dataplane.poll_seconds, self._dataplane.due_in) if wait is not None]
         return max(0.0, min(times) - now) if times else None
+
+
+def _with_hint(error: DataplaneError) -> str:
+    return f"{error}; {error.hint}" if error.hint else str(error)
 
 
 def structure_of(parameters: Parameters) -> tuple[object, ...]:

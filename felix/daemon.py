@@ -30,6 +30,7 @@ from felix.dataplane.sets import SetEffector
 from felix.dataplane.sizes import HostSizes, MtuFile
 from felix.dataplane.tables import TableEffector
 from felix.dataplane.tunnels import Tunnels
+from felix.dataplane.vxlan import VxlanEffector
 from felix.desired import TABLES
 from felix.pipeline import Pipeline
 from felix.status import StatusReporter
@@ -43,9 +44,11 @@ from kernel.routes import NetlinkRoutes
 from kernel.sets import IpsetSets
 from kernel.sets_netlink import NetlinkSets
 from kernel.sysctl import ProcSysctls
+from kernel.vxlan import NetlinkVxlan
 from kernel.xtables import BackEnd, TableKey
 from kernel.xtables_counters import read_counters
 from kernel.xtables_detect import decide
+from resources.datastore.keys import blocks_prefix
 from resources.datastore.settings import connect, etcd_config_of_daemon
 from resources.datastore.store import Store
 from resources.datastore.syncer import Syncer
@@ -94,7 +97,7 @@ class Felix:
             lambda version: read_counters(self._back_end, version),
             lambda: datetime.datetime.now(datetime.UTC),
         )
-        self._syncer = Syncer(store, reader.prefixes, self._loop.post, on_crash=self._crashed)
+        self._syncer = Syncer(store, (*reader.prefixes, blocks_prefix()), self._loop.post, on_crash=self._crashed)
         self._reporter = StatusReporter(store, node)
 
     def run(self) -> int:
@@ -178,6 +181,7 @@ class Felix:
                 sizes=HostSizes(self._links),
                 mtu=MtuFile(paths.MTU),
                 ipip=IpipEffector(self._links, time.monotonic),
+                vxlan=VxlanEffector(NetlinkVxlan(), self._links),
             ),
         )
 

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from felix.calc.model import EARLY, Order, Surroundings
 from felix.calc.parameters import Resolved
+from felix.calc.remote import RemoteChanges
 from resources.datastore.keys import ResourceKey
 from resources.names import IfName, IPNetwork
 
@@ -96,6 +97,8 @@ class Update:
     interfaces: Mapping[IfName, LocalInterface | None] = field(default_factory=lambda: MappingProxyType({}))
     host_endpoints: Mapping[IfName, str | None] = field(default_factory=lambda: MappingProxyType({}))
     """By which host endpoint an interface of the host is served; for people."""
+    remote: RemoteChanges = field(default_factory=RemoteChanges)
+    """The ways to other hosts: tunnels, who is at their far ends, routes."""
     surroundings: Surroundings | None = None
     """Which tunnels there are to be, with this host's own addresses, if any of it changed."""
     parameters: Resolved | None = None
@@ -111,6 +114,7 @@ class Update:
             or self.chains
             or self.kernel_chains
             or self.interfaces
+            or self.remote.is_written
             or self.surroundings is not None
             or self.parameters is not None
         )
@@ -124,3 +128,4 @@ class Desired:
     chains: Mapping[ChainKey, Chain]
     kernel_chains: Mapping[ChainKey, KernelChain]
     interfaces: Mapping[IfName, LocalInterface]
+    remote: RemoteChanges

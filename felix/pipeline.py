@@ -14,9 +14,10 @@ from felix.calc.parameters import Parameters
 from felix.desired import Desired, IPSet, Update
 from felix.render.names import set_name
 from felix.render.renderer import Renderer, member_set
+from resources.blocks import BlockView
 from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Resource
-from resources.names import IfName, IPAddress, NodeName
+from resources.names import IfName, IPAddress, IPNetwork, NodeName
 from resources.runtime.options import Source
 
 
@@ -65,6 +66,10 @@ class Pipeline:
         """Take note of the addresses that an interface of this host has now; None: there is no such interface."""
         self._graph.set_interface(name, addresses)
 
+    def set_block(self, cidr: IPNetwork, block: BlockView | None) -> None:
+        """Take note of a block of addresses as it is now; None: there is none, or it cannot be read."""
+        self._graph.set_block(cidr, block)
+
     def flush(self) -> Update:
         """Return what must change in the kernel because of all updates since the last flush."""
         conclusions = self._graph.flush()
@@ -94,6 +99,7 @@ class Pipeline:
             chains=dict(self._renderer.chains),
             kernel_chains=dict(self._renderer.kernel_chains),
             interfaces=dict(self._renderer.interfaces),
+            remote=self._graph.whole().remote,
         )
 
     def conclusions(self) -> Conclusions:

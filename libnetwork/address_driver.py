@@ -164,7 +164,7 @@ class AddressDriver:
         if options.get(messages.REQUEST_ADDRESS_TYPE) == messages.GATEWAY:
             raise AddressRefused(
                 "Calico IPAM does not support specifying a gateway.",
-                hint="Leave --gateway away: the gateway of every container is 169.254.1.1.",
+                hint="Leave --gateway away: the gateway of every container is its host (169.254.1.1, or fe80::...).",
             )
         handle = self._new_handle()
         if request.address:

@@ -190,14 +190,14 @@ class Withheld:
     reason: str
 
 
-def forward(prefix: IPNetwork, choice: Choice, rules: ImportRules) -> Route | Withheld:
-    """Return the kernel route for the chosen paths, or why there must not be one.
+def forward(prefix: IPNetwork, choice: Choice, rules: ImportRules) -> Route | Withheld | None:
+    """Return the kernel route for the chosen paths, why there must not be one, or None if it is felix that makes it.
 
     In a pool with a tunnel nothing is ever sent unwrapped because the tunnel is missing.
     """
     pool = rules.pools.of(prefix)
-    if pool is not None and pool.vxlan is not Encapsulation.NEVER:
-        return Withheld(pool.name, f"vxlanMode is {pool.vxlan.value} and there is no VXLAN device")
+    if rules.pools.is_felixs(prefix):
+        return None
     hops: set[NextHop] = set()
     for path in choice.group:
         if pool is not None and _is_wrapped(pool, path.next_hop, rules):

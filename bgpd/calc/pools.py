@@ -70,6 +70,11 @@ class Pools:
         found = self._table.match(prefix)
         return None if found is None else found[1]
 
+    def is_felixs(self, prefix: IPNetwork) -> bool:
+        """Return whether felix makes the routes of the pool that `prefix` lies in: those with VXLAN need no BGP."""
+        pool = self.of(prefix)
+        return pool is not None and pool.vxlan is not Encapsulation.NEVER
+
     def has_inside(self, prefix: IPNetwork) -> bool:
         """Return whether a whole pool lies in `prefix`."""
         return next(self._table.inside(prefix), None) is not None

@@ -15,6 +15,7 @@ from felix.calc.model import (
     Surroundings,
 )
 from felix.calc.parameters import Resolved
+from felix.calc.remote import RemoteChanges
 from resources.datastore.keys import ResourceKey
 from resources.names import IfName, ProfileName
 
@@ -41,6 +42,7 @@ class Conclusions:
     host_endpoints: Mapping[IfName, LocalHostEndpoint | None] = field(default_factory=nothing)
     surroundings: Surroundings | None = None
     parameters: Resolved | None = None
+    remote: RemoteChanges = field(default_factory=RemoteChanges)
     problems: Mapping[ResourceKey, tuple[str, ...]] = field(default_factory=nothing)
     """What is wrong with a record and what is done about it; empty: nothing any more."""
 
@@ -55,4 +57,5 @@ class Whole:
     endpoints: Mapping[IfName, LocalEndpoint]
     host_endpoints: Mapping[IfName, LocalHostEndpoint]
     surroundings: Surroundings | None
+    remote: RemoteChanges
     problems: Mapping[ResourceKey, tuple[str, ...]]

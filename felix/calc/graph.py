@@ -23,11 +23,13 @@ from felix.calc.netsets import NetworkSets
 from felix.calc.parameters import Parameters
 from felix.calc.problems import Problems
 from felix.calc.reading import Readers
+from felix.calc.remote import RemoteBlocks
 from felix.calc.settings import Settings
 from felix.calc.workloads import Workloads
+from resources.blocks import BlockView
 from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Resource
-from resources.names import IfName, IPAddress, NodeName
+from resources.names import IfName, IPAddress, IPNetwork, NodeName
 from resources.runtime.options import Source
 
 
@@ -49,6 +51,7 @@ class Graph:
         self._hosts = Hosts(node, self._members, book, self._problems)
         asking = (self._workloads, self._hosts)
         self._rules = RulesInForce(book, self._members, [each.use for each in asking], self._problems)
+        self._remote = RemoteBlocks(node)
         self._cluster = Cluster(node)
         self._readers = Readers(
             self._problems,
@@ -57,6 +60,7 @@ class Graph:
                 *asking,
                 BookReaders(book, self._rules, asking, self._members),
                 NetworkSets(self._members),
+                self._remote,
                 self._cluster,
             ),
         )
@@ -90,6 +94,11 @@ class Graph:
     def set_interface(self, name: IfName, addresses: frozenset[IPAddress] | None) -> None:
         """Take note of the addresses that an interface of this host has now; None: there is no such interface."""
         self._hosts.set_interface(name, addresses)
+        self._remote.set_interface(name, addresses)
+
+    def set_block(self, cidr: IPNetwork, block: BlockView | None) -> None:
+        """Take note of a block of addresses as it is now; None: there is none, or it cannot be read."""
+        self._remote.set_block(cidr, block)
 
     def flush(self) -> Conclusions:
         """Conclude, and return what differs from the last time."""
@@ -97,7 +106,8 @@ class Graph:
         parameters = self.parameters
         endpoints = self._workloads.conclude(parameters)
         host_endpoints = self._hosts.conclude(parameters)
-        surroundings = self._cluster.conclude(parameters)
+        remote = self._remote.conclude(parameters)
+        surroundings = self._cluster.conclude(parameters, self._remote.guards)
         turnover = self._workloads.turnover
         if host_endpoints or surroundings is not None or resolved is not None:
             turnover |= Turnover.CHANGES
@@ -112,6 +122,7 @@ class Graph:
             host_endpoints=host_endpoints,
             surroundings=surroundings,
             parameters=resolved,
+            remote=remote,
             problems=self._problems.take_changes(),
         )
 
@@ -124,5 +135,6 @@ class Graph:
             endpoints=self._workloads.told,
             host_endpoints=self._hosts.told,
             surroundings=self._cluster.told,
+            remote=self._remote.whole(),
             problems=self._problems.whole(),
         )

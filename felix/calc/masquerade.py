@@ -5,10 +5,10 @@ Disabled pools count: their workloads are still there (reference felix.md 3.6).
 
 import ipaddress
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from felix.calc.ipsets import nets_by_version
-from felix.calc.model import Surroundings
+from felix.calc.model import Surroundings, VxlanGuard
 from felix.calc.parameters import Parameters
 from felix.calc.reading import Reader, expected
 from resources.datastore.keys import ResourceKey
@@ -69,17 +69,22 @@ def surroundings(
     node: NodeName,
     external_nodes: Iterable[IPNetwork],
     ipip: bool | None,
+    vxlan: Mapping[int, VxlanGuard],
 ) -> Surroundings:
     """Return what this host must know of the cluster. `ipip`: None if the pools decide."""
+    external = nets_by_version(external_nodes)
     pools = [pool for pool in pools if pool.for_workloads]
     own = nodes.get(ResourceKey("nodes", node))
     hosts = [address for record in nodes.values() for address in record.addresses]
     return Surroundings(
         pools=nets_by_version(pool.network for pool in pools),
         masqueraded_pools=nets_by_version(pool.network for pool in pools if pool.nat_outgoing),
-        hosts=nets_by_version([*hosts, *external_nodes]),
+        hosts={version: found | external[version] for version, found in nets_by_version(hosts).items()},
         ipip=any(pool.ipip for pool in pools) if ipip is None else ipip,
         tunnel_address=own.tunnel_address if own else None,
+        vxlan={
+            version: replace(guard, sources=guard.sources | external[version]) for version, guard in vxlan.items()
+        },
         addresses=frozenset(address.network_address for address in own.addresses) if own else frozenset(),
     )
 
@@ -93,6 +98,7 @@ class Cluster:
         self._nodes: dict[ResourceKey, NodeRecord] = {}
         self._dirty = True
         self._parameters: Parameters | None = None
+        self._vxlan: Mapping[int, VxlanGuard] = {}
         self.told: Surroundings | None = None
         """As of the last time."""
         self.readers: Mapping[str, Reader] = {"ippools": self._read_pool, "nodes": self._read_node}
@@ -115,17 +121,21 @@ class Cluster:
             self._nodes[key] = record
         return ()
 
-    def conclude(self, parameters: Parameters) -> Surroundings | None:
-        """Return what this host must know of the cluster; None if that is as the last time."""
-        if not self._dirty and parameters == self._parameters:
+    def conclude(self, parameters: Parameters, vxlan: Mapping[int, VxlanGuard]) -> Surroundings | None:
+        """Return what this host must know of the cluster; None if that is as the last time.
+
+        `vxlan` is what `felix.calc.remote` concludes for the rules.
+        """
+        if not self._dirty and parameters == self._parameters and vxlan == self._vxlan:
             return None
-        self._dirty, self._parameters = False, parameters
+        self._dirty, self._parameters, self._vxlan = False, parameters, vxlan
         now = surroundings(
             self._pools.values(),
             self._nodes,
             node=self._node,
             external_nodes=parameters.external_nodes,
             ipip=parameters.ipip,
+            vxlan=vxlan,
         )
         if now == self.told:
             return None

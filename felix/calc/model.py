@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from types import MappingProxyType
 
 from resources.names import IfName, IPAddress, IPNetwork, ProfileName
 from resources.selector import Selector
@@ -341,6 +342,16 @@ def unsafe_moves(before: Growth, now: Growth) -> tuple[bool, bool]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VxlanGuard:
+    """What rules must know of VXLAN in one address family."""
+
+    sources: frozenset[str]
+    """The hosts that wrapped packets may come from, in ipset's text."""
+    has_tunnel: bool
+    """This host has its own end, so packets of its own may leave by the device."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What the host must know of the rest of the cluster. Members of sets in ipset's text, by address family."""
 
@@ -351,5 +362,7 @@ class Surroundings:
     """Some pool wants IPIP, or the settings say so."""
     tunnel_address: str | None
     """This host's own IPIP tunnel address."""
+    vxlan: Mapping[int, VxlanGuard] = field(default_factory=lambda: MappingProxyType({}))
+    """By the address families in which VXLAN is used."""
     addresses: frozenset[IPAddress] = frozenset()
     """This host's own addresses: where they are is the link to the other hosts."""

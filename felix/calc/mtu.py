@@ -52,8 +52,8 @@ def mtus(host: int | None, *, ipip: int = 0, vxlan: int = 0, vxlan_v6: int = 0) 
     return Mtus(
         host=link,
         ipip=ipip or link - IPIP_OVERHEAD,
-        vxlan=vxlan or link - VXLAN_OVERHEAD,
-        vxlan_v6=vxlan_v6 or link - VXLAN6_OVERHEAD,
+        vxlan=min(vxlan or link, link - VXLAN_OVERHEAD),  # the kernel takes no more
+        vxlan_v6=min(vxlan_v6 or link, link - VXLAN6_OVERHEAD),
     )
 
 

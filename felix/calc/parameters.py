@@ -358,7 +358,19 @@ class Parameters:
     ipip_from_workloads: bool = _option(
         "AllowIPIPPacketsFromWorkloads", boolean, False, "Whether workloads may send IPIP; it evades egress policy."
     )
+    vxlan: bool | None = _option(
+        "VXLANEnabled", boolean, None, "Whether VXLAN is used; absent: if a pool asks for it.", spec="vxlanEnabled"
+    )
     vxlan_port: int = _option("VXLANPort", integer(1, 65535), 4789, "UDP port of VXLAN.", spec="vxlanPort")
+    vxlan_vni: int = _option("VXLANVNI", integer(1, 0xFFFFFF), 4096, "Number of our VXLAN network.", spec="vxlanVNI")
+    vxlan_mtu: int = _option(
+        "VXLANMTU", integer(0, 65535), 0, "MTU of the VXLAN device; 0, or too much: the host's less 50.",
+        spec="vxlanMTU", zero=0,
+    )
+    vxlan_mtu_v6: int = _option(
+        "VXLANMTUV6", integer(0, 65535), 0, "The same for IPv6; 0, or too much: the host's less 70.",
+        spec="vxlanMTUV6", zero=0,
+    )
     reporting_seconds: float = _option(
         "ReportingIntervalSecs", seconds(), 30.0, "How often status is written to the store; 0: never.",
         spec="reportingInterval", zero=0.0, unit="s",

@@ -1,10 +1,10 @@
 """The order of an apply, and what is left pending after it (reference felix.md 1.5; design: sets, tables, then routes).
 
-Additions go sets, tables, interfaces, routes; removals the other way round. So a packet meets an endpoint's chains
-before it can reach the endpoint, and a rule never names a set that is not there. Before the tables only those members
-of sets come and go that close something; those that open something follow the tables. Where no order of sets and tables
-is safe, the chains in question let nothing pass meanwhile. The address families follow one another: one whose tables
-cannot be written stays closed and does not hold up the other.
+Additions go sets, tables, interfaces, tunnels, routes; removals the other way round. So a packet meets an endpoint's
+chains before it can reach the endpoint, and a rule never names a set that is not there. Before the tables only those
+members of sets come and go that close something; those that open something follow the tables. Where no order of sets
+and tables is safe, the chains in question let nothing pass meanwhile. The address families follow one another: one
+whose tables cannot be written stays closed and does not hold up the other.
 """
 
 import ipaddress
@@ -93,6 +93,8 @@ class Dataplane:
         for name, interface in update.interfaces.items():
             self._interfaces.want(name, interface)
             self._routes.want(name, interface)
+        for prefix, route in update.remote.routes.items():
+            self._routes.want_remote(prefix, route)
         self._tunnels.want(update)
 
     def links_changed(self, links: Mapping[IfName, Link]) -> None:
@@ -177,6 +179,8 @@ class Dataplane:
         if routes_known:
             self._step(failed, "route", self._answer_for_the_gateway)
             self._step(failed, "route", self._routes.remove)
+        self._step(failed, "tunnel", self._tunnels.remove)  # before the rules that guard it
+        self._steps(failed, self._tunnels.size_steps())
         self._step(failed, "set", self._sets.refresh)
         held = {version for version in self._versions if not self._close(version, failed)}
         self._step(failed, "set", lambda: self._sets.apply(held))
@@ -185,7 +189,6 @@ class Dataplane:
             for version in self._versions
         ]
         self._unsure = {version for version, done in zip(self._versions, written, strict=True) if not done}
-        self._steps(failed, self._tunnels.size_steps())
         if all(written):
             self._steps(failed, self._tunnels.device_steps())
             if self._left_over is not None:
@@ -233,8 +236,11 @@ class Dataplane:
         self._step(failed, "setting", lambda: self._forwarding.switch_on(version))
         if version == self._versions[0]:
             self._step(failed, "interface", self._interfaces.apply)
+        self._step(failed, "tunnel", lambda: self._tunnels.apply_vxlan(version))
+        for device in self._tunnels.take_remade():
+            self._routes.interface_lost(device)
         if with_routes:
-            self._step(failed, "route", lambda: self._routes.add(version))
+            self._step(failed, "route", lambda: self._routes.add(version, barred=self._tunnels.unready))
         if version == 4:
             self._step(failed, "interface", lambda: self._interfaces.announce(self._routes.is_written))
         return True

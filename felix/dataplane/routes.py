@@ -1,8 +1,10 @@
-"""Effector for the /32 (and /128) routes to local containers (reference felix.md 2.4, 2.5).
+"""Effector for felix's routes: /32 (and /128) to local containers, and those to other hosts in pools with VXLAN
+(reference felix.md 2.4, 2.5).
 
 A route is written only if its interface is there and up; else it stays wanted under the interface's name. An address
-that two interfaces want belongs to the newest one. A route of somebody else at the same place is left alone and
-reported.
+that two interfaces want belongs to the newest one, and one that is a container's here goes nowhere else. A route of
+somebody else at the same place is left alone and reported; but one of bgpd's to another host is taken over in place, as
+it is the pool that says which of the two has the route (adr/0038).
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -10,10 +12,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from felix.desired import LocalInterface
 from kernel.errors import AlreadyThere, DataplaneError, DeviceDown, NoSuchDevice
 from kernel.link import Link
-from kernel.route import PROTOCOL_KERNEL, Route, RouteKey, RouteKind
+from kernel.route import PROTOCOL_BGPD, PROTOCOL_KERNEL, Route, RouteKey, RouteKind
 from kernel.routes import RouteKernel
 from resources.names import IfName, IPAddress, IPNetwork
 from resources.runtime.delta import Delta
+from resources.vxlan import DEVICES
+
+TUNNELS = frozenset(DEVICES.values())
 
 
 def owns(prefixes: Collection[str], *, protocol: int, remove_external: bool) -> Callable[[RouteKey, Route], bool]:
@@ -32,7 +37,7 @@ def owns(prefixes: Collection[str], *, protocol: int, remove_external: bool) -> 
 
 
 class RouteEffector:
-    """Makes the routes of local workloads equal to the wanted ones."""
+    """Makes the routes to local workloads and to other hosts equal to the wanted ones."""
 
     def __init__(
         self,
@@ -51,10 +56,13 @@ class RouteEffector:
         self._source = source
         self._interfaces: dict[IfName, LocalInterface] = {}
         self._claims: dict[IPNetwork, set[IfName]] = {}
+        self._remote: dict[RouteKey, Route] = {}
         self._extra: set[RouteKey] = set()
         self._links: Mapping[IfName, Link] = {}
         self._delta: Delta[RouteKey, Route] = Delta()
-        self._foreign: Collection[RouteKey] = ()
+        self._on: dict[IfName, set[RouteKey]] = {}
+        """The routes of ours that leave by each interface, in the kernel."""
+        self._foreign: dict[RouteKey, tuple[Route, ...]] = {}
         self._cleaning: set[IPAddress] = set()
         self._unclean: dict[IPAddress, DataplaneError] = {}
         self._resync_due = True
@@ -84,11 +92,22 @@ class RouteEffector:
         self._extra.add(key)
         self._delta.want(key, self._route(device, address))
 
+    def want_remote(self, prefix: IPNetwork, route: Route | None) -> None:
+        """Want a route to another host, or a drop for an own block; None: not any more."""
+        key = RouteKey(prefix)
+        if route is None:
+            self._remote.pop(key, None)
+        else:
+            self._remote[key] = route
+        self._choose([prefix])
+
     def changed_by_others(self, key: RouteKey, route: Route, *, gone: bool) -> None:
         """Take note that somebody else wrote or deleted a route, so that drift is repaired at the next apply."""
         if gone:
             if self._delta.actual.get(key) == route:
-                self._delta.gone(key)
+                self._gone(key)
+            elif key in self._delta.desired:
+                self._foreign.pop(key, None)
         elif self._owns(key, route) or key in self._delta.desired:
             self._resync_due = True
 
@@ -98,11 +117,15 @@ class RouteEffector:
         for name in changed:
             link = links.get(name)
             if link is None or not link.up:
-                for key in [k for k, route in self._delta.actual.items() if name in route.devices]:
-                    self._delta.gone(key)
-                    self._clean(key)
+                self.interface_lost(name)
             if wanted := self._interfaces.get(name):
                 self._choose(wanted.addresses)
+
+    def interface_lost(self, name: IfName) -> None:
+        """Take it that the kernel dropped all routes of an interface: it went down or away, or was made anew."""
+        for key in list(self._on.get(name, ())):
+            self._clean(key, self._delta.actual[key])
+            self._gone(key)
 
     def flows_deleted(self, address: IPAddress, failure: DataplaneError | None = None) -> None:
         """Note that the flows of `address` are gone: its routes may be written.
@@ -137,8 +160,11 @@ class RouteEffector:
         """
         if self._resync_due:
             found = self._kernel.read(self._owns)
-            self._foreign = found.foreign.keys()
+            self._foreign = dict(found.foreign)
             self._delta.saw_all(found.ours)
+            self._on = {}
+            for key, route in found.ours.items():
+                self._index(key, route)
             self._resync_due = False
         return {}
 
@@ -147,34 +173,37 @@ class RouteEffector:
         going = {key: self._delta.actual[key] for key in self._delta.stale()}
         for key, route in self._delta.missing():
             there = self._delta.actual.get(key)
-            if there is not None and there.devices != route.devices:
+            if there is not None and there.devices != route.devices and _is_local(key, there):
                 going[key] = there  # a move: the flows must go before the new route comes
         if not going:
             return {}
         failed = self._kernel.delete(going)
         for key in going.keys() - failed.keys():
-            self._delta.gone(key)
-            self._clean(key)
+            self._gone(key)
+            self._clean(key, going[key])
             self.written += 1
         self._resync_due |= bool(failed)
         return failed
 
-    def add(self, version: int) -> dict[RouteKey, DataplaneError]:
+    def add(self, version: int, *, barred: frozenset[IfName] = frozenset()) -> dict[RouteKey, DataplaneError]:
         """Write what is missing in one address family; return what failed.
 
-        Addresses whose flows are still being deleted wait.
+        Addresses whose flows are still being deleted wait, and so do routes that leave by a `barred` interface.
         """
-        wanted = {key: route for key, route in self._delta.missing() if key.destination.version == version}
+        wanted = {
+            key: route
+            for key, route in self._delta.missing()
+            if key.destination.version == version and barred.isdisjoint(route.devices)
+        }
         unclean = self._held_back(wanted)
-        missing = {key: route for key, route in wanted.items() if key.destination.network_address not in self._cleaning}
+        missing = {key: route for key, route in wanted.items() if _address_of(key) not in self._cleaning}
         if not missing:
             return unclean
-        ours = {key: route for key, route in missing.items() if key in self._delta.actual}
-        failed = self._kernel.replace(ours) if ours else {}
-        fresh = {key: route for key, route in missing.items() if key not in ours}
-        failed |= self._kernel.add(fresh) if fresh else {}
+        # a gateway must be somebody's neighbour before there can be a route through it
+        near = {key: route for key, route in missing.items() if all(hop.gateway is None for hop in route.next_hops)}
+        failed = self._write(near) | self._write({key: r for key, r in missing.items() if key not in near})
         for key in missing.keys() - failed.keys():
-            self._delta.saw(key, missing[key])
+            self._saw(key, missing[key])
             self.written += 1
         for key in [k for k, error in failed.items() if isinstance(error, (NoSuchDevice, DeviceDown))]:
             del failed[key]  # the interface's own event brings it back
@@ -182,6 +211,12 @@ class RouteEffector:
             failed = self._look_again(failed)
         self._resync_due |= any(not isinstance(error, AlreadyThere) for error in failed.values())
         return failed | unclean
+
+    def _write(self, routes: Mapping[RouteKey, Route]) -> dict[RouteKey, DataplaneError]:
+        ours = {key: route for key, route in routes.items() if key in self._delta.actual or self._may_take(key)}
+        fresh = {key: route for key, route in routes.items() if key not in ours}
+        failed = self._kernel.replace(ours) if ours else {}
+        return failed | (self._kernel.add(fresh) if fresh else {})
 
     def _look_again(self, failed: Mapping[RouteKey, DataplaneError]) -> dict[RouteKey, DataplaneError]:
         """Read the table because it held a route that we did not know of; return what is still wrong.
@@ -191,16 +226,46 @@ class RouteEffector:
         """
         self._resync_due = True
         self.refresh()
-        return {key: error for key, error in failed.items() if key not in self._delta.actual}
+        left = {key: error for key, error in failed.items() if key not in self._delta.actual}
+        taken = {key: self._remote[key] for key in left if self._may_take(key)}
+        refused = self._kernel.replace(taken) if taken else {}
+        for key in taken.keys() - refused.keys():
+            self._saw(key, taken[key])
+            self.written += 1
+            del left[key]
+        return left | refused
+
+    def _may_take(self, key: RouteKey) -> bool:
+        """Return whether what is wanted is a route to another host, and what is there is bgpd's."""
+        theirs = self._foreign.get(key, ())
+        is_remote = key in self._remote and self._delta.desired.get(key) == self._remote[key]
+        return is_remote and bool(theirs) and all(route.protocol == PROTOCOL_BGPD for route in theirs)
+
+    def _saw(self, key: RouteKey, route: Route) -> None:
+        self._gone(key)
+        self._delta.saw(key, route)
+        self._index(key, route)
+
+    def _gone(self, key: RouteKey) -> None:
+        before = self._delta.actual.get(key)
+        if before is not None:
+            for device in before.devices:
+                self._on.get(device, set()).discard(key)
+            self._delta.gone(key)
+
+    def _index(self, key: RouteKey, route: Route) -> None:
+        for device in route.devices:
+            self._on.setdefault(device, set()).add(key)
 
     def _held_back(self, missing: Mapping[RouteKey, Route]) -> dict[RouteKey, DataplaneError]:
         """Ask again for the deletion of flows that failed before, and return those failures."""
         failed: dict[RouteKey, DataplaneError] = {}
         for key in missing:
-            failure = self._unclean.pop(key.destination.network_address, None)
-            if failure is not None:
+            address = _address_of(key)
+            failure = None if address is None else self._unclean.pop(address, None)
+            if address is not None and failure is not None:
                 failed[key] = failure
-                self._clean(key)
+                self._clean_address(address)
         return failed
 
     def _choose(self, addresses: Iterable[IPNetwork]) -> None:
@@ -209,9 +274,12 @@ class RouteEffector:
             names = self._claims.get(address, set())
             claimants = [self._links[name] for name in names if name in self._links and self._links[name].up]
             if not claimants:
-                self._delta.unwant(key)
                 if not names:
                     self._claims.pop(address, None)
+                if not names and key in self._remote:
+                    self._delta.want(key, self._remote[key])
+                else:
+                    self._delta.unwant(key)
                 continue
             newest = max(claimants, key=lambda link: link.index)
             self._delta.want(key, self._route(newest.name, address))
@@ -220,12 +288,25 @@ class RouteEffector:
         source = self._source if self._source and self._source.version == address.version else None
         return Route.on(interface, protocol=self._protocol, source=source)
 
-    def _clean(self, key: RouteKey) -> None:
-        if key.destination.prefixlen != key.destination.max_prefixlen or key in self._extra:
-            return
-        address = key.destination.network_address
+    def _clean(self, key: RouteKey, route: Route) -> None:
+        """Have the flows of an address deleted whose route went, if it was a container's."""
+        address = _address_of(key)
+        if address is not None and key not in self._extra and _is_local(key, route):
+            self._clean_address(address)
+
+    def _clean_address(self, address: IPAddress) -> None:
         if address not in self._cleaning:
             self._cleaning.add(address)
             self._flows_of(address)
 
 
+def _address_of(key: RouteKey) -> IPAddress | None:
+    """Return the address that a route is for, if it is for one alone."""
+    destination = key.destination
+    return destination.network_address if destination.prefixlen == destination.max_prefixlen else None
+
+
+def _is_local(key: RouteKey, route: Route) -> bool:
+    """Return whether a route is to a container here: straight to an interface that is no tunnel."""
+    hops = route.next_hops
+    return _address_of(key) is not None and all(h.gateway is None and h.device not in TUNNELS for h in hops)

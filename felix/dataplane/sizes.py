@@ -67,7 +67,9 @@ class HostSizes:
         self._carriers = frozenset(found.device for found in there if found.address.ip in wanted)
         parameters = self._parameters
         self.found = host_mtu(self._links, parameters.mtu_pattern, self._carriers)
-        self.sizes = mtus(self.found, ipip=parameters.ipip_mtu)
+        self.sizes = mtus(
+            self.found, ipip=parameters.ipip_mtu, vxlan=parameters.vxlan_mtu, vxlan_v6=parameters.vxlan_mtu_v6
+        )
         self._due = False
         return {}
 

@@ -215,6 +215,8 @@ class Part(enum.Enum):
     """A new flow of a workload that rules of others had accepted before our chain of FORWARD was asked."""
     TUNNEL_IN = "tunnel in"
     """IPIP from who is no host of the cluster is dropped."""
+    VXLAN_IN = "vxlan in"
+    """So is VXLAN."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ PROFILE_PREFIX = {Direction.INGRESS: "cali-pri-", Direction.EGRESS: "cali-pro-"}
 SET_PREFIX = {4: "cali40", 6: "cali60"}
 
 ALL_HOSTS = "all-hosts-net"
+ALL_VXLAN_HOSTS = "all-vxlan-net"
 ALL_POOLS = "all-ipam-pools"
 MASQUERADED_POOLS = "masq-ipam-pools"
 

@@ -151,6 +151,7 @@ class Renderer:
             interfaces=self._changed_interfaces(interfaces),
             host_endpoints={name: made.name if made else None for name, made in conclusions.host_endpoints.items()},
             parameters=conclusions.parameters,
+            remote=conclusions.remote,
             problems=conclusions.problems,
         )
 

@@ -17,6 +17,7 @@ from felix.render.chains import (
     HasProtocol,
     InInterface,
     InNet,
+    InPorts,
     InSet,
     InState,
     IsLocal,
@@ -35,8 +36,9 @@ from felix.render.chains import (
     rule,
     unmarked,
 )
-from felix.render.names import ALL_HOSTS, ALL_POOLS, MASQUERADED_POOLS, set_name
-from felix.render.workloads import IPIP_PROTOCOL
+from felix.render.names import ALL_HOSTS, ALL_POOLS, ALL_VXLAN_HOSTS, MASQUERADED_POOLS, set_name
+from felix.render.workloads import IPIP_PROTOCOL, UDP_PROTOCOL
+from resources.vxlan import DEVICES
 
 IPIP_DEVICE = "tunl0"
 NEIGHBOUR_DISCOVERY = (130, 131, 132, 133, 135, 136)
@@ -92,7 +94,7 @@ def static_chains(version: int, parameters: Parameters, surroundings: Surroundin
     Raw's cali-rpf-skip is made by `spoofing_chain`, those of host endpoints by `felix.render.hosts`.
     """
     return (
-        _raw(parameters)
+        _raw(version, parameters, surroundings)
         | _mangle(parameters)
         | _nat(version, parameters, surroundings)
         | _filter(version, parameters, surroundings)
@@ -121,6 +123,8 @@ def fixed_sets(version: int, parameters: Parameters, surroundings: Surroundings)
     exclude_hosts = masquerade and parameters.nat_exclusions is NatExclusions.POOLS_AND_HOSTS
     if exclude_hosts or (version == 4 and surroundings.ipip):
         sets[set_name(version, ALL_HOSTS)] = surroundings.hosts[version]
+    if version in surroundings.vxlan:
+        sets[set_name(version, ALL_VXLAN_HOSTS)] = surroundings.vxlan[version].sources
     return sets
 
 
@@ -128,10 +132,19 @@ def _workload_interfaces(parameters: Parameters) -> list[str]:
     return [f"{prefix}+" for prefix in parameters.interface_prefixes]
 
 
-def _raw(parameters: Parameters) -> TableChains:
+def _wrapped(parameters: Parameters) -> tuple[Condition, Condition]:
+    """Packets to the port of VXLAN."""
+    return HasProtocol(UDP_PROTOCOL), InPorts(End.DESTINATION, ((parameters.vxlan_port, parameters.vxlan_port),))
+
+
+def _raw(version: int, parameters: Parameters, surroundings: Surroundings) -> TableChains:
     marks = parameters.marks
+    vxlan = version in surroundings.vxlan
     prerouting = [rule(to=clear(marks.lasting))]
     prerouting += [rule(InInterface(name), to=mark(marks.scratch0)) for name in _workload_interfaces(parameters)]
+    if vxlan:
+        # each flow inside has a port of its own outside: tracking them would fill the table with what nobody asks for
+        prerouting.append(rule(unmarked(marks.scratch0), *_wrapped(parameters), to=Verdict.NOTRACK))
     prerouting += [
         rule(marked(marks.scratch0), to=Jump("cali-rpf-skip")),
         rule(marked(marks.scratch0), SourceNotRoutedBack(), to=Verdict.DROP, stands_for=Part.SPOOFED),
@@ -141,6 +154,7 @@ def _raw(parameters: Parameters) -> TableChains:
     output = [
         rule(to=clear(marks.lasting)),
         rule(to=Jump(dispatch.HOST_TO.root)),
+        *([rule(*_wrapped(parameters), to=Verdict.NOTRACK)] if vxlan else []),
         rule(marked(marks.accept), to=Verdict.ACCEPT),
     ]
     return {
@@ -186,16 +200,19 @@ def _unasked_marks(parameters: Parameters) -> list[Rule]:
 
 def _nat(version: int, parameters: Parameters, surroundings: Surroundings) -> TableChains:
     postrouting = [rule(to=Jump("cali-fip-snat")), rule(to=Jump("cali-nat-outgoing"))]
-    if version == 4 and surroundings.ipip and surroundings.tunnel_address:
-        # A host's own packet to a remote workload must come from the tunnel's address, or the answer takes another way.
-        postrouting.append(
-            rule(
-                OutInterface(IPIP_DEVICE),
-                IsLocal(End.SOURCE, negated=True, outgoing=True),
-                IsLocal(End.SOURCE),
-                to=Masquerade(random=parameters.nat_random),
-            )
+    devices = [IPIP_DEVICE] if version == 4 and surroundings.ipip and surroundings.tunnel_address else []
+    if version in surroundings.vxlan and surroundings.vxlan[version].has_tunnel:
+        devices.append(DEVICES[version])
+    # A host's own packet to a remote workload must come from the tunnel's address, or the answer takes another way.
+    postrouting += [
+        rule(
+            OutInterface(device),
+            IsLocal(End.SOURCE, negated=True, outgoing=True),
+            IsLocal(End.SOURCE),
+            to=Masquerade(random=parameters.nat_random),
         )
+        for device in devices
+    ]
     return {
         ("nat", "cali-PREROUTING"): [rule(to=Jump("cali-fip-dnat"))],
         ("nat", "cali-OUTPUT"): [rule(to=Jump("cali-fip-dnat"))],
@@ -232,21 +249,20 @@ def _nat_outgoing(version: int, parameters: Parameters, surroundings: Surroundin
 
 
 def _filter(version: int, parameters: Parameters, surroundings: Surroundings) -> TableChains:
-    ipip = version == 4 and surroundings.ipip
     return {
         ("filter", "cali-cidr-block"): [],
-        ("filter", "cali-INPUT"): _input(parameters, ipip),
+        ("filter", "cali-INPUT"): _input(version, parameters, surroundings),
         ("filter", "cali-wl-to-host"): _workload_to_host(version, parameters),
         ("filter", "cali-FORWARD"): _forward(parameters),
-        ("filter", "cali-OUTPUT"): _output(parameters, ipip),
+        ("filter", "cali-OUTPUT"): _output(version, parameters, surroundings),
     }
 
 
-def _input(parameters: Parameters, ipip: bool) -> list[Rule]:
+def _input(version: int, parameters: Parameters, surroundings: Surroundings) -> list[Rule]:
     marks = parameters.marks
     allow = Verdict(parameters.filter_allow_action.value)
     rules: list[Rule] = []
-    if ipip:
+    if version == 4 and surroundings.ipip:
         hosts = InSet(End.SOURCE, set_name(4, ALL_HOSTS))
         encapsulated = HasProtocol(IPIP_PROTOCOL)
         rules += [
@@ -258,6 +274,25 @@ def _input(parameters: Parameters, ipip: bool) -> list[Rule]:
                 to=Verdict.DROP,
                 comment="Drop IPIP packets from non-Calico hosts",
                 stands_for=Part.TUNNEL_IN,
+            ),
+        ]
+    if version in surroundings.vxlan:
+        hosts = InSet(End.SOURCE, set_name(version, ALL_VXLAN_HOSTS))
+        wrapped = _wrapped(parameters)
+        rules += [
+            rule(
+                *wrapped,
+                hosts,
+                IsLocal(End.DESTINATION),
+                to=allow,
+                comment=f"Allow IPv{version} VXLAN packets from allowed hosts",
+            ),
+            rule(
+                *wrapped,
+                IsLocal(End.DESTINATION),
+                to=Verdict.DROP,
+                comment=f"Drop IPv{version} VXLAN packets from non-allowed hosts",
+                stands_for=Part.VXLAN_IN,
             ),
         ]
     rules += [rule(InInterface(name), to=Goto("cali-wl-to-host")) for name in _workload_interfaces(parameters)]
@@ -299,12 +334,12 @@ def _forward(parameters: Parameters) -> list[Rule]:
     ]
 
 
-def _output(parameters: Parameters, ipip: bool) -> list[Rule]:
+def _output(version: int, parameters: Parameters, surroundings: Surroundings) -> list[Rule]:
     marks = parameters.marks
     allow = Verdict(parameters.filter_allow_action.value)
     rules = [rule(marked(marks.accept), to=allow)]
     rules += [rule(OutInterface(name), to=Verdict.RETURN) for name in _workload_interfaces(parameters)]
-    if ipip:
+    if version == 4 and surroundings.ipip:
         rules.append(
             rule(
                 HasProtocol(IPIP_PROTOCOL),
@@ -312,6 +347,16 @@ def _output(parameters: Parameters, ipip: bool) -> list[Rule]:
                 IsLocal(End.SOURCE),
                 to=allow,
                 comment="Allow IPIP packets to other Calico hosts",
+            )
+        )
+    if version in surroundings.vxlan:
+        rules.append(
+            rule(
+                *_wrapped(parameters),
+                InSet(End.DESTINATION, set_name(version, ALL_VXLAN_HOSTS)),
+                IsLocal(End.SOURCE),
+                to=allow,
+                comment=f"Allow IPv{version} VXLAN packets to other allowed hosts",
             )
         )
     return [

@@ -31,6 +31,7 @@ from felix.dataplane.sets import SetEffector
 from felix.dataplane.sizes import HostSizes
 from felix.dataplane.tables import TableEffector
 from felix.dataplane.tunnels import Tunnels
+from felix.dataplane.vxlan import VxlanEffector
 from felix.desired import TABLES, Update
 from felix.pipeline import Pipeline
 from kernel.arp import ArpAnnouncer
@@ -39,6 +40,7 @@ from kernel.routes import NetlinkRoutes
 from kernel.sets import IpsetSets
 from kernel.sets_netlink import NetlinkSets
 from kernel.sysctl import ProcSysctls
+from kernel.vxlan import NetlinkVxlan
 from kernel.xtables import TableKernel, TableKey
 from kernel.xtables_iptc import IptcWriter
 from kernel.xtables_legacy import LegacyTables
@@ -140,6 +142,7 @@ class Machine:
                 sizes=HostSizes(NetlinkLinks()),
                 mtu=FakeMtuFile(),
                 ipip=IpipEffector(NetlinkLinks(), time.monotonic),
+                vxlan=VxlanEffector(NetlinkVxlan(), NetlinkLinks()),
             ),
         )  # fmt: skip
 

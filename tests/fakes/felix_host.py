@@ -15,6 +15,7 @@ from felix.dataplane.sets import SetEffector
 from felix.dataplane.sizes import HostSizes
 from felix.dataplane.tables import TableEffector
 from felix.dataplane.tunnels import Tunnels
+from felix.dataplane.vxlan import VxlanEffector
 from felix.desired import TABLES
 from kernel.route import Route, RouteKey
 from kernel.xtables import TableKey
@@ -65,6 +66,7 @@ class FelixHost:
                 sizes=HostSizes(self.kernel.links),
                 mtu=self.mtu_file,
                 ipip=IpipEffector(self.kernel.links, self.clock.monotonic),
+                vxlan=VxlanEffector(self.kernel.vxlan, self.kernel.links),
             ),
         )
         self.see_links()

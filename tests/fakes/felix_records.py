@@ -164,15 +164,30 @@ def tier(name: str, order: float | None, default_action: str = "Deny") -> tuple[
     return ResourceKey("tiers", name), Tier(metadata=Metadata(name=name), spec=spec)
 
 
-def pool(cidr: str, *, nat: bool = False, ipip: str = "Never", disabled: bool = False) -> tuple[ResourceKey, IPPool]:
+def pool(
+    cidr: str, *, nat: bool = False, ipip: str = "Never", vxlan: str = "Never", disabled: bool = False
+) -> tuple[ResourceKey, IPPool]:
     name = cidr.replace(".", "-").replace("/", "-").replace(":", "-")
-    spec = IPPoolSpec(cidr=cidr, nat_outgoing=nat, ipip_mode=ipip, disabled=disabled)
+    spec = IPPoolSpec(cidr=cidr, nat_outgoing=nat, ipip_mode=ipip, vxlan_mode=vxlan, disabled=disabled)
     return ResourceKey("ippools", name), IPPool(metadata=Metadata(name=name), spec=spec)
 
 
-def host(name: str, ipv4: str = "", *, ipv6: str = "", tunnel: str = "") -> tuple[ResourceKey, Node]:
+def host(
+    name: str,
+    ipv4: str = "",
+    *,
+    ipv6: str = "",
+    tunnel: str = "",
+    vxlan: str = "",
+    vxlan_v6: str = "",
+    vxlan_mac: str = "",
+) -> tuple[ResourceKey, Node]:
+    """`tunnel`: of IPIP; `vxlan`, `vxlan_v6`: its VXLAN tunnel addresses."""
     bgp = NodeBGPSpec(ipv4_address=ipv4, ipv6_address=ipv6, ipv4_ipip_tunnel_addr=tunnel)
-    return ResourceKey("nodes", name), Node(metadata=Metadata(name=name), spec=NodeSpec(bgp=bgp))
+    spec = NodeSpec(
+        bgp=bgp, ipv4_vxlan_tunnel_addr=vxlan, ipv6_vxlan_tunnel_addr=vxlan_v6, vxlan_tunnel_mac_addr=vxlan_mac
+    )
+    return ResourceKey("nodes", name), Node(metadata=Metadata(name=name), spec=spec)
 
 
 def settings(

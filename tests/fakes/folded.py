@@ -1,5 +1,7 @@
 """What all updates amount to, folded as an effector would fold them, and no more forgiving."""
 
+from fakes.slow_remote import folded_remote
+from felix.calc.remote import RemoteChanges
 from felix.desired import Chain, ChainKey, Desired, IPSet, KernelChain, LocalInterface, SetChange, Update
 from resources.names import IfName
 
@@ -10,6 +12,7 @@ class Folded:
         self.chains: dict[ChainKey, Chain] = {}
         self.kernel_chains: dict[ChainKey, KernelChain] = {}
         self.interfaces: dict[IfName, LocalInterface] = {}
+        self.remote = RemoteChanges()
 
     def fold(self, update: Update) -> None:
         for name, change in update.sets.items():
@@ -40,6 +43,8 @@ class Folded:
             else:
                 self.interfaces[IfName(name)] = interface
 
+        self.remote = folded_remote(self.remote, update.remote)
+
     @property
     def desired(self) -> Desired:
         return Desired(
@@ -47,4 +52,5 @@ class Folded:
             chains=dict(self.chains),
             kernel_chains=dict(self.kernel_chains),
             interfaces=dict(self.interfaces),
+            remote=self.remote,
         )

@@ -14,6 +14,7 @@ from fakes.routes import FakeRoutes
 from fakes.sets import FakeSets
 from fakes.sysctls import FakeSysctls
 from fakes.tables import FakeTables
+from fakes.vxlan import FakeVxlan
 
 
 class FakeKernel:
@@ -22,6 +23,7 @@ class FakeKernel:
     def __init__(self) -> None:
         self.links = FakeLinks()
         self.routes = FakeRoutes(self.links)
+        self.vxlan = FakeVxlan(self.links)
         self.sysctls = FakeSysctls(self.links)
         self.sets = FakeSets()
         self.tables = FakeTables(self.sets)

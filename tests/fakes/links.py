@@ -51,6 +51,10 @@ class FakeLinks:
         """Let an interface vanish, with its peer."""
         self.delete(name)
 
+    def change(self, name: IfName, *, mac: str) -> None:
+        """Let an interface have another MAC."""
+        self._links[name] = dataclasses.replace(self._links[name], mac=mac)
+
     def rename(self, name: IfName, new: IfName) -> None:
         link = self._links.pop(name)
         self._links[new] = dataclasses.replace(link, name=new)

@@ -168,6 +168,85 @@ def test_a_fixed_address_and_an_address_of_no_pool(world: World) -> None:
     assert "Subnet fd00:99::/64 is in no pool" in refused.text
 
 
+ONLY_PING = """
+apiVersion: projectcalico.org/v3
+kind: GlobalNetworkPolicy
+metadata: {name: only-ping}
+spec:
+  selector: has(net1)
+  types: [Ingress]
+  ingress:
+  - {action: Allow, protocol: ICMPv6, icmp: {type: 128}}
+"""
+
+
+def test_a_policy_about_icmpv6(world: World) -> None:
+    near, far = world.near, world.far
+    world.node1.run("calicoctl create -f -", stdin=ONLY_PING)
+
+    def is_there() -> bool:
+        return all("only-ping" in world.node2.run(f"{tables}-save").stdout for tables in ("iptables", "ip6tables"))
+
+    wait_until("the policy", is_there)
+    with far.tcp_listen(80, address="::"):
+        assert not near.tcp_connect(far.address_of(6), 80, timeout=0.4).ok
+        # neighbours are found all the same: nobody knows any more where the other one is
+        for place in (near, far):
+            place.ip("-6", "neigh", "flush", "dev", "cali0")
+            place.host.ip("-6", "neigh", "flush", "dev", place.interface)
+        assert near.ping(far.address_of(6)).ok
+        assert not near.ping(far.address_of(4), timeout=0.4).ok
+        world.node1.run("calicoctl delete gnp only-ping")
+        wait_until("the policy to go", lambda: near.tcp_connect(far.address_of(6), 80, timeout=0.3).ok)
+
+
+NAT = """
+apiVersion: projectcalico.org/v3
+kind: IPPool
+metadata: {{name: net1-pool6}}
+spec: {{cidr: 'fd00:65::/64', natOutgoing: {0}}}
+"""
+
+
+def test_containers_leave_the_cluster_by_the_address_of_their_host_if_the_pool_says_so(world: World) -> None:
+    """The world outside has no way back to a container."""
+    near, outside = world.near, world.cluster.fabric
+    with outside.tcp_listen(4000, address="::"), world.far.tcp_listen(4000, address="::"):
+        assert not near.tcp_connect(outside.address6, 4000, timeout=0.4).ok
+        world.node1.run("calicoctl apply -f -", stdin=NAT.format("true"))
+        wait_until("NAT", lambda: near.tcp_connect(outside.address6, 4000, timeout=0.4).ok)
+        assert near.tcp_connect(outside.address6, 4000).seen_as == str(world.node1.address6)
+        assert near.tcp_connect(world.far.address_of(6), 4000).seen_as == str(near.address_of(6))
+        world.node1.run("calicoctl apply -f -", stdin=NAT.format("false"))
+
+
+PASSWORD = """
+apiVersion: projectcalico.org/v3
+kind: BGPConfiguration
+metadata: {name: default}
+spec:
+  nodeMeshPassword: {secretKeyRef: {name: bgp, key: mesh}}
+"""
+
+
+def test_the_sessions_of_both_families_have_the_password_of_the_mesh(world: World) -> None:
+    """The kernel drops what is not signed with it, of both families: it tells which keys a connection has."""
+    one, two = world.node1, world.node2
+
+    def signed() -> set[str]:
+        shown = one.run("ss -tnieOH state established '( sport = :179 or dport = :179 )'").stdout
+        return set(re.findall(r"md5keys:([0-9a-f.:]+)/", shown))
+
+    assert signed() == set()
+    for host in world.cluster.hosts:
+        host.write_file("/etc/calico/secrets/bgp/mesh", "known to two", mode=0o600)
+    one.run("calicoctl create -f -", stdin=PASSWORD)
+    wait_until("signed connections", lambda: signed() == {str(two.address), str(two.address6)}, timeout=30)
+    world.await_mesh()
+    one.run("calicoctl delete bgpconfig default")
+    wait_until("the password to go", lambda: signed() == set(), timeout=30)
+
+
 @pytest.mark.parametrize("name", ["calico-felix", "calico-bgpd", "exabgp"])
 def test_a_killed_daemon_costs_no_packet(world: World, name: str) -> None:
     before = daemons(world.node1)[name]

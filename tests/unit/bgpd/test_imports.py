@@ -313,6 +313,8 @@ def forwarded(
     choice = best([via(hop, peer) for hop, peer in zip(next_hops, peers, strict=True)], here.cost)
     assert choice is not None
     found = forward(ip_network(prefix), choice, rules)
+    if found is None:
+        return "felix's"
     return f"withheld {found.pool}" if isinstance(found, Withheld) else str(found).removesuffix(" proto 81")
 
 
@@ -332,8 +334,8 @@ CROSS = replace(POOL, ipip=Encapsulation.CROSS_SUBNET)
         (["10.0.0.2"], CROSS, False, "via 10.0.0.2 dev eth0"),
         (["10.9.0.4"], CROSS, False, "withheld p"),
         (["10.9.0.4"], CROSS, True, "via 10.9.0.4 dev tunl0 onlink"),
-        (["10.0.0.2"], replace(POOL, vxlan=Encapsulation.ALWAYS), True, "withheld p"),
-        (["10.0.0.2"], replace(POOL, vxlan=Encapsulation.CROSS_SUBNET), False, "withheld p"),
+        (["10.0.0.2"], replace(POOL, vxlan=Encapsulation.ALWAYS), True, "felix's"),
+        (["10.0.0.2"], replace(POOL, vxlan=Encapsulation.CROSS_SUBNET), False, "felix's"),
     ],
 )
 def test_the_way_follows_the_pool(hops: list[str], pool: Pool, tunnel: bool, expected: str) -> None:

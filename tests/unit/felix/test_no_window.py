@@ -19,6 +19,7 @@ from fakes.packets import Machine, Packet
 from fakes.sets import FakeSets
 from fakes.tables import FakeTables
 from felix.calc.model import NO_GROWTH, Growth, members_order
+from felix.calc.remote import RemoteChanges
 from felix.desired import TABLES, Chain, ChainKey, Desired, IPSet, KernelChain
 from felix.pipeline import Pipeline
 from kernel.errors import DataplaneError
@@ -125,6 +126,7 @@ def in_the_kernel(tables: FakeTables, sets: FakeSets) -> Desired:
         chains=chains,
         kernel_chains=kernel_chains,
         interfaces={},
+        remote=RemoteChanges(),
     )
 
 

@@ -121,6 +121,14 @@ HISTORIES: dict[str, Sequence[State]] = {
               pool("10.0.0.0/16", nat=True, ipip="Always"), pool("fd00::/64", nat=True)),
         state(host(HERE, "172.16.0.1/24"), pool("10.0.0.0/16")),
     ],
+    "vxlan": [
+        state(host(HERE, "172.16.0.1/24", vxlan="10.0.0.64"), host(ELSEWHERE, "172.16.0.2/24", vxlan="10.1.0.64"),
+              pool("10.0.0.0/8", vxlan="Always"), interface("eth0", "172.16.0.1")),
+        state(host(HERE, "172.16.0.1/24", vxlan="10.0.0.64"), pool("10.0.0.0/8", vxlan="CrossSubnet"),
+              interface("eth0", "172.16.0.1"), settings(FelixConfigurationSpec(vxlan_vni=7))),
+        state(host(HERE, "172.16.0.1/24"), host(ELSEWHERE, "172.16.0.2/24", vxlan="10.1.0.64"),
+              pool("10.0.0.0/8", vxlan="Always"), interface("eth0", "172.16.0.9")),
+    ],
     "network set": [
         state(LOCAL, FROM_OFFICE, network_set("s", "192.0.2.0/24", "fd01::/16", labels=OFFICE)),
         state(LOCAL, FROM_OFFICE, network_set("s", "192.0.2.0/24", "0.0.0.0/0", "10.0.0.1", labels=OFFICE)),

@@ -16,9 +16,11 @@ from fakes.felix_records import HERE
 from fakes.random_history import Event, Flush, Historian, Interface, Put, shown
 from fakes.shrinking import shortest
 from fakes.slow_calculation import Concluded, SlowCalculation, neutral
+from fakes.slow_remote import folded_remote
 from felix.calc.conclusions import Conclusions, Whole
 from felix.calc.graph import Graph
 from felix.calc.model import SetSpec
+from felix.calc.remote import RemoteChanges
 from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Resource
 from resources.names import IfName, NodeName
@@ -33,8 +35,9 @@ class Folded:
     def __init__(self) -> None:
         self.sets: dict[str, tuple[SetSpec, dict[int, frozenset[str]]]] = {}
         self.whole = Whole(
-            sets={}, policies={}, profiles={}, endpoints={}, host_endpoints={}, surroundings=None, problems={}
-        )
+            sets={}, policies={}, profiles={}, endpoints={}, host_endpoints={}, surroundings=None,
+            remote=RemoteChanges(), problems={},
+        )  # fmt: skip
 
     def fold(self, changes: Conclusions) -> None:
         for set_id, change in changes.sets.items():
@@ -52,6 +55,7 @@ class Folded:
             endpoints=_folded(self.whole.endpoints, changes.endpoints),
             host_endpoints=_folded(self.whole.host_endpoints, changes.host_endpoints),
             surroundings=changes.surroundings or self.whole.surroundings,
+            remote=folded_remote(self.whole.remote, changes.remote),
             problems={key: texts for key, texts in {**self.whole.problems, **changes.problems}.items() if texts},
         )
 

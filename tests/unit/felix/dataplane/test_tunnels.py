@@ -65,6 +65,7 @@ def test_a_pool_with_ipip_makes_the_device_with_size_and_address() -> None:
         "ipip": {
             "wanted": True, "device": "tunl0", "up": True, "mtu": 1480, "address": "10.0.0.64", "trouble": "",
         },
+        "vxlan": {},
     }
 
 

@@ -7,13 +7,14 @@ import pytest
 from fakes.felix_records import HERE, host, policy, pool, rule, settings, workload
 from fakes.packets import Machine, Packet
 from fakes.scenario import OUTSIDE, Scenario
+from felix.calc.parameters import Parameters
 from felix.desired import Chain, ChainKey, Desired, KernelChain
 from felix.pipeline import Pipeline
 from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Resource
 from resources.kinds.felixconfiguration import FelixConfigurationSpec
 from resources.kinds.rule import EntityRule
-from resources.names import NodeName
+from resources.names import IfName, NodeName, parse_address
 
 
 def desired(*records: tuple[ResourceKey, Resource]) -> Desired:
@@ -185,6 +186,63 @@ def test_without_ipv6_nothing_of_it_is_kept() -> None:
     assert {key.version for key in made.chains} == {key.version for key in made.kernel_chains} == {4}
     assert all(one.version == 4 for one in made.sets.values())
     assert [str(net) for interface in made.interfaces.values() for net in interface.addresses] == ["10.0.0.1/32"]
+
+
+VXLAN = (
+    pool("10.1.0.0/16", vxlan="Always"),
+    host(HERE, "172.16.0.1/24", vxlan="10.1.0.1"),
+    host("node2", "172.16.0.2/24", vxlan="10.1.0.65"),
+)
+
+
+def vxlan_rules(made: Desired, version: int = 4) -> list[str]:
+    return [
+        f"{key.table} {text}"
+        for key, one in sorted(made.chains.items())
+        for text in texts(one)
+        if key.version == version
+        and key.chain in ("cali-INPUT", "cali-OUTPUT", "cali-PREROUTING", "cali-POSTROUTING")
+        and ("4789" in text or "vxlan" in text)
+    ]
+
+
+def test_vxlan_only_between_hosts() -> None:
+    outside = host("node3", "172.16.0.3/24")
+    external = settings(FelixConfigurationSpec(external_nodes_list=["192.0.2.0/24"]))
+    made = desired(*VXLAN, outside, external)
+    assert vxlan_rules(made) == [
+        'filter -m comment --comment "Allow IPv4 VXLAN packets from allowed hosts" -p 17 '
+        "-m multiport --destination-ports 4789 -m set --match-set cali40all-vxlan-net src "
+        "-m addrtype --dst-type LOCAL --jump ACCEPT",
+        'filter -m comment --comment "Drop IPv4 VXLAN packets from non-allowed hosts" -p 17 '
+        "-m multiport --destination-ports 4789 -m addrtype --dst-type LOCAL --jump DROP",
+        'filter -m comment --comment "Allow IPv4 VXLAN packets to other allowed hosts" -p 17 '
+        "-m multiport --destination-ports 4789 -m set --match-set cali40all-vxlan-net dst "
+        "-m addrtype --src-type LOCAL --jump ACCEPT",
+        "raw -p 17 -m multiport --destination-ports 4789 --jump NOTRACK",
+        f"raw -m mark --mark 0/{Parameters().marks.scratch0:#x} -p 17 -m multiport --destination-ports 4789 "
+        "--jump NOTRACK",
+    ]
+    # without an interface that has the address this host has no end of its own: nobody is at the other one
+    assert made.sets["cali40all-vxlan-net"].members == {"192.0.2.0/24"}
+    assert vxlan_rules(made, 6) == vxlan_rules(desired(*VXLAN[1:])) == []
+    assert vxlan_rules(desired(*VXLAN, settings(FelixConfigurationSpec(vxlan_enabled=False)))) == []
+
+
+def test_the_hosts_own_packets_leave_the_tunnel_by_its_address() -> None:
+    pipeline = Pipeline(NodeName(HERE))
+    for key, value in VXLAN:
+        pipeline.update(key, value)
+    pipeline.flush()
+    assert not [text for text in vxlan_rules(pipeline.desired()) if text.startswith("nat")]
+    pipeline.set_interface(IfName("eth0"), frozenset([parse_address("172.16.0.1")]))
+    pipeline.flush()
+    made = pipeline.desired()
+    assert [text for text in vxlan_rules(made) if text.startswith("nat")] == [
+        "nat --out-interface vxlan.calico -m addrtype ! --src-type LOCAL --limit-iface-out "
+        "-m addrtype --src-type LOCAL --jump MASQUERADE --random-fully"
+    ]
+    assert made.sets["cali40all-vxlan-net"].members == {"172.16.0.2"}
 
 
 ACCEPTS = Chain(("--jump ACCEPT",), ("",))
