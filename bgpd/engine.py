@@ -17,8 +17,10 @@ from bgpd import metrics, report
 from bgpd.calc.secrets import Secret, SecretName
 from bgpd.calc.sessions import Globals, Sessions, router_id, sessions, settings, wanted_secrets
 from bgpd.calc.surroundings import IPIP_DEVICE
+from bgpd.calc.untold import untold
 from bgpd.calc.ways import placed, ways
 from bgpd.inventory import Inventory
+from bgpd.neighbor import SILENT_PEER_SECONDS
 from bgpd.peering import Identity, Peering
 from bgpd.probe import PeerAnswers
 from bgpd.routing import Routing
@@ -128,6 +130,7 @@ class Engine:
         self._links: dict[IfName, tuple[bool, bool]] = {}
         self._ways: set[IfName] = {IPIP_DEVICE}
         self._log_level = ""
+        self._told_untold: frozenset[NodeName] = frozenset()
         self._told_twins: frozenset[tuple[ipaddress.IPv4Address, str]] = frozenset()
         self._told_settings: dict[str, tuple[object, str]] = {}
         self._log = structlog.get_logger()
@@ -377,6 +380,25 @@ class Engine:
             self._follow_sessions(now)
             self._follow_rules()
         self.routing.drop_forbidden()
+        self._tell_untold(now)
+
+    def _untold(self, now: float) -> dict[NodeName, list[IPNetwork]]:
+        """Return which nodes do not announce blocks of theirs, though their sessions are well."""
+        told: dict[tuple[NodeName, int], Mapping[IPNetwork, object]] = {}
+        for neighbor in self.peering.neighbors.values():
+            spec, up_at = neighbor.spec, neighbor.up_at
+            if spec.node is None or spec.filters or up_at is None or now - up_at < SILENT_PEER_SECONDS:
+                continue
+            if neighbor.has_told_all:
+                told[spec.node, spec.version] = self.routing.rib.table(spec.address).entries
+        return untold(told, self.inventory.owners, self.routing.rules.pools)
+
+    def _tell_untold(self, now: float) -> None:
+        found = self._untold(now)
+        for node in found.keys() - self._told_untold:
+            self._log.warning("peer.withholds_blocks", node=node, blocks=[str(block) for block in found[node][:5]],
+                              count=len(found[node]))
+        self._told_untold = frozenset(found)
 
     def _sweep_inherited(self, now: float) -> None:
         """Give up what an earlier bgpd wrote and nobody told again, once all peers had their say or time is over."""
@@ -465,6 +487,7 @@ class Engine:
                 "stage": self.speaker.stage.value,
                 "pid": self.speaker.pid,
                 "restarts": self.speaker.restarts,
+                "trouble": self.speaker.trouble,
                 "lost_events": self.speaker.lost_events,
                 "settled": self.speaker.is_settled,
             },
@@ -475,6 +498,9 @@ class Engine:
                 {"what": one.what, "reason": one.reason, "peer": None if one.address is None else str(one.address)}
                 for one in peering.sessions.unusable
             ],
+            "untold": {
+                node: [str(block) for block in blocks] for node, blocks in self._untold(self._clock()).items()
+            },
             "twins": [report.twin(name, own) for own, name in sorted(self._told_twins)],
             "records": dict(self.inventory.faults),
             "blocks": sorted(map(str, routing.blocks)),
@@ -484,6 +510,10 @@ class Engine:
             },
             "withheld": {
                 str(prefix): {"pool": one.pool, "reason": one.reason} for prefix, one in routing.withheld.items()
+            },
+            "next_hops": {
+                str(address): {"what": what, "routes": count}
+                for address, (what, count) in routing.next_hops.troubles.items()
             },
             "kernel": {
                 "routes": len(routing.fib.actual),

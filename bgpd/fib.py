@@ -74,9 +74,9 @@ class Fib:
 
     # --- what is wanted ----------------------------------------------------------------------------------------------
 
-    def want(self, prefix: IPNetwork, route: Route | None) -> None:
-        """Have `route` at `prefix` from the next apply on; None: nothing of ours."""
-        key = RouteKey(prefix)
+    def want(self, prefix: IPNetwork, route: Route | None, *, metric: int = 0) -> None:
+        """Have `route` at `prefix` from the next apply on; None: nothing of ours. Another metric is another route."""
+        key = RouteKey(prefix, metric)
         self.inherited.discard(key)
         self._handed.pop(key, None)
         if route is None:

@@ -38,6 +38,14 @@ _PHASES = {"CONNECT": Phase.CONNECT, "OPENSENT": Phase.OPEN_SENT, "OPENCONFIRM":
 _NOTIFICATIONS = {
     (2, 2): "Bad peer AS",
     (2, 3): "Bad BGP identifier",
+    (3, 1): "Malformed attribute list",
+    (3, 3): "Missing mandatory attribute",
+    (3, 4): "Invalid attribute flags",
+    (3, 5): "Invalid attribute length",
+    (3, 6): "Invalid ORIGIN attribute",
+    (3, 8): "Invalid NEXT_HOP attribute",
+    (3, 10): "Invalid network field",
+    (3, 11): "Malformed AS_PATH",
     (4, 0): "Hold timer expired",
     (6, 1): "Maximum number of prefixes reached",
     (6, 2): "Administrative shutdown",
@@ -51,6 +59,11 @@ _NOTIFICATIONS = {
 
 _SENT = re.compile(r"notification sent \((\d+),(\d+)\)")
 """What ExaBGP gives as the reason of a session that it ended itself."""
+
+
+def _named(code: int, subcode: int) -> str:
+    """Return a NOTIFICATION in BIRD's words."""
+    return _NOTIFICATIONS.get((code, subcode), f"{code}/{subcode}")
 
 
 class Change(Enum):
@@ -142,7 +155,7 @@ class Neighbor:
 
     def on_notification(self, event: Notified) -> None:
         self._notified = True
-        text = _NOTIFICATIONS.get((event.code, event.subcode), f"{event.code}/{event.subcode}")
+        text = _named(event.code, event.subcode)
         self.error = f"Received: {text}" if event.received else f"BGP Error: {text}"
 
     def on_session(self, event: SessionChanged, now: float, wall: float) -> Change:
@@ -212,10 +225,9 @@ class Neighbor:
         self._connected_at = None
         notified, self._notified = self._notified or reason.startswith("notification"), False
         if sent := _SENT.match(reason):
-            code, subcode = int(sent[1]), int(sent[2])
-            self.error = f"BGP Error: {_NOTIFICATIONS.get((code, subcode), f'{code}/{subcode}')}"
+            self.error = f"BGP Error: {_named(int(sent[1]), int(sent[2]))}"
         elif self.is_twin:
-            self.error = f"BGP Error: {_NOTIFICATIONS[2, 3]}"  # who was quicker to refuse the other does not matter
+            self.error = f"BGP Error: {_named(2, 3)}"  # who was quicker to refuse the other does not matter
         elif not notified and reason == "closing connection":
             self.error = "Socket: Connection refused" if quick and not self.is_up else "Socket: Connection closed"
         if not self.is_up:

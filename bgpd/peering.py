@@ -378,7 +378,8 @@ class Peering:
         """Compare what ExaBGP says with what it was told: doubt, then repair, then restart."""
         rows = {row.peer: row for row in event.neighbours}
         found: dict[IPAddress | None, str] = {}
-        if self._plan is not None and {row.peer: visible(row) for row in event.neighbours} != self._plan.visible:
+        shown = {row.peer: visible(row) for row in event.neighbours}
+        if event.is_current and self._plan is not None and shown != self._plan.visible:
             found[None] = "its sessions are not those of its configuration"
         for peer, row in rows.items():
             if (neighbor := self.neighbors.get(peer)) is not None and neighbor.is_up != row.is_up:

@@ -56,7 +56,8 @@ def _neighbor(peer: PeerSpec, router_id: ipaddress.IPv4Address) -> list[str]:
         "  adj-rib-in true;",
         "  manual-eor true;",
         f"  family {{ ipv{peer.version} unicast; }}",
-        f"  capability {{ route-refresh enable; graceful-restart {int(peer.restart_seconds)}; }}",
+        # 0 would mean the hold time there
+        f"  capability {{ route-refresh enable; graceful-restart {int(peer.restart_seconds) or 'disable'}; }}",
         "  api {",
         "    processes [ relay ];",
         "    neighbor-changes;",

@@ -5,7 +5,7 @@ what a person should hear about.
 """
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -22,12 +22,15 @@ from bgpd.calc.sessions import PeerSpec
 from bgpd.calc.surroundings import Surroundings
 from bgpd.fib import Fib, is_felixs
 from bgpd.inventory import Inventory
+from bgpd.nexthops import NextHops
 from bgpd.offering import Book, naming
 from bgpd.rib import Rib
 from kernel.link import Link, LinkAddress
 from kernel.route import PROTOCOL_BGPD, Route, RouteKey, RouteKind
 from resources.names import IfName, IPAddress, IPNetwork, NodeName
 
+LAST_RESORT_METRIC = (1 << 32) - 1
+"""Of what stands where a learned route is withheld: every other route to the prefix, of whomever, comes before it."""
 REPEAT_SECONDS = 60.0
 """The same thing about the same peer is logged once in this time."""
 
@@ -70,6 +73,7 @@ class Routing:
         self.ways: Mapping[IPNetwork, Route] = {}
         """The routes to peers that are reached by a gateway of their own."""
         self._learned: dict[IPNetwork, Route] = {}
+        self.next_hops = NextHops()
         self._told: dict[tuple[object, ...], float] = {}
         self._told_withheld: dict[tuple[str, str], int] = {}
         self._told_conflicts: frozenset[RouteKey] = frozenset()
@@ -195,8 +199,7 @@ class Routing:
             return
         for prefix, choice in self.rib.decide(peers, self.rules):
             self._learned.pop(prefix, None)
-            self.withheld.pop(prefix, None)
-            is_withheld = False
+            was_withheld, is_withheld = self.withheld.pop(prefix, None) is not None, False
             if choice is not None:
                 found = forward(prefix, choice, self.rules)
                 if isinstance(found, Withheld):
@@ -205,9 +208,27 @@ class Routing:
                     self._learned[prefix] = found
             self.book.set_learned(prefix, choice.best if choice else None, is_withheld=is_withheld)
             self._want(prefix)
+            if is_withheld or was_withheld or self.fib.inherited:
+                self.fib.want(prefix, self._last_resort(prefix), metric=LAST_RESORT_METRIC)
+            self.next_hops.note(prefix, self._doubtful_next_hops(prefix))
             self._tell_refusals(prefix, now)
             self._tell_owner(prefix, choice, now)
         self._tell_withheld()
+        self.next_hops.tell(peers.keys(), self.rules)
+
+    def _last_resort(self, prefix: IPNetwork) -> Route | None:
+        """Without it, packets that their tunnel is missing for would follow the default route in the clear."""
+        return Route.unreachable(protocol=PROTOCOL_BGPD) if prefix in self.withheld else None
+
+    def _doubtful_next_hops(self, prefix: IPNetwork) -> Iterator[IPAddress]:
+        """Yield next hops that a prefix was refused for, and those of its route that are behind a router."""
+        for entry in self.rib.entries(prefix).values():
+            if entry.refusal is Refusal.NEXT_HOP:
+                yield entry.path.next_hop
+            elif entry.refusal is None and (route := self._learned.get(prefix)) is not None:
+                gateways = {hop.gateway for hop in route.next_hops}
+                if entry.path.next_hop not in gateways:
+                    yield entry.path.next_hop
 
     def _want(self, prefix: IPNetwork) -> None:
         route = self._wanted(prefix)

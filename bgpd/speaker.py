@@ -202,6 +202,8 @@ class Audited:
 
     neighbours: tuple[Neighbour, ...]
     sent: Mapping[IPAddress, frozenset[IPNetwork]]
+    is_current: bool
+    """It runs with the last plan; it has not refused it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +271,8 @@ class Speaker:
         self.stage = Stage.ABSENT
         self.restarts = 0
         self.lost_events = 0
+        self.trouble = ""
+        """Why there is none at the moment, if it is not by our own will."""
         self.reloads = 0
         """How often ExaBGP took a configuration over while it ran."""
         self.pid: int | None = None
@@ -301,6 +305,8 @@ class Speaker:
         self._signalled_at = 0.0
         self._confirm_at = 0.0
         self._refused: str | None = None
+        self._good: Plan | None = None
+        """The last plan that ExaBGP ran with."""
 
     # --- what the owner wants ----------------------------------------------------------------------------------------
 
@@ -395,6 +401,8 @@ class Speaker:
     # --- start and end -----------------------------------------------------------------------------------------------
 
     def _begin(self, plan: Plan, now: float) -> None:
+        if plan.digest == self._refused and self._good is not None:
+            plan = self._good
         found = self._child.find() if self._is_first else None
         self._is_first = False
         self._adopting = found is not None
@@ -428,9 +436,13 @@ class Speaker:
 
     def _on_ended(self, ended: ChildEnded, now: float) -> list[Event]:
         events: list[Event] = []
+        last = f": {_in_our_words(ended.last)}" if ended.last else ""
+        reason = f"it ended with status {ended.status}{last}"
         if self.stage not in (Stage.ENDING, Stage.ABSENT):
-            last = f": {ended.last}" if ended.last else ""
-            events = self._give_up(f"it ended with status {ended.status}{last}", now)
+            events = self._give_up(reason, now)
+        elif ended.status and self.trouble:
+            # its relay ended before it
+            self.trouble = reason
         self.stage, self.pid, self._running = Stage.ABSENT, None, None
         return events
 
@@ -441,6 +453,7 @@ class Speaker:
         wait = BACKOFF_SECONDS[min(self._failures, len(BACKOFF_SECONDS) - 1)]
         self._failures += 1
         self.restarts += 1
+        self.trouble = reason
         self._retry_at = now + wait
         self._finish(now)
         return [Gone(reason, wait)]
@@ -452,7 +465,7 @@ class Speaker:
         return [Gone(reason, 0.0)]
 
     def _forget_connection(self) -> None:
-        self._reload, self._refused = Reload.NONE, None
+        self._reload = Reload.NONE
         self._syncing, self._touched, self._audit = [], set(), None
         self._connection = -1
         self._dialogue = Dialogue()
@@ -538,7 +551,9 @@ class Speaker:
     def _synced(self, now: float) -> list[Event]:
         received, sent = self._syncing
         touched = self._touched
-        self.stage, self._ready_at = Stage.READY, now
+        self.stage, self._ready_at, self.trouble = Stage.READY, now, ""
+        if self._plan is not None and self._runs(self._plan):
+            self._good = self._plan
         self._syncing, self._touched = [], set()
         return [
             Synced(
@@ -582,7 +597,11 @@ class Speaker:
         self._audit = None
         if reply.failed or self._said != audit.said:
             return []
-        return [Audited(audit.rows, {peer: frozenset(sent) for peer, sent in audit.sent.items()})]
+        sent = {peer: frozenset(prefixes) for peer, prefixes in audit.sent.items()}
+        return [Audited(audit.rows, sent, is_current=self._plan is not None and self._runs(self._plan))]
+
+    def _runs(self, plan: Plan) -> bool:
+        return self._running is not None and self._running.configuration == plan.digest
 
     def restart(self, reason: str, now: float) -> list[Event]:
         """End ExaBGP and start it again, because it does not do what it was told."""
@@ -593,6 +612,8 @@ class Speaker:
     def _advance(self, now: float) -> list[Event]:
         plan, running = self._plan, self._running
         if plan is None or running is None:
+            return []
+        if plan.digest == self._refused and self._reload is Reload.NONE:
             return []
         if running.environment != plan.environment_digest and self._reload is Reload.NONE:
             return self._restart("its environment is to change", now)
@@ -659,9 +680,19 @@ class Speaker:
             return []
         self._running = Found(self.pid, self._target.digest, self._target.environment_digest)
         self._child.note(self._running)
-        self._reload = Reload.NONE
+        self._reload, self._good = Reload.NONE, self._target
         self.reloads += 1
         return [Applied(self._target.digest)]
+
+
+def _in_our_words(last: str) -> str:
+    """Return the last line of ExaBGP's log, with the way out where its own leads nowhere."""
+    if "already binding to port" in last:
+        return (
+            "another program listens on the BGP port of this host (ss -ltnp shows it); end that one, or set another "
+            "listenPort in the BGPConfiguration"
+        )
+    return last
 
 
 def _rows(reply: Reply) -> tuple[Neighbour, ...]:

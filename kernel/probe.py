@@ -79,7 +79,7 @@ _MATCHES = (
     Feature("xt_rpfilter", _rule("-m rpfilter --invert --validmark -j DROP", "raw"), "spoof protection"),
     Feature("xt_MASQUERADE", _rule("-j MASQUERADE --random-fully", "nat", "POSTROUTING"), "NAT to the outside"),
     Feature(
-        "xt_CT", _rule("-j NOTRACK", "raw"), "doNotTrack policy of host endpoints",
+        "xt_CT", _rule("-j NOTRACK", "raw"), "doNotTrack policy of host endpoints, and pools with VXLAN",
         required=False, without="which must not be written",
     ),
     NFLOG,

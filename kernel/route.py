@@ -141,6 +141,11 @@ class Route:
         """Return a route that drops silently."""
         return cls(protocol=protocol, kind=RouteKind.BLACKHOLE)
 
+    @classmethod
+    def unreachable(cls, *, protocol: int) -> "Route":
+        """Return a route that drops and says so to the sender."""
+        return cls(protocol=protocol, kind=RouteKind.UNREACHABLE)
+
     @property
     def devices(self) -> frozenset[IfName]:
         """The interfaces it leaves by."""

@@ -11,11 +11,12 @@ from calicoctl.node import identity, speaker, supervisor, turn
 from calicoctl.node.stop import PATIENCE_SECONDS
 from calicoctl.session import open_client
 from ipam.cleanup import Cleanup
-from kernel.errors import DataplaneError
+from kernel.errors import AlreadyThere, DataplaneError
 from kernel.links import NetlinkLinks
 from kernel.route import PROTOCOL_BGPD, PROTOCOL_FELIX
 from kernel.routes import NetlinkRoutes
 from kernel.sets import TEMPORARY_PREFIXES, IpsetSets
+from kernel.vxlan import NetlinkVxlan
 from kernel.xtables import BackEnd, TableChange, TableKernel, TableKey
 from kernel.xtables_present import open_present
 from resources.errors import CalicoError, DoesNotExist
@@ -25,6 +26,7 @@ from resources.kinds.workloadendpoint import KIND as ENDPOINT
 from resources.names import IfName, NodeName
 from resources.runtime import paths
 from resources.runtime.nodename import node_name
+from resources.vxlan import DEVICES
 
 SET_PREFIXES = ("cali40", "cali60", *TEMPORARY_PREFIXES)
 TUNNEL = IfName("tunl0")
@@ -69,6 +71,7 @@ def _clean_kernel() -> bool:
     for what, remove in (
         ("routes", _remove_routes),
         ("tunnel addresses", leave_tunnel),
+        ("tunnels", remove_vxlan),
         ("chains", _remove_chains),
         ("sets", _remove_sets),
         ("interfaces", _remove_links),
@@ -119,6 +122,26 @@ def leave_tunnel() -> Result:
             links.set_down(TUNNEL)
     finally:
         links.close()
+    return removed, failed
+
+
+def remove_vxlan() -> Result:
+    """Remove the VXLAN devices, before the rules go that say who may send into them."""
+    vxlan = NetlinkVxlan()
+    removed = 0
+    failed: dict[str, DataplaneError] = {}
+    try:
+        for name in DEVICES.values():
+            try:
+                if vxlan.read(name) is not None:
+                    vxlan.delete(name)
+                    removed += 1
+            except AlreadyThere:
+                continue  # somebody else's interface has the name
+            except DataplaneError as error:
+                failed[f"interface {name}"] = error
+    finally:
+        vxlan.close()
     return removed, failed
 
 

@@ -1,6 +1,6 @@
 """`calicoctl node status`: are the daemons running, and how are the BGP sessions (reference resources.md 5.9)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO, TypeVar
@@ -121,6 +121,11 @@ class _Withheld(msgspec.Struct):
     reason: str
 
 
+class _NextHop(msgspec.Struct):
+    what: str
+    routes: int
+
+
 class _Unusable(msgspec.Struct):
     what: str
     reason: str
@@ -131,11 +136,18 @@ class _Kernel(msgspec.Struct):
     failed: dict[str, str] = {}
 
 
+class _Speaker(msgspec.Struct):
+    trouble: str = ""
+
+
 class BgpState(msgspec.Struct):
     """The part of bgpd's state that an operator must hear of."""
 
+    speaker: _Speaker = msgspec.field(default_factory=_Speaker)
     withheld: dict[str, _Withheld] = {}
+    next_hops: dict[str, _NextHop] = {}
     unusable: list[_Unusable] = []
+    untold: dict[str, list[str]] = {}
     twins: list[str] = []
     records: dict[str, str] = {}
     kernel: _Kernel = msgspec.field(default_factory=_Kernel)
@@ -213,12 +225,20 @@ def warnings(state: BgpState) -> list[str]:
     by_cause: dict[tuple[str, str], list[str]] = {}
     for prefix, found in state.withheld.items():
         by_cause.setdefault((found.pool, found.reason), []).append(prefix)
-    lines = [
+    trouble = state.speaker.trouble
+    lines = [f"ExaBGP, which speaks BGP for calico-bgpd, does not run and is started again: {trouble}"] * bool(trouble)
+    lines += [
         f"{len(prefixes)} routes of pool {pool} are withheld: {reason} ({', '.join(sorted(prefixes))})"
         for (pool, reason), prefixes in sorted(by_cause.items())
     ]
+    lines += [f"next hop of {one.routes} routes {one.what}" for _, one in sorted(state.next_hops.items())]
     lines += [f"{one.what} is not used: {one.reason}" for one in state.unusable]
     lines += state.twins
+    lines += [
+        f"{node} is up and does not announce {len(blocks)} of its blocks ({_some(blocks)}): its "
+        f"containers there cannot be reached from here; look at calicoctl node status on {node}"
+        for node, blocks in sorted(state.untold.items())
+    ]
     lines += [f"{key} is not used: {fault}" for key, fault in sorted(state.records.items())]
     kernel = state.kernel
     lines += [
@@ -226,3 +246,8 @@ def warnings(state: BgpState) -> list[str]:
     ]
     lines += [f"{key} could not be written: {error}" for key, error in sorted(kernel.failed.items())]
     return lines
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the first three of several names, and a word if there are more."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -36,6 +36,7 @@ from resources.kinds.base import Resource
 from resources.kinds.node import Node
 from resources.kinds.pool import IPPool
 from resources.names import IfName, IPAddress, IPNetwork, NodeName
+from resources.vxlan import DEVICES
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -113,6 +114,9 @@ class RemoteBlocks:
         self._tunnels: dict[int, Tunnel | str] = {}
         self._parents: dict[int, IfName | None] = {}
         self._far_ends: dict[tuple[int, NodeName], FarEnd] = {}
+        self._neighbours: dict[IPNetwork, NodeName] = {}
+        """IPv6 tunnel addresses of others. In IPv6 the kernel takes no gateway, not even onlink, that it would look for
+        elsewhere, as it does while there is another route to the block that the address is from."""
         self._routes: dict[IPNetwork, Route] = {}
         self._reasons: dict[IPNetwork, tuple[NodeName, str]] = {}
         self._missing: dict[NodeName, set[IPNetwork]] = {}
@@ -305,11 +309,25 @@ class RemoteBlocks:
             for version in VERSIONS:
                 found = self._far_end(version, name) if version in settings.versions else "switched off"
                 end = found if isinstance(found, FarEnd) and isinstance(self._tunnels[version], Tunnel) else None
-                if self._far_ends.get((version, name)) != end:
+                before = self._far_ends.get((version, name))
+                if before != end:
                     changes[version, name] = end
                     _put(self._far_ends, (version, name), end)
+                    if version == 6:
+                        self._note_neighbour(name, before, end)
         self._dirty_nodes.clear()
         return changes
+
+    def _note_neighbour(self, name: NodeName, before: FarEnd | None, end: FarEnd | None) -> None:
+        if before is not None:
+            address = ipaddress.ip_network(before.tunnel)
+            self._dirty_prefixes.add(address)
+            if self._neighbours.get(address) == name:  # else another one has it by now
+                del self._neighbours[address]
+        if end is not None:
+            address = ipaddress.ip_network(end.tunnel)
+            self._dirty_prefixes.add(address)
+            self._neighbours[address] = name
 
     def _far_end(self, version: int, name: NodeName) -> FarEnd | str:
         """Return a node's end of the tunnel, or why it has none that can be used."""
@@ -351,7 +369,11 @@ class RemoteBlocks:
         hosts: set[NodeName] = set()
         for prefix in self._dirty_prefixes:
             holder = self._holders.get(prefix)
-            found = None if holder is None else self._route(prefix, holder, settings)
+            found: Route | str | None = None
+            if prefix in self._neighbours:
+                found = Route.on(DEVICES[prefix.version], protocol=settings.protocol)
+            elif holder is not None:
+                found = self._route(prefix, holder, settings)
             route = found if isinstance(found, Route) else None
             if self._routes.get(prefix) != route:
                 changes[prefix] = route

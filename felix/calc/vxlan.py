@@ -4,7 +4,6 @@ Each host has one device for each address family. Who is behind which tunnel add
 records alone, so nothing is learned from packets and no BGP is needed.
 """
 
-import hashlib
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
@@ -17,8 +16,8 @@ from felix.calc.parameters import Parameters
 from resources.kinds.node import Node
 from resources.kinds.pool import IPPool
 from resources.names import IfName, IPAddress, IPInterface, IPNetwork, NodeName, parse_address
+from resources.vxlan import DEVICES, tunnel_mac
 
-DEVICES: Final = {4: IfName("vxlan.calico"), 6: IfName("vxlan-v6.calico")}
 OVERHEAD: Final = {4: VXLAN_OVERHEAD, 6: VXLAN6_OVERHEAD}
 """Bytes that wrapping adds to a packet."""
 A = TypeVar("A", bound=IPAddress | IPInterface)
@@ -108,14 +107,8 @@ def read_node(name: NodeName, node: Node) -> VxlanNode:
     return VxlanNode(
         addresses={version: address for version, address in own.items() if address is not None},
         tunnels={version: _of(version, parse_address(text)) for version, text in tunnels.items() if text},
-        macs={version: _mac(text) if text else derived_mac(name, version) for version, text in macs.items()},
+        macs={version: _mac(text) if text else tunnel_mac(name, version) for version, text in macs.items()},
     )
-
-
-def derived_mac(name: NodeName, version: int) -> str:
-    """Return the MAC of a host's device, if its Node does not name one. The original derives the same."""
-    seed = name if version == 4 else f"{name}-v6"
-    return (b"f" + hashlib.sha1(seed.encode(), usedforsecurity=False).digest()[:5]).hex(":")
 
 
 def own_tunnel(

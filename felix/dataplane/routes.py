@@ -16,6 +16,9 @@ from kernel.route import PROTOCOL_BGPD, PROTOCOL_KERNEL, Route, RouteKey, RouteK
 from kernel.routes import RouteKernel
 from resources.names import IfName, IPAddress, IPNetwork
 from resources.runtime.delta import Delta
+from resources.vxlan import DEVICES
+
+TUNNELS = frozenset(DEVICES.values())
 
 
 def owns(prefixes: Collection[str], *, protocol: int, remove_external: bool) -> Callable[[RouteKey, Route], bool]:
@@ -196,10 +199,9 @@ class RouteEffector:
         missing = {key: route for key, route in wanted.items() if _address_of(key) not in self._cleaning}
         if not missing:
             return unclean
-        ours = {key: route for key, route in missing.items() if key in self._delta.actual or self._may_take(key)}
-        failed = self._kernel.replace(ours) if ours else {}
-        fresh = {key: route for key, route in missing.items() if key not in ours}
-        failed |= self._kernel.add(fresh) if fresh else {}
+        # a gateway must be somebody's neighbour before there can be a route through it
+        near = {key: route for key, route in missing.items() if all(hop.gateway is None for hop in route.next_hops)}
+        failed = self._write(near) | self._write({key: r for key, r in missing.items() if key not in near})
         for key in missing.keys() - failed.keys():
             self._saw(key, missing[key])
             self.written += 1
@@ -209,6 +211,12 @@ class RouteEffector:
             failed = self._look_again(failed)
         self._resync_due |= any(not isinstance(error, AlreadyThere) for error in failed.values())
         return failed | unclean
+
+    def _write(self, routes: Mapping[RouteKey, Route]) -> dict[RouteKey, DataplaneError]:
+        ours = {key: route for key, route in routes.items() if key in self._delta.actual or self._may_take(key)}
+        fresh = {key: route for key, route in routes.items() if key not in ours}
+        failed = self._kernel.replace(ours) if ours else {}
+        return failed | (self._kernel.add(fresh) if fresh else {})
 
     def _look_again(self, failed: Mapping[RouteKey, DataplaneError]) -> dict[RouteKey, DataplaneError]:
         """Read the table because it held a route that we did not know of; return what is still wrong.
@@ -299,5 +307,6 @@ def _address_of(key: RouteKey) -> IPAddress | None:
 
 
 def _is_local(key: RouteKey, route: Route) -> bool:
-    """Return whether a route is to a container here: straight to an interface."""
-    return _address_of(key) is not None and all(hop.gateway is None for hop in route.next_hops)
+    """Return whether a route is to a container here: straight to an interface that is no tunnel."""
+    hops = route.next_hops
+    return _address_of(key) is not None and all(h.gateway is None and h.device not in TUNNELS for h in hops)

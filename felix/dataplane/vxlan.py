@@ -9,13 +9,14 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_interface
 
-from felix.calc.vxlan import DEVICES, OVERHEAD, FarEnd, Tunnel
+from felix.calc.vxlan import OVERHEAD, FarEnd, Tunnel
 from kernel.errors import AlreadyThere, DataplaneError
 from kernel.link import Link, LinkAddress
 from kernel.links import LinkKernel
 from kernel.vxlan import VxlanDevice, VxlanKernel
 from resources.names import IfName, IPAddress, IPInterface, NodeName
 from resources.runtime.delta import Delta
+from resources.vxlan import DEVICES
 
 
 class VxlanEffector:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from felix.calc.model import LocalEndpoint, Surroundings
 from felix.calc.parameters import EndpointToHostAction, InsertMode, NatExclusions, Parameters
-from felix.calc.vxlan import DEVICES
 from felix.render import dispatch
 from felix.render.chains import (
     Condition,
@@ -39,6 +38,7 @@ from felix.render.chains import (
 )
 from felix.render.names import ALL_HOSTS, ALL_POOLS, ALL_VXLAN_HOSTS, MASQUERADED_POOLS, set_name
 from felix.render.workloads import IPIP_PROTOCOL, UDP_PROTOCOL
+from resources.vxlan import DEVICES
 
 IPIP_DEVICE = "tunl0"
 NEIGHBOUR_DISCOVERY = (130, 131, 132, 133, 135, 136)

@@ -9,15 +9,15 @@ import json
 import signal
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from bed.cluster import Cluster
 from bed.command import Process, Timeout, wait_until
+from bed.echoes import Echoes
 from bed.etcd import Etcd
 from bed.host import Host
 from fakes.bgp_host import affinity_record, block_record, node_record, pool_record
@@ -129,13 +129,13 @@ def put(store: Etcd, *records: tuple[str, bytes]) -> None:
 
 
 def routes(host: Host, protocol: str = "81") -> dict[str, str]:
-    """Return the routes of a protocol, as ``via A dev D`` or ``blackhole``."""
+    """Return the routes of a protocol, as ``via A dev D``, ``blackhole`` or ``unreachable``."""
     found = {}
     for route in json.loads(host.ip("-j", "-N", "route", "show", "table", "main").stdout or "[]"):
         if str(route.get("protocol")) == protocol:
-            blackhole = route.get("type") == "6"
+            kind = {"6": "blackhole", "7": "unreachable"}.get(str(route.get("type")))
             destination = route["dst"] if "/" in route["dst"] else f"{route['dst']}/32"
-            found[destination] = "blackhole" if blackhole else f"via {route.get('gateway')} dev {route.get('dev')}"
+            found[destination] = kind or f"via {route.get('gateway')} dev {route.get('dev')}"
     return found
 
 
@@ -152,23 +152,23 @@ def monitored(host: Host) -> Iterator[list[str]]:
 
 
 @contextmanager
-def pinging(host: Host, address: str) -> Iterator[list[bool]]:
-    """Ping ten times a second while the block runs; the list gets what was answered."""
-    answers: list[bool] = []
-    ending = False
+def flooding(host: Host, address: str) -> Iterator[Echoes]:
+    """Ping two hundred times a second while the block runs; what was lost is known behind it."""
+    with host.entered():
+        echoes = Echoes(address)
+    with echoes:
+        yield echoes
 
-    def flood() -> None:
-        while not ending:
-            answers.append(host.ping(ip_address(address), timeout=1.0).ok)
-            time.sleep(0.1)
 
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(flood)
-        try:
-            yield answers
-        finally:
-            ending = True
-            running.result()
+@contextmanager
+def burning(host: Host) -> Iterator[None]:
+    """Keep both processors at work, by processes of the host, while the block runs."""
+    processes = [host.popen(["python3", "-c", "while True: pass"], name=f"burner{n}") for n in range(2)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def pids_of(host: Host, pattern: str) -> list[int]:
@@ -207,13 +207,86 @@ def send(host: Host, pattern: str, number: signal.Signals) -> None:
 EXABGP, RELAY, BGPD = r"bin/exabgp server", r"relay\.py --socket", r"bin/calico-bgpd"
 
 
+# --- far sides -------------------------------------------------------------------------------------------------------
+
+
+class FarSide(Protocol):
+    """node2's BGP speaker, of whatever make, that has a session with node1 and announces 10.65.2.0/26."""
+
+    def start(self) -> None:
+        """Start it, for the first time or again."""
+
+    def kill(self) -> None:
+        """Kill it with all that belongs to it; its kernel routes stay."""
+
+    def is_up(self) -> bool:
+        """Whether it takes the session with node1 for established."""
+
+    def since(self) -> str:
+        """Return something that changes when the session falls and comes back."""
+
+    def routes(self) -> dict[str, str]:
+        """Return what it learned and has in its kernel."""
+
+
+class OurFarSide:
+    """bgpd, as on node1."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self._mesh, self._host = mesh, mesh["node2"]
+
+    def start(self) -> None:
+        self._mesh.start("node2", wait=False)
+
+    def kill(self) -> None:
+        self._mesh.daemons["node2"].kill()
+        send(self._host, EXABGP, signal.SIGKILL)
+
+    def is_up(self) -> bool:
+        return self._mesh.is_up("node2", "node1")
+
+    def since(self) -> str:
+        return str(self._mesh.sessions("node2")[str(self._mesh["node1"].address)]["since"])
+
+    def routes(self) -> dict[str, str]:
+        return {prefix: way for prefix, way in routes(self._host).items() if way != "blackhole"}
+
+
+class BirdFarSide:
+    """BIRD, with graceful restart."""
+
+    def __init__(self, mesh: Mesh, *, restart_seconds: int = 120) -> None:
+        self._host, self._near, self._seconds = mesh["node2"], mesh["node1"].address, restart_seconds
+        self._bird: Bird | None = None
+
+    def start(self) -> None:
+        if self._bird is None:
+            self._bird = Bird(self._host, self._near, block(2), seconds=self._seconds)
+        else:
+            self._bird.start(recover=True)
+
+    def kill(self) -> None:
+        assert self._bird is not None
+        self._bird.process.kill()
+
+    def is_up(self) -> bool:
+        return "Established" in self.since()
+
+    def since(self) -> str:
+        assert self._bird is not None
+        return self._bird.ask("show protocols mesh")
+
+    def routes(self) -> dict[str, str]:
+        return routes(self._host, "12")
+
+
 # --- other speakers --------------------------------------------------------------------------------------------------
 
 BIRD = """
 router id {address};
 protocol device {{ scan time 2; }}
 protocol direct {{ ipv4; }}
-protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; persist; }}
+protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; persist; graceful restart on; }}
 protocol static st {{ ipv4; {routes} }}
 protocol bgp mesh {{
   local {address} as {number};
@@ -221,7 +294,7 @@ protocol bgp mesh {{
   {more}
   connect delay time 1; connect retry time 2;
   graceful restart {graceful}; graceful restart time {seconds};
-  ipv4 {{ import all; export where source = RTS_STATIC; next hop self; }};
+  ipv4 {{ import all; export where source = RTS_STATIC; {next_hop} }};
 }}
 """
 
@@ -231,9 +304,10 @@ class Bird:
 
     def __init__(
         self, host: Host, peer: IPv4Address, *static: str, graceful: str = "on", seconds: int = 120,
-        number: int = 64512, more: str = "",
+        number: int = 64512, more: str = "", next_hop: str = "next hop self;",
     ) -> None:
         self.host, self._peer, self._graceful, self._seconds = host, peer, graceful, seconds
+        self._next_hop = next_hop
         self._number, self._more = number, more
         self.configure(*static)
         self.start()
@@ -245,12 +319,22 @@ class Bird:
             "/run/bird.conf",
             BIRD.format(
                 address=self.host.address, peer=self._peer, routes=lines, graceful=self._graceful,
-                seconds=self._seconds, number=self._number, more=self._more,
+                seconds=self._seconds, number=self._number, more=self._more, next_hop=self._next_hop,
             ),
         )
 
-    def start(self) -> None:
-        self.process = self.host.popen(["bird", "-f", "-c", "/run/bird.conf", "-s", "/run/bird.ctl"])
+    def start(self, *, recover: bool = False) -> None:
+        """Start it; to `recover`, it keeps what its kernel has until its peers have told all."""
+        options = ["-R"] if recover else []
+        self.process = self.host.popen(["bird", "-f", *options, "-c", "/run/bird.conf", "-s", "/run/bird.ctl"])
+
+    def routes(self) -> dict[str, str]:
+        """Return what it has in its kernel."""
+        return routes(self.host, "12")
+
+    def has_exported(self, count: int) -> bool:
+        """Whether it has announced so many prefixes and no others."""
+        return f" {count} exported" in self.ask("show protocols all mesh")
 
     def ask(self, command: str) -> str:
         return self.host.run(["birdc", "-s", "/run/bird.ctl", *command.split()], check=False).stdout

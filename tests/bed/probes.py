@@ -95,7 +95,7 @@ def ping(
         try:
             if source is not None:
                 raw.bind((str(source), 0))
-            raw.sendto(_echo_request(version, payload), (str(target), 0))
+            raw.sendto(echo_request(version, payload), (str(target), 0))
         except OSError as error:
             return PingResult(ok=False, error=error.strerror or str(error))
         while (left := began + timeout - time.monotonic()) > 0:
@@ -127,7 +127,8 @@ def _received(raw: socket.socket, version: int) -> tuple[int, int, bytes]:
     return packet[0], hops, packet[1:]
 
 
-def _echo_request(version: int, payload: bytes) -> bytes:
+def echo_request(version: int, payload: bytes) -> bytes:
+    """Return an echo request with an identifier of its own."""
     head = struct.pack("!BBHHH", _ECHO_REQUEST[version], 0, 0, next(_identifiers) & 0xFFFF, 1)
     if version == 6:
         return head + payload  # the kernel adds the checksum

@@ -71,6 +71,8 @@ class FakeExabgp:
         """What `find` finds."""
         self.before: dict[str, Callable[[], None]] = {}
         """What happens just before a question is answered."""
+        self.last = ""
+        """The last line of its log."""
         self.unanswered = 0
         self.lost = 0
         self._boot = 0
@@ -228,7 +230,7 @@ class FakeExabgp:
         assert self.pid is not None
         if self._connected is not None:
             self.outbox.append(RelayClosed(self._connected, "the relay closed its socket"))
-        self.outbox.append(ChildEnded(self.pid, status))
+        self.outbox.append(ChildEnded(self.pid, status, self.last))
         self.pid, self._connected, self.peers = None, None, {}
 
     def lose_relay(self) -> None:

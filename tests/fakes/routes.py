@@ -21,6 +21,8 @@ class FakeRoutes:
         self.refuse: set[RouteKey] = set()
         self.unreadable: DataplaneError | None = None
         self.log: list[str] = []
+        self.meanwhile: list[Callable[[], None]] = []
+        """What happens while the next batch is written."""
         self._links = links
         self._entries: dict[RouteKey, list[Route]] = {}
         links.on_lost.append(self._forget)
@@ -71,6 +73,8 @@ class FakeRoutes:
         self, verb: str, routes: Mapping[RouteKey, Route], act: Callable[[RouteKey, Route], None]
     ) -> dict[RouteKey, DataplaneError]:
         failed: dict[RouteKey, DataplaneError] = {}
+        while self.meanwhile:
+            self.meanwhile.pop()()
         for key, route in routes.items():
             self.log.append(f"{verb} {key}")
             try:

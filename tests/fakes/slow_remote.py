@@ -117,6 +117,9 @@ class SlowRemote:
 
     def concluded(self) -> dict[str, Any]:
         routes = {prefix: self.route(prefix, holder) for prefix, holder in self.holders().items()}
+        ends = [self.far_end(name, 6) for name in self.nodes()] if self.tunnel(6) else []
+        neighbours = {ip_network(end[1]): ("via", None, DEVICE[6], False) for end in ends if end}
+        routes = {prefix: route for prefix, route in routes.items() if prefix not in neighbours}
         return {
             "tunnels": {version: found for version in (4, 6) if (found := self.tunnel(version))},
             "far_ends": {
@@ -125,7 +128,7 @@ class SlowRemote:
                 for name in self.nodes()
                 if self.tunnel(version) and (end := self.far_end(name, version))
             },
-            "routes": {prefix: route for prefix, route in routes.items() if isinstance(route, tuple)},
+            "routes": {prefix: route for prefix, route in routes.items() if isinstance(route, tuple)} | neighbours,
             "withheld": {self.holders()[prefix] for prefix, route in routes.items() if route == "missing"},
         }
 

@@ -162,13 +162,13 @@ def test_full_packets_pass_the_tunnel_over_any_link_and_larger_ones_are_answered
             full = one.ping(two.address, size=mtu - 48, whole=True, timeout=5.0)
             assert full.ok, (mtu, full)
             assert one.ping(two.address, size=mtu - 47, whole=True).error == "Message too long"
+            transfer(one, two, two.address, 1 << 30)
             if older is None:
                 older = one, two
                 continue
             over = older[0].ping(two.address, size=mtu - 47, whole=True, timeout=5.0)
             assert over.error == "packet too big", (mtu, over)
-            transfer(*older, older[1].address, 2 << 20)
-            transfer(one, two, two.address, 8 << 20)
+            transfer(*older, older[1].address, 64 << 20)
     finally:
         whole.cluster.resize_links(1500)
 

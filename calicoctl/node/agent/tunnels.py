@@ -15,6 +15,7 @@ from resources.kinds.node import Node, NodeBGPSpec
 from resources.kinds.pool import IPPool, IPPoolSpec
 from resources.names import HandleId, IPAddress, IPNetwork, NodeName, parse_address
 from resources.selector import SelectorError, parse
+from resources.vxlan import tunnel_mac
 
 USE = "Tunnel"
 
@@ -61,6 +62,14 @@ def _with_spec(node: Node, **members: object) -> Node:
     return msgspec.structs.replace(node, spec=msgspec.structs.replace(node.spec, **members))
 
 
+def _mac(node: Node, address: str, recorded: str, version: int) -> str:
+    """Return the MAC to be recorded beside a tunnel address, or beside none; one that somebody chose stays."""
+    ours = tunnel_mac(node.name, version)
+    if address:
+        return recorded or ours
+    return "" if recorded == ours else recorded
+
+
 IPIP = TunnelKind(
     name="ipip",
     version=4,
@@ -79,7 +88,9 @@ VXLAN = TunnelKind(
     attribute="vxlanTunnelAddress",
     mode=lambda spec: spec.vxlan_mode,
     recorded=lambda node: node.spec.ipv4_vxlan_tunnel_addr,
-    with_record=lambda node, text: _with_spec(node, ipv4_vxlan_tunnel_addr=text),
+    with_record=lambda node, text: _with_spec(
+        node, ipv4_vxlan_tunnel_addr=text, vxlan_tunnel_mac_addr=_mac(node, text, node.spec.vxlan_tunnel_mac_addr, 4)
+    ),
 )
 VXLAN6 = TunnelKind(
     name="vxlan-v6",
@@ -89,7 +100,11 @@ VXLAN6 = TunnelKind(
     attribute="vxlanV6TunnelAddress",
     mode=lambda spec: spec.vxlan_mode,
     recorded=lambda node: node.spec.ipv6_vxlan_tunnel_addr,
-    with_record=lambda node, text: _with_spec(node, ipv6_vxlan_tunnel_addr=text),
+    with_record=lambda node, text: _with_spec(
+        node,
+        ipv6_vxlan_tunnel_addr=text,
+        vxlan_tunnel_mac_addr_v6=_mac(node, text, node.spec.vxlan_tunnel_mac_addr_v6, 6),
+    ),
 )
 KINDS = (IPIP, VXLAN, VXLAN6)
 

@@ -8,8 +8,11 @@ import pytest
 
 from bed import Namespace
 from felix.calc.vxlan import FarEnd, Tunnel
+from felix.dataplane.routes import RouteEffector, owns
 from felix.dataplane.vxlan import VxlanEffector
 from kernel.links import NetlinkLinks
+from kernel.route import PROTOCOL_BGPD, PROTOCOL_FELIX, Route, RouteKey
+from kernel.routes import NetlinkRoutes
 from kernel.vxlan import NetlinkVxlan
 from resources.names import IfName, NodeName
 
@@ -125,6 +128,42 @@ class TestOneFamily:
         run(made, version)
         assert TUNNELS[version].name not in NetlinkLinks().links()
         assert run(made, version) == 0
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_routes_change_between_plain_and_tunnel_in_place(host: Namespace, version: int) -> None:
+    """The gateway is an address of the very block; for IPv6 the kernel takes it when it has a route of its own."""
+    run(effector(version), version)
+    end = ENDS[version][NodeName("n2")]
+    block = ipaddress.ip_network(f"{end.tunnel}/{26 if version == 4 else 122}", strict=False)
+    near = ipaddress.ip_network(end.tunnel)
+    device, kernel = TUNNELS[version].name, NetlinkRoutes()
+    bgpds = Route.via(end.host, UPLINK, protocol=PROTOCOL_BGPD)
+    plain = Route.via(end.host, UPLINK, protocol=PROTOCOL_FELIX)
+    wrapped = Route.via(end.tunnel, device, protocol=PROTOCOL_FELIX, onlink=True)
+    assert kernel.add({RouteKey(block): bgpds}) == {}
+    routes = RouteEffector(
+        kernel,
+        owns=owns(("cali",), protocol=PROTOCOL_FELIX, remove_external=True),
+        protocol=PROTOCOL_FELIX,
+        flows_of=lambda address: pytest.fail(f"{address} was nobody's here"),
+    )
+    if version == 6:
+        routes.want_remote(near, Route.on(device, protocol=PROTOCOL_FELIX))
+    for wanted in (wrapped, plain, wrapped):
+        routes.want_remote(block, wanted)
+        routes.refresh()
+        assert routes.remove() == routes.add(version) == {}
+        assert kernel.read(lambda *_: True).ours[RouteKey(block)] == wanted
+    routes.resync()
+    routes.refresh()
+    before = routes.written
+    assert routes.remove() == routes.add(version) == {}
+    assert routes.written == before
+    for prefix in (block, near):
+        routes.want_remote(prefix, None)
+    assert routes.remove() == {}
+    assert RouteKey(block) not in kernel.read(lambda *_: True).ours
 
 
 def test_a_thousand_hosts(host: Namespace) -> None:

@@ -12,11 +12,10 @@ from bed.bgp import (
     RELAY,
     Mesh,
     block,
+    flooding,
     monitored,
     pid_of,
     pids_of,
-    pinging,
-    routes,
     send,
     with_bird,
 )
@@ -28,37 +27,6 @@ def reach(pair: Mesh) -> str:
     """Put an address of node2's block on node2 and return it: answered only over the BGP route."""
     pair["node2"].ip("addr", "add", "10.65.2.1/32", "dev", "lo")
     return "10.65.2.1"
-
-
-@pytest.mark.bgp_scenario(58)
-def test_bgpd_is_killed_and_started_again_and_nobody_notices(pair: Mesh) -> None:
-    pair.start()
-    address = reach(pair)
-    one, two = pair["node1"], pair["node2"]
-    since = {peer: session["since"] for peer, session in pair.sessions("node2").items()}
-    speaker = pid_of(one, EXABGP)
-    with monitored(one) as here, monitored(two) as there, pinging(one, address) as answers:
-        assert pair.daemons["node1"].kill() != 0
-        time.sleep(1)
-        pair.start("node1")
-        time.sleep(1)
-    assert all(answers)
-    assert len(answers) > 15
-    assert here == there == []
-    assert pid_of(one, EXABGP) == speaker
-    assert {peer: session["since"] for peer, session in pair.sessions("node2").items()} == since
-    assert pair.is_up("node1")
-    # what changes now goes out and comes in as before
-    pair.put(block_record("10.65.1.64/26", "node1"), affinity_record("10.65.1.64/26", "node1"))
-    pair.put(block_record("10.65.2.64/26", "node2"), affinity_record("10.65.2.64/26", "node2"))
-    pair.await_routes(
-        "node1",
-        pair.expected("node1") | {"10.65.1.64/26": "blackhole", "10.65.2.64/26": f"via {two.address} dev eth0"},
-    )
-    pair.await_routes(
-        "node2",
-        pair.expected("node2") | {"10.65.2.64/26": "blackhole", "10.65.1.64/26": f"via {one.address} dev eth0"},
-    )
 
 
 def test_a_stopped_bgpd_leaves_routes_and_sessions_until_the_speaker_is_ended(pair: Mesh) -> None:
@@ -76,22 +44,6 @@ def test_a_stopped_bgpd_leaves_routes_and_sessions_until_the_speaker_is_ended(pa
     wait_until("the session to be down", lambda: not pair.is_up("node2"))
     # the other side keeps its routes for the restart time
     assert pair.routes("node2") == pair.expected("node2")
-
-
-@pytest.mark.bgp_scenario(59)
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_exabgp_dies_and_no_packet_is_lost(pair: Mesh, number: signal.Signals) -> None:
-    pair.start()
-    address = reach(pair)
-    one, two = pair["node1"], pair["node2"]
-    with monitored(one) as here, monitored(two) as there, pinging(one, address) as answers:
-        send(one, EXABGP, number)
-        wait_until("the session to fall", lambda: not pair.is_up("node1"), every=0.01)
-        pair.await_mesh(timeout=30)
-        time.sleep(1)
-    assert all(answers)
-    assert here == there == []
-    assert pair.state("node1")["speaker"]["restarts"] == 1
 
 
 @pytest.mark.bgp_scenario(67)
@@ -120,13 +72,13 @@ def test_a_bad_file_that_poisons_exabgp_is_overcome(pair: Mesh) -> None:
     assert pair.is_up("node1")
     assert pair.state("node1")["speaker"]["restarts"] == 0
     before = pid_of(one, EXABGP)
-    with monitored(one) as here, pinging(one, address) as answers:
+    with monitored(one) as here, flooding(one, address) as flood:
         pair.put(node_record("node7", "10.77.0.77/24"))
         # the reload fails, and fails again, until ExaBGP is started anew
         wait_until("a new speaker", lambda: pid_of(one, EXABGP) != before, timeout=20, every=0.2)
         wait_until("the plan to be applied", lambda: pair.state("node1")["speaker"]["settled"], timeout=30)
         pair.await_mesh(timeout=30)
-    assert all(answers)
+    assert flood.lost == 0
     assert here == []
     assert "neighbor 10.77.0.77" in one.read_file("/run/calico/exabgp.conf")
 
@@ -214,30 +166,20 @@ def test_a_cable_is_cut_for_less_and_for_more_than_the_hold_time(pair: Mesh) -> 
 # --- BIRD on the far side --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.bgp_scenario(59)
-def test_exabgp_dies_and_bird_keeps_our_routes() -> None:
+@pytest.mark.bgp_scenario(61)
+def test_a_block_that_was_given_up_while_all_was_dead_goes_from_bird_alone() -> None:
     more = [block_record("10.65.1.64/26", "node1"), affinity_record("10.65.1.64/26", "node1")]
     with with_bird() as (mesh, bird):
         mesh.put(*more)
         ours = dict.fromkeys((block(1), "10.65.1.64/26"), f"via {mesh['node1'].address} dev eth0")
-        wait_until("BIRD to have our blocks", lambda: routes(bird.host, "12") == ours)
-        with monitored(bird.host) as events:
-            send(mesh["node1"], EXABGP, signal.SIGKILL)
-            wait_until("the session to fall", lambda: "Established" not in bird.ask("show protocols mesh"), every=0.01)
-            wait_until("the session to be back", lambda: mesh.is_up("node1", "node2"), timeout=30)
-            time.sleep(1)
-        assert events == []
-        assert routes(bird.host, "12") == ours
-        assert "stale" not in bird.ask("show route all").lower()
-
-        # and one that was given up meanwhile goes, and only that one
+        wait_until("BIRD to have our blocks", lambda: bird.routes() == ours)
         mesh.daemons["node1"].kill()
         send(mesh["node1"], EXABGP, signal.SIGKILL)
         mesh.remove(*more)
         with monitored(bird.host) as events:
             mesh.start("node1", wait=False)
-            wait_until("BIRD to have one block", lambda: len(routes(bird.host, "12")) == 1, timeout=30)
-            time.sleep(1)
+            wait_until("BIRD to have one block", lambda: len(bird.routes()) == 1, timeout=30)
+            time.sleep(0.5)
         assert [line.split()[:2] for line in events] == [["Deleted", "10.65.1.64/26"]]
 
 
@@ -263,9 +205,3 @@ def test_a_bird_that_restarts_gracefully() -> None:
             bird.start()
             wait_until("the session to be back", lambda: mesh.is_up("node1", "node2"), timeout=20)
         assert [line.split()[:2] for line in events] == [["Deleted", "10.65.2.64/26"]]
-
-        # it never returns: kept for its restart time, then gone
-        bird.process.kill()
-        time.sleep(3)
-        assert mesh.routes("node1") == mesh.expected("node1")
-        mesh.await_routes("node1", {block(1): "blackhole"}, timeout=6)

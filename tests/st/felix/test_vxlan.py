@@ -1,5 +1,6 @@
 """Pools with VXLAN: three hosts, two of one subnet and one behind a router, felix on each and no BGP at all."""
 
+import contextlib
 import errno
 import json
 import socket
@@ -14,11 +15,11 @@ from bed.felix import FelixLab
 from bed.probes import Prober, checksum
 from bed.pulse import Pulse
 from fakes.felix_records import host as node_record
-from fakes.felix_records import pool
-from felix.calc.vxlan import derived_mac
+from fakes.felix_records import host_endpoint, pool
 from resources.datastore.keys import ResourceKey, block_key
 from resources.kinds.node import Node
 from resources.names import NodeName
+from resources.vxlan import tunnel_mac
 
 pytestmark = pytest.mark.any_back_end
 
@@ -134,13 +135,34 @@ def endpoints(lab: VxlanLab) -> list[Workload]:
     return [lab.lab.workloads[name] for name in ("v1", "v2", "v3")]
 
 
+@contextlib.contextmanager
+def links_of(lab: VxlanLab, size: int) -> Iterator[None]:
+    """All links of the bed have this MTU while the block runs; those of workloads, too."""
+
+    def set_all(mtu: int) -> None:
+        core = lab.lab.cluster.fabric.core
+        for host in lab.lab.hosts:
+            core.ip("link", "set", host.port, "mtu", str(mtu))
+            host.ip("link", "set", "eth0", "mtu", str(mtu))
+        core.ip("link", "set", "br0", "mtu", str(mtu))
+        for workload in endpoints(lab):
+            workload.host.ip("link", "set", workload.interface, "mtu", str(mtu))
+            workload.ip("link", "set", "cali0", "mtu", str(mtu))
+
+    set_all(size)
+    try:
+        yield
+    finally:
+        set_all(1500)
+
+
 def wrapped(lab: VxlanLab, payload: bytes) -> bytes:
     """A VXLAN packet to node1, with a UDP datagram from v2 to v1's port 4000 in it."""
     v1, v2, _ = endpoints(lab)
     udp = struct.pack("!HHHH", 4001, 4000, 8 + len(payload), 0) + payload
     head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0) + v2.address.packed + v1.address.packed
     head = head[:10] + struct.pack("!H", checksum(head)) + head[12:]
-    ends = (bytes.fromhex(derived_mac(NodeName(name), 4).replace(":", "")) for name in ("node1", "node2"))
+    ends = (bytes.fromhex(tunnel_mac(NodeName(name), 4).replace(":", "")) for name in ("node1", "node2"))
     return struct.pack("!II", 0x08000000, 4096 << 8) + b"".join(ends) + b"\x08\x00" + head + udp
 
 
@@ -174,7 +196,7 @@ def test_blocks_of_others_are_reached_through_the_tunnel_without_bgp(lab: VxlanL
     assert lab.far_ends(node1) == ["10.77.0.2", "10.78.0.3"]
     assert lab.neighbours(node1) == ["10.67.2.1", "10.67.3.1"]
     link = lab.device(node1)
-    assert (link["mtu"], link["address"]) == (1450, derived_mac(NodeName("node1"), 4))
+    assert (link["mtu"], link["address"]) == (1450, tunnel_mac(NodeName("node1"), 4))
 
 
 def test_only_what_crosses_subnets_is_wrapped(lab: VxlanLab) -> None:
@@ -247,6 +269,27 @@ def test_a_packet_of_full_size_passes_and_a_larger_one_is_answered(lab: VxlanLab
 
         wait_until("a packet of 1451 bytes to be answered", is_refused)
         assert talker.getsockopt(socket.IPPROTO_IP, IP_MTU) == 1450
+
+
+@pytest.mark.parametrize("size", [9000, 1450])
+def test_links_of_other_sizes(lab: VxlanLab, size: int) -> None:
+    """The device is as large as the link allows, and so are packets that are not to be fragmented."""
+    lab.set_mode("Always")
+    v1, v2, v3 = endpoints(lab)
+    with links_of(lab, size):
+        for host in lab.lab.hosts:
+            wait_until("the device to follow", lambda: lab.device(host)["mtu"] == size - 50)  # noqa: B023
+        for target in (v2, v3):
+            assert v1.ping(target.address, size=size - 50 - 28).ok
+        assert lab.lab.node1.read_file("/var/lib/calico/mtu") == f"{size - 50}\n"
+
+
+def test_a_closed_host_endpoint_lets_the_tunnel_through(lab: VxlanLab) -> None:
+    """What is inside is judged by the policy of workloads; who may send it, by the list of hosts."""
+    lab.set_mode("Always")
+    lab.lab.put(host_endpoint("uplink", "eth0", node="node1"))
+    lab.lab.expect(everybody(1, 2, 3), endpoints(lab))
+    assert not lab.lab.node2.ping(lab.addresses["node1"], timeout=0.3).ok
 
 
 def test_wrapped_packets_of_strangers_are_dropped(lab: VxlanLab) -> None:

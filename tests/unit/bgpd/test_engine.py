@@ -454,11 +454,19 @@ def test_a_block_from_another_node_than_the_store_says(strict: bool) -> None:
 # --- pools with tunnels -----------------------------------------------------------------------------------------------
 
 
+def closed(prefix: str) -> dict[str, str]:
+    """What stands in place of a route that is withheld: behind every other one to the prefix."""
+    return {f"{prefix} metric 4294967295": "unreachable"}
+
+
 def test_without_the_tunnel_nothing_is_sent_unwrapped() -> None:
     host = meshed()
+    host.kernel.routes.log.clear()
     host.put(pool_record("p", "10.65.0.0/16", ipipMode="Always"))
     host.run()
-    assert host.routes == {"10.65.1.0/26": "blackhole"}
+    assert host.routes == {"10.65.1.0/26": "blackhole", **closed(B2), **closed(B3)}
+    # at no moment have the packets the default route only
+    assert [line.split()[0] for line in host.kernel.routes.log] == ["add", "add", "delete", "delete"]
     assert {str(prefix) for prefix in host.routing.withheld} == {B2, B3}
     withheld = host.engine.state()["withheld"]
     assert isinstance(withheld, dict)
@@ -548,13 +556,33 @@ def test_ipip_goes_through_the_tunnel_that_is_up() -> None:
     assert B2 not in host.routes
 
 
+def test_what_is_closed_is_opened_by_a_bgpd_that_comes_after() -> None:
+    tunnelled = pool_record("p", "10.65.0.0/16", ipipMode="Always")
+    host = meshed(tunnelled)
+    shut = {"10.65.1.0/26": "blackhole", **closed(B2), **closed(B3)}
+    assert host.routes == shut
+    again = started(tunnelled, host=restarted(host))
+    again.run(5)
+    assert (again.routes, again.kernel.routes.log) == (shut, [])
+    last = started(host=restarted(again))
+    last.run(5)
+    assert last.routes == ALL
+
+
+def test_a_withdrawn_route_that_was_withheld_leaves_nothing() -> None:
+    host = meshed(pool_record("p", "10.65.0.0/16", ipipMode="Always"))
+    host.exabgp.peer_withdraws(N2, [B2])
+    host.run()
+    assert host.routes == {"10.65.1.0/26": "blackhole", **closed(B3)}
+
+
 def test_across_subnets_only() -> None:
     host = meshed(pool_record("p", "10.65.0.0/16", ipipMode="CrossSubnet"), node_record("node9", "10.1.0.9/24"))
     host.put_route("0.0.0.0/0", Route.via(GATEWAY, ETH0, protocol=PROTOCOL_STATIC))
     host.exabgp.peer_up("10.1.0.9")
     host.exabgp.peer_sends("10.1.0.9", ["10.65.9.0/26"])
     host.run()
-    assert host.routes == ALL
+    assert host.routes == {**ALL, **closed("10.65.9.0/26")}
     assert [str(prefix) for prefix in host.routing.withheld] == ["10.65.9.0/26"]
     host.kernel.links.add(IfName("tunl0"), up=False)
     host.set_link(IfName("tunl0"), up=True)
@@ -691,6 +719,17 @@ def test_one_change_among_many_is_one_write() -> None:
 # --- sessions fall ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.bgp_scenario(54)
+def test_what_is_withdrawn_while_it_is_written_is_absent_at_the_end() -> None:
+    host = started()
+    host.exabgp.peer_up(N2)
+    host.exabgp.peer_sends(N2, [B2, "10.65.2.64/26"])
+    host.kernel.routes.meanwhile.append(lambda: host.exabgp.peer_withdraws(N2, [B2]))
+    host.run(5)
+    assert [line for line in host.kernel.routes.log if B2 in line] == [f"add {B2}", f"delete {B2}"]
+    assert host.routes == {"10.65.1.0/26": "blackhole", "10.65.2.64/26": f"via {N2} dev eth0"}
+
+
 def test_a_peer_without_graceful_restart_takes_its_routes_with_it() -> None:
     host = started()
     host.exabgp.peer_up(N2, graceful=None)
@@ -786,6 +825,19 @@ def test_our_hold_timer_ends_it_at_once() -> None:
     assert B3 not in host.routes
     [row] = [row for row in host.snapshot.rows if row.name == "Mesh_10_0_0_3"]
     assert row.text == "BGP Error: Hold timer expired"
+
+
+@pytest.mark.parametrize(
+    ("reason", "text"),
+    [("notification sent (3,1)", "BGP Error: Malformed attribute list"), ("notification sent (7,7)", "BGP Error: 7/7")],
+)
+def test_a_session_that_we_ended_says_why(reason: str, text: str) -> None:
+    host = meshed()
+    host.exabgp.peer_down(N3, reason)
+    host.run(0.01)
+    assert B3 not in host.routes
+    [row] = [row for row in host.snapshot.rows if row.name == "Mesh_10_0_0_3"]
+    assert row.text == text
 
 
 def twins(host: BgpHost) -> list[str]:
@@ -1001,6 +1053,19 @@ def test_exabgp_keeps_dying_and_is_started_ever_more_slowly() -> None:
     assert 6 <= host.exabgp.starts <= 14
 
 
+def test_an_exabgp_that_cannot_listen_is_told_of_with_the_way_out_until_it_can() -> None:
+    host = started()
+    host.exabgp.last = "25 network and check that no other daemon is already binding to port 179"
+    for _ in range(2):
+        host.exabgp.die(1)
+        host.run(0.5)
+    assert host.speaker.trouble.startswith("it ended with status 1: another program listens on the BGP port")
+    assert SPEAKER in host.waits.waiting
+    host.run(5)
+    assert host.speaker.trouble == ""
+    assert SPEAKER not in host.waits.waiting
+
+
 def test_a_block_disappears_during_the_outage_and_its_route_not_earlier() -> None:
     host = meshed()
     host.exabgp.die()
@@ -1115,6 +1180,24 @@ def test_a_configuration_that_exabgp_refuses_is_not_installed() -> None:
     assert set(host.exabgp.peers) == {N2, N3, "10.0.0.4", "10.0.0.5"}
 
 
+def test_an_exabgp_that_dies_is_not_started_with_what_it_refused() -> None:
+    host = meshed()
+    host.exabgp.refuse_validation = "syntax error"
+    host.put(node_record("node4", "10.0.0.4/24"))
+    # nor is it taken for one that lost a session
+    host.run(3 * AUDIT_SECONDS)
+    assert host.exabgp.starts == 1
+    host.exabgp.die()
+    host.run(10)
+    assert host.exabgp.starts == 2
+    assert set(host.exabgp.peers) == {N2, N3}
+    host.exabgp.refuse_validation = None
+    host.put(node_record("node5", "10.0.0.5/24"))
+    host.run(3)
+    assert set(host.exabgp.peers) == {N2, N3, "10.0.0.4", "10.0.0.5"}
+    assert host.exabgp.starts == 2
+
+
 # --- does ExaBGP do what it was told ----------------------------------------------------------------------------------
 
 
@@ -1201,6 +1284,29 @@ def test_an_audit_asks_about_everybody_in_turn(monkeypatch: pytest.MonkeyPatch) 
     assert len(asked) == 2
     host.run(2 * AUDIT_SECONDS)
     assert sorted(asked) == peers
+
+
+def test_a_node_that_is_up_and_silent_about_its_blocks_is_named() -> None:
+    more = [block_record(block, "node2") for block in ("10.65.2.0/26", "10.65.2.64/26")]
+    host = meshed(*more, block_record("10.65.3.0/26", "node3"))
+    # it may still be at it
+    assert host.engine.state()["untold"] == {}
+    host.run(AUDIT_SECONDS + 10)
+    assert host.engine.state()["untold"] == {"node2": ["10.65.2.64/26"]}
+    host.exabgp.peer_sends(N2, ["10.65.2.64/26"])
+    host.run()
+    assert host.engine.state()["untold"] == {}
+    host.put(block_record("10.65.3.64/26", "node3"))
+    host.run()
+    assert host.engine.state()["untold"] == {"node3": ["10.65.3.64/26"]}
+    # not so where it is not to be announced
+    host.put(pool_record("p", "10.65.0.0/16", disableBGPExport=True))
+    host.run()
+    assert host.engine.state()["untold"] == {}
+    host.put(POOL)
+    host.exabgp.peer_down(N3)
+    host.run()
+    assert host.engine.state()["untold"] == {}
 
 
 # --- peers that are back ----------------------------------------------------------------------------------------------

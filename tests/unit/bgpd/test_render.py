@@ -106,6 +106,12 @@ def test_the_file_is_this_whatever_the_order_of_peers() -> None:
         assert configuration(order, ROUTER_ID, RELAY) == GOLDEN
 
 
+def test_no_restart_time_is_no_graceful_restart() -> None:
+    """0 would have ExaBGP say the hold time."""
+    text = configuration([peer("10.99.0.9", restart_seconds=0)], ROUTER_ID, RELAY)
+    assert "graceful-restart disable;" in text
+
+
 def test_without_peers_the_relay_remains() -> None:
     assert configuration([], ROUTER_ID, RELAY) == "".join(GOLDEN.splitlines(keepends=True)[:2])
 

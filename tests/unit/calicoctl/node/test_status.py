@@ -10,17 +10,24 @@ from resources.runtime.health import Health
 
 def test_what_is_not_as_asked_for_is_one_line_each() -> None:
     state = msgspec.json.decode(
-        b"""{"node": "node1", "withheld": {"10.6.0.64/26": {"pool": "p", "reason": "no tunl0"},
+        b"""{"node": "node1", "speaker": {"stage": "absent", "trouble": "it ended"},
+        "withheld": {"10.6.0.64/26": {"pool": "p", "reason": "no tunl0"},
         "10.6.0.0/26": {"pool": "p", "reason": "no tunl0"}}, "unusable": [{"what": "node2", "reason": "no address"}],
+        "next_hops": {"10.2.0.5": {"what": "10.2.0.5 (node n3): it is behind a router", "routes": 2}},
+        "untold": {"node4": ["10.6.4.0/26", "10.6.4.64/26", "10.6.4.128/26", "10.6.4.192/26"]},
         "twins": ["node3 has this node's BGP identifier"],
         "records": {"nodes/x": "no JSON"}, "kernel": {"conflicts": {"10.0.0.0/26": "via 192.0.2.1 proto 4"},
         "failed": {}, "routes": 3}}""",
         type=BgpState,
     )
     assert warnings(state) == [
+        "ExaBGP, which speaks BGP for calico-bgpd, does not run and is started again: it ended",
         "2 routes of pool p are withheld: no tunl0 (10.6.0.0/26, 10.6.0.64/26)",
+        "next hop of 2 routes 10.2.0.5 (node n3): it is behind a router",
         "node2 is not used: no address",
         "node3 has this node's BGP identifier",
+        "node4 is up and does not announce 4 of its blocks (10.6.4.0/26, 10.6.4.64/26, 10.6.4.128/26, ...): its "
+        "containers there cannot be reached from here; look at calicoctl node status on node4",
         "nodes/x is not used: no JSON",
         "10.0.0.0/26 is somebody else's route (via 192.0.2.1 proto 4) and stays",
     ]
@@ -33,6 +40,18 @@ def test_a_quiet_state_gives_no_line() -> None:
 def test_a_tunnel_that_cannot_be_had_is_named_with_the_way_out() -> None:
     state = msgspec.json.decode(b'{"troubles": {"ipip": "this kernel has no IPIP; modprobe ipip"}}', type=FelixState)
     assert trouble(state) == ["no ipip tunnel: this kernel has no IPIP; modprobe ipip"]
+
+
+def test_routes_that_are_missing_and_what_cannot_be_written_say_why() -> None:
+    state = msgspec.json.decode(
+        b"""{"withheld": {"node2": "no route to 10.0.1.0/26 on node node2: it has no address"},
+        "failing": ["tunnel vxlan.calico"], "errors": {"tunnel vxlan.calico": "no such type; load the module"}}""",
+        type=FelixState,
+    )
+    assert trouble(state) == [
+        "no route to 10.0.1.0/26 on node node2: it has no address",
+        "tunnel vxlan.calico could not be written: no such type; load the module; felix tries again",
+    ]
 
 
 def test_a_tunnel_without_an_address_says_why() -> None:

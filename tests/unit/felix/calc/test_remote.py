@@ -16,11 +16,11 @@ from fakes.felix_records import host, pool
 from fakes.slow_remote import SlowRemote, folded_remote, neutral
 from felix.calc.parameters import Parameters
 from felix.calc.remote import RemoteBlocks, RemoteChanges
-from felix.calc.vxlan import derived_mac
 from resources.blocks import BlockView
 from resources.datastore.keys import ResourceKey
 from resources.kinds.base import Resource
 from resources.names import IfName, IPNetwork, NodeName
+from resources.vxlan import tunnel_mac
 
 HERE, THERE, THIRD = (NodeName(f"node{number}") for number in (1, 2, 3))
 POOL = "10.65.0.0/16"
@@ -125,14 +125,14 @@ def test_the_device() -> None:
     assert tunnel is not None
     assert (tunnel.name, tunnel.vni, tunnel.port) == ("vxlan.calico", 7, 8472)
     assert (str(tunnel.local), str(tunnel.address), tunnel.parent) == ("172.16.0.1", "10.65.0.1", "eth0")
-    assert tunnel.mac == derived_mac(HERE, 4)
+    assert tunnel.mac == tunnel_mac(HERE, 4)
     assert set(made.folded.tunnels) == {4}
 
 
 def test_the_mac_is_the_one_that_the_original_derives() -> None:
     # the first five bytes of the SHA-1 of the name, after the letter f
-    assert (derived_mac(NodeName("node1"), 4), derived_mac(NodeName("node1"), 6)[:2]) == ("66:f9:37:c3:7e:94", "66")
-    assert derived_mac(NodeName("node1"), 6) == derived_mac(NodeName("node1-v6"), 4)
+    assert (tunnel_mac(NodeName("node1"), 4), tunnel_mac(NodeName("node1"), 6)[:2]) == ("66:f9:37:c3:7e:94", "66")
+    assert tunnel_mac(NodeName("node1"), 6) == tunnel_mac(NodeName("node1-v6"), 4)
 
 
 def test_a_mac_that_the_node_names_counts() -> None:
@@ -182,8 +182,8 @@ def test_a_block_of_one_address() -> None:
         (host(THERE, "172.16.0.2/24", vxlan="10.65.0.1"), "its tunnel address 10.65.0.1 is node node1's, too"),
         ((ResourceKey("nodes", THERE), None), "there is no such node in the store"),
         (
-            host(THERE, "172.16.0.2/24", vxlan="10.65.1.1", vxlan_mac=derived_mac(HERE, 4)),
-            f"its tunnel MAC {derived_mac(HERE, 4)} is node node1's, too",
+            host(THERE, "172.16.0.2/24", vxlan="10.65.1.1", vxlan_mac=tunnel_mac(HERE, 4)),
+            f"its tunnel MAC {tunnel_mac(HERE, 4)} is node node1's, too",
         ),
     ],
 )  # fmt: skip
@@ -257,6 +257,7 @@ def test_both_families() -> None:
     made.put(host(THERE, "172.16.0.2/24", vxlan="10.65.1.1", ipv6="fd16::2/64", vxlan_v6="fd65::1001"))
     made.block("fd65::1000/122", THERE).block("fd65::/122", HERE)
     six = {"fd65::1000/122": "via fd65::1001 dev vxlan-v6.calico onlink proto 80", "fd65::/122": "blackhole proto 80"}
+    six["fd65::1001/128"] = "dev vxlan-v6.calico proto 80"
     assert made.routes == OWN | TO_THERE | TO_THIRD | six
     assert {version: guard.sources for version, guard in made.remote.guards.items()} == {
         4: {"172.16.0.2", "172.17.0.3"}, 6: {"fd16::2"},

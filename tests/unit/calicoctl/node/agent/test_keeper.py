@@ -17,6 +17,7 @@ from resources.kinds.node import KIND as NODE
 from resources.kinds.node import Node
 from resources.kinds.pool import KIND as POOL
 from resources.names import HandleId, NodeName
+from resources.vxlan import tunnel_mac
 
 NODE1 = NodeName("node1")
 POOL_A, POOL_B = "10.1.0.0/24", "10.2.0.0/24"
@@ -81,6 +82,7 @@ def test_each_kind_takes_an_address_from_its_own_pools_with_the_originals_handle
     assert raw_node(world)["spec"] == {
         "bgp": {"ipv4Address": "192.0.2.1/24", "ipv4IPIPTunnelAddr": host.recorded(IPIP)},
         "ipv4VXLANTunnelAddr": host.recorded(VXLAN), "ipv6VXLANTunnelAddr": host.recorded(VXLAN6), "kept": "as it is",
+        "vxlanTunnelMACAddr": "66:f9:37:c3:7e:94", "vxlanTunnelMACAddrV6": tunnel_mac(NodeName("node1"), 6),
     }
     world.assert_sound()
 

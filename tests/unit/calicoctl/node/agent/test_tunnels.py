@@ -10,6 +10,7 @@ from resources.codec import with_metadata
 from resources.kinds.node import Node, NodeBGPSpec, NodeSpec
 from resources.kinds.pool import IPPool, IPPoolSpec
 from resources.names import HandleId, IPAddress, NodeName
+from resources.vxlan import tunnel_mac
 
 NODE = NodeName("node1")
 HANDLE = HandleId("ipip-tunnel-addr-node1")
@@ -132,11 +133,21 @@ def test_a_record_keeps_everything_else_of_the_node(kind: TunnelKind) -> None:
     spec = NodeSpec(
         bgp=NodeBGPSpec(ipv4_address="192.0.2.1/24", ipv4_ipip_tunnel_addr="10.0.0.1"),
         ipv4_vxlan_tunnel_addr="10.0.0.2", ipv6_vxlan_tunnel_addr="fd00::2", vxlan_tunnel_mac_addr="66:00:00:00:00:01",
+        vxlan_tunnel_mac_addr_v6="66:00:00:00:00:02",
     )
     node = with_metadata(Node(spec=spec), name="node1")
     changed = kind.with_record(node, "")
     assert kind.recorded(changed) == ""
     assert kind.with_record(changed, kind.recorded(node)) == node
+
+
+@pytest.mark.parametrize(("kind", "member"), [(VXLAN, "vxlan_tunnel_mac_addr"), (VXLAN6, "vxlan_tunnel_mac_addr_v6")])
+def test_the_mac_that_follows_from_the_name_comes_and_goes_with_the_address(kind: TunnelKind, member: str) -> None:
+    node = with_metadata(Node(), name="node1")
+    version = kind.version
+    with_address = kind.with_record(node, "10.0.0.2" if version == 4 else "fd00::2")
+    assert getattr(with_address.spec, member) == tunnel_mac(NodeName("node1"), version)
+    assert kind.with_record(with_address, "") == node
 
 
 def test_a_node_without_any_bgp_setting_left_has_none() -> None:
