@@ -1,7 +1,7 @@
 """FelixConfiguration: felix's settings for all nodes, one node, or nodes that a selector picks.
 
 Reference resources.md 2.11. Every name that the original knows is here, so that nothing is refused or lost; which of
-them do anything is felix's matter.
+them do anything is felix's matter. Who may count on one that does nothing here is warned.
 """
 
 import re
@@ -422,6 +422,7 @@ def _at(name: str) -> Path:
 def _check(config: FelixConfiguration) -> Iterable[Problem]:
     spec = config.spec
     yield from _scope_problems(config)
+    yield from _without_effect(spec)
     for name, words in _WORDS.items():
         value = getattr(spec, name)
         if value is not None:
@@ -453,6 +454,38 @@ def _check(config: FelixConfiguration) -> Iterable[Problem]:
     ):
         reason = f"must be a DNS label of at most {_REGION_MAX} characters"
         yield Problem(_at("openstack_region"), spec.openstack_region, reason)
+
+
+_SCOPED = "write an object node.<nodename> for each of them"
+_TRACE = "what felix knows is at its socket, /run/calico/felix.sock"
+NO_EFFECT = {
+    "node_selector": _SCOPED,
+    "log_action_rate_limit": "each packet that a rule with action Log matches writes a line",
+    "log_file_path": "felix logs to /var/log/calico/felix/current, by logSeverityScreen",
+    "nftables_mode": "rules are written by iptablesBackend: Legacy, NFT or Auto",
+    "interface_exclude": "",
+    "health_enabled": _TRACE + ": /liveness and /readiness",
+    "prometheus_metrics_enabled": _TRACE + ": /state and /counters",
+    "flow_logs_goldmane_server": "flowLogsEnabled hands packets to NFLOG",
+    "device_route_source_address_ipv6": "",
+    "ipv4_normal_route_priority": "routes have no metric here",
+    "ipv6_normal_route_priority": "routes have no metric here",
+    "program_cluster_routes": "bgpd writes the routes to other hosts",
+    "floating_ips": "",
+    "bpf_enabled": "rules are written by iptablesBackend: Legacy, NFT or Auto",
+    "wireguard_enabled": "nothing is encrypted between the hosts",
+    "wireguard_enabled_v6": "nothing is encrypted between the hosts",
+}
+"""Fields of the original's that nobody here acts on and somebody may count on, with what there is instead."""
+_AS_WITHOUT = (None, "", False, "Disabled", "Auto", "none", "None")
+"""Values by which nobody asks for anything; the original writes some of them by itself."""
+
+
+def _without_effect(spec: FelixConfigurationSpec) -> Iterator[Problem]:
+    for name, instead in NO_EFFECT.items():
+        if (value := getattr(spec, name)) not in _AS_WITHOUT:
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            yield Problem(_at(name), text, "stored, and nothing here acts on it", instead or None, warning=True)
 
 
 def _scope_problems(config: FelixConfiguration) -> Iterator[Problem]:
