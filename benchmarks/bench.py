@@ -36,9 +36,19 @@ ROWS = {
     "sets": "felix: a set of 50,000 members",
     "routes": "kernel: 10,000 routes",
     "addresses": "ipam: addresses per second",
+    "table": "bgpd: 10,000 routes of one peer",
+    "sessions": "bgpd: 50 sessions, idle",
+    "ping": "docker run on one host to the first ping from another",
     "reflector": "bgpd: a reflector for 20 clients with 500 routes each",
 }
-SCRIPTS = {"routes": "kernel_routes.py", "addresses": "ipam_addresses.py", "reflector": "bgp_reflector.py"}
+SCRIPTS = {
+    "routes": "kernel_routes.py",
+    "addresses": "ipam_addresses.py",
+    "table": "bgp_table.py",
+    "sessions": "bgp_sessions.py",
+    "ping": "first_ping.py",
+    "reflector": "bgp_reflector.py",
+}
 
 
 def rows_of(wanted: set[str], back_ends: list[str]) -> Iterator[Row]:

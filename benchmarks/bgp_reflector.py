@@ -27,7 +27,7 @@ protocol device {{ }}
 protocol direct {{ ipv4; }}
 protocol static st {{ ipv4; {routes} }}
 protocol bgp up {{
-  local {address} as 64512; neighbor {reflector} as 64512;
+  local {address} as 64512; neighbor {reflector} as 64512; strict bind yes;
   connect delay time 1; connect retry time 1; error wait time 1, 1;
   ipv4 {{ import all; export where source = RTS_STATIC; next hop self; }};
 }}

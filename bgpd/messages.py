@@ -524,10 +524,13 @@ def show_sent(peer: IPAddress) -> str:
 
 def announce(peer: IPAddress, routes: Mapping[IPNetwork, Offer]) -> list[str]:
     """Return the commands that announce `routes` to one peer: what has equal attributes goes together."""
-    grouped: dict[Offer, list[IPNetwork]] = {}
+    # most equal ones are the same object, and those that are not have the same words
+    words_of: dict[int, str] = {}
+    by_words: dict[str, list[IPNetwork]] = {}
     for prefix, found in routes.items():
-        grouped.setdefault(found, []).append(prefix)
-    by_words = {_words(found): prefixes for found, prefixes in grouped.items()}
+        if (words := words_of.get(id(found))) is None:
+            words = words_of[id(found)] = _words(found)
+        by_words.setdefault(words, []).append(prefix)
     commands: list[str] = []
     for words in sorted(by_words):
         commands += _per_hundred(f"neighbor {peer} announce attributes {words} nlri", by_words[words])
@@ -578,7 +581,8 @@ def resend(peer: IPAddress) -> str:
 
 
 def _per_hundred(start: str, prefixes: Iterable[IPNetwork]) -> list[str]:
-    words = [str(prefix) for prefix in sorted(prefixes, key=lambda one: (one.version, one))]
+    listed = sorted(prefixes, key=lambda one: (one.version, int(one.network_address), one.prefixlen))
+    words = list(map(str, listed))
     return [
         f"{start} {' '.join(words[index : index + PREFIXES_PER_COMMAND])}"
         for index in range(0, len(words), PREFIXES_PER_COMMAND)

@@ -71,7 +71,9 @@ class Rib:
 
     def learn(self, prefix: IPNetwork, path: Path, told_at: float = 0.0) -> None:
         """Take a path that its peer told just now, `told_at` by the wall clock."""
-        table = self._tables.setdefault(path.peer, PeerTable())
+        table = self._tables.get(path.peer)
+        if table is None:
+            table = self._tables[path.peer] = PeerTable()
         table.stale.discard(prefix)
         before = table.entries.get(prefix)
         if before is not None:

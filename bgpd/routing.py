@@ -199,8 +199,7 @@ class Routing:
             return
         for prefix, choice in self.rib.decide(peers, self.rules):
             self._learned.pop(prefix, None)
-            self.withheld.pop(prefix, None)
-            is_withheld = False
+            was_withheld, is_withheld = self.withheld.pop(prefix, None) is not None, False
             if choice is not None:
                 found = forward(prefix, choice, self.rules)
                 if isinstance(found, Withheld):
@@ -209,7 +208,8 @@ class Routing:
                     self._learned[prefix] = found
             self.book.set_learned(prefix, choice.best if choice else None, is_withheld=is_withheld)
             self._want(prefix)
-            self.fib.want(prefix, self._last_resort(prefix), metric=LAST_RESORT_METRIC)
+            if is_withheld or was_withheld or self.fib.inherited:
+                self.fib.want(prefix, self._last_resort(prefix), metric=LAST_RESORT_METRIC)
             self.next_hops.note(prefix, self._doubtful_next_hops(prefix))
             self._tell_refusals(prefix, now)
             self._tell_owner(prefix, choice, now)

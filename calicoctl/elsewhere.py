@@ -42,6 +42,18 @@ def pointed(error: DoesNotExist, client: ResourceClient, kind: Kind[Any], name: 
         for resource in client.readable(each)
         if resource.metadata.name == name
     ]
-    if not places:
-        return error
-    return DoesNotExist(str(error), hint=f"there is {', and '.join(places[:2])}")
+    hint = f"there is {', and '.join(places[:2])}" if places else _alike(client, kind, name)
+    return DoesNotExist(str(error), hint=hint) if hint else error
+
+
+def _alike(client: ResourceClient, kind: Kind[Any], name: str) -> str | None:
+    """Return the way to what a document of v1 with this name was stored as, or to what has nearly this name."""
+    from resources.reader import closest  # only after a mistake
+
+    for each in (kind, *(by_name()[twin] for twin in [TWINS.get(kind.name)] if twin)):
+        names = sorted({resource.metadata.name for resource in client.readable(each)})
+        if each.v1 is not None and (stored := each.v1.name_of(name)) != name and stored in names:
+            return f"v1's {each.v1.name} {name} is {each.label(stored, '')} here: write {each.name.lower()} {stored}"
+        if each is kind and (near := closest(name, names)):
+            return f"did you mean '{near}'?"
+    return None

@@ -1,7 +1,7 @@
 """Resources from files, folders and standard input; what is wrong in any of them is told together."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
@@ -35,6 +35,7 @@ def read(name: str, *, recursive: bool = False, namespace: str | None = None, wa
     """
     documents: list[Document] = []
     findings: list[Finding] = []
+    places: dict[str, str] = {}
     for shown, data in _contents(name, recursive):
         try:
             loaded = load(data, shown, namespace=namespace)
@@ -42,7 +43,7 @@ def read(name: str, *, recursive: bool = False, namespace: str | None = None, wa
             findings.extend(invalid.findings)
             continue
         documents.extend(loaded.documents)
-        for warning in loaded.warnings if warn else ():
+        for warning in (*loaded.warnings, *_again(loaded.documents, shown, places)) if warn else ():
             click.echo(f"Warning: {warning}", err=True)
     if findings:
         raise InvalidFile(findings)
@@ -50,6 +51,16 @@ def read(name: str, *, recursive: bool = False, namespace: str | None = None, wa
         where = f"directory {name}" if Path(name).is_dir() else f"file {name}"
         raise NothingInFile(f"no resources specified in {where}")
     return documents
+
+
+def _again(documents: Iterable[Document], file: str, places: dict[str, str]) -> Iterator[str]:
+    """Yield a line for each resource that was there before; `places` has where, and gets what is new."""
+    for document in documents:
+        metadata = document.resource.metadata
+        label = document.kind.label(metadata.name, metadata.namespace)
+        at = f"{file}:{document.at.line}"
+        if (before := places.setdefault(label, at)) != at:
+            yield f"{at}: {label} is at {before} already: create refuses the second, apply and replace let it win"
 
 
 def _contents(name: str, recursive: bool) -> Iterable[tuple[str, bytes]]:

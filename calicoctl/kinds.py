@@ -79,9 +79,10 @@ class Filters:
             if name not in known:
                 kinds = [k.v1.name for k in all_kinds() if k.v1 is not None and name in k.v1.filters]
                 listed = " and ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
+                own = wanted.kind.v1.name if wanted and wanted.kind.v1 else ""
                 raise FilterNotForKind(
                     f"--{name} is an identifier of v1's {listed} only",
-                    hint=f"write the kind as v1 does, such as: {kinds[0]} --{name}=...",
+                    hint=f"write the kind as v1 does, such as: {own if own in kinds else kinds[0]} --{name}=...",
                 )
         if self.scope not in ("", *SCOPES):
             raise UnknownScope(f"Unrecognized scope '{self.scope}', must be one of: {', '.join(SCOPES)}")
@@ -134,7 +135,11 @@ def asked(word: str, api_version: str | None) -> Asked:
     for kind in all_kinds():
         if kind.v1 is not None and lower == kind.v1.name.lower():
             return Asked(kind, api_version != "v3")
+    from resources.reader import closest  # only after a mistake
+
+    names = sorted(kind.name for kind in all_kinds())
+    near = closest(word, (*names, *(alias for kind in all_kinds() for alias in kind.aliases)))
     raise UnknownKind(
         f"resource type '{word}' is not supported",
-        hint="supported: " + ", ".join(sorted(kind.name for kind in all_kinds())),
+        hint=(f"did you mean '{near}'? " if near else "") + "supported: " + ", ".join(names),
     )

@@ -163,7 +163,7 @@ def chosen(
     if policy is not None:
         counters = _of_policy(counters, policy)
     if tier is not None:
-        counters = _of_tier(counters, tier)
+        counters = _of_tier(counters, tier, of=f" that is policy {policy!r}" if policy is not None else "")
     if endpoint is not None:
         counters = _of_endpoint(counters, endpoint)
     return _nonzero(counters) if nonzero else counters
@@ -208,11 +208,11 @@ def _of_policy(counters: Counters, name: str) -> Counters:
     )
 
 
-def _of_tier(counters: Counters, tier: str) -> Counters:
+def _of_tier(counters: Counters, tier: str, *, of: str) -> Counters:
     names = {one.path: one.tier for one in counters.policies}
     if tier not in names.values():
         there = _listed((one.tier for one in counters.policies), tier)
-        raise NoSuchTier(f"no policy of a tier {tier!r} is in force on {counters.node}; these tiers are: {there}")
+        raise NoSuchTier(f"no policy of a tier {tier!r}{of} is in force on {counters.node}; these tiers are: {there}")
     return _with(
         counters,
         policies=lambda one: one.tier == tier,

@@ -338,7 +338,7 @@ class Agent:
         if change.bad is not None:
             stands = "a Deny" if change.key.plural in POLICIES else "what can be read of it, and nothing open,"
             effect = f"{stands} stands in its place" if change.value is not None else "it is skipped"
-            self._unreadable[str(change.key)] = f"it cannot be read, {effect}: {change.bad}"
+            self._unreadable[str(change.key)] = f"{effect}: {change.bad}"
             self._log.error("record.unreadable", key=str(change.key), error=str(change.bad), effect=effect)
         elif self._unreadable.pop(str(change.key), None):
             self._log.info("record.mended", key=str(change.key))

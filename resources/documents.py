@@ -14,7 +14,7 @@ from resources.kinds import all_kinds, by_name, problems_of
 from resources.kinds.base import API_VERSION, API_VERSION_V1, Kind, Path, Problem, Resource
 from resources.names import DEFAULT_NAMESPACE
 from resources.reader import Reader, closest, shown
-from resources.tree import Mapping, Node, Position, Scalar, Sequence, locate
+from resources.tree import Mapping, Node, Position, Scalar, Sequence, is_there, locate
 from resources.yamldoc import Fault, documents
 
 _DROPPED: tuple[Path, ...] = (
@@ -58,12 +58,14 @@ class Finding:
 
 
 class InvalidFile(Rejected):
-    """A file of which nothing may be used. The message has one line for each finding, in the order of the file."""
+    """Files of which nothing may be used. The message has one line for each finding, file by file and in its order."""
 
     reference: ClassVar[str] = "invalid-file"
 
     def __init__(self, findings: Iterable[Finding]) -> None:
-        self.findings = tuple(sorted(findings, key=lambda finding: (finding.at.line, finding.at.column)))
+        found = tuple(findings)
+        files = {file: number for number, file in enumerate(dict.fromkeys(finding.file for finding in found))}
+        self.findings = tuple(sorted(found, key=lambda one: (files[one.file], one.at.line, one.at.column)))
         super().__init__("\n".join(map(str, self.findings)))
 
 
@@ -152,9 +154,16 @@ class _Loader:
         document = reader.read(v1.type, node)
         found = [] if document is None else list(v1.check(document))
         resource = None
-        if document is not None and not any(not problem.warning for problem in found):
-            resource = kind.complete(v1.to_v3(document))
-            found += (_in_v1(problem, v1.paths) for problem in problems_of(kind, resource))
+        if document is not None:
+            faulty = [problem.path for problem in found if not problem.warning]
+            try:
+                resource = kind.complete(v1.to_v3(document))
+            except (ValueError, LookupError):
+                if not faulty:
+                    raise
+            else:
+                also = [_in_v1(problem, v1.paths) for problem in problems_of(kind, resource)]
+                found += _beside(also, faulty, node) if faulty else also
         self._settle(node, reader.problems, found, resource and Document(kind, resource, True, v1.name, node.at))
 
     def _placed(self, kind: Kind[Any], resource: Any) -> tuple[Any, list[Problem]]:
@@ -219,6 +228,17 @@ def _overlap(path: Path, unreadable: Path) -> bool:
     """Return whether a path is at, in or around another one."""
     common = min(len(path), len(unreadable))
     return common > 0 and path[:common] == unreadable[:common]
+
+
+def _beside(found: Iterable[Problem], faulty: Iterable[Path], node: Mapping) -> Iterator[Problem]:
+    """Yield what the v3 check of a faulty v1 document adds: what stands in the document, and is no consequence.
+
+    A v3 name may be made of several fields, and v1's own check has looked at each.
+    """
+    for problem in found:
+        told = any(_overlap(problem.path, path) for path in (("metadata", "name"), *faulty))
+        if is_there(node, problem.path) and not told:
+            yield problem
 
 
 def _in_v1(problem: Problem, paths: Iterable[tuple[Path, Path]]) -> Problem:

@@ -98,3 +98,18 @@ def locate(node: Node, path: Path) -> Position:
         node = entry.value
         at = entry.key.at if isinstance(node, Mapping | Sequence) else node.at
     return at
+
+
+def is_there(node: Node, path: Path) -> bool:
+    """Return whether a path leads to something."""
+    for part in path:
+        if isinstance(node, Mapping) and isinstance(part, str):
+            entry = node.get(part)
+        elif isinstance(node, Sequence) and isinstance(part, int) and 0 <= part < len(node.items):
+            entry = node.items[part]
+        else:
+            entry = None
+        if entry is None:
+            return False
+        node = entry
+    return True

@@ -6,6 +6,7 @@ peers hear of it, with what attributes and next hop, is `offer`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from ipaddress import IPv4Address
 from types import MappingProxyType
 
@@ -86,7 +87,7 @@ def offer(
     next_hop = _next_hop(path.next_hop, peer, rules)
     if next_hop == peer.address or (next_hop is None and candidate.is_withheld):
         return None
-    return Offer(next_hop, _passed_on(attributes, path, peer, rules))
+    return _shared(next_hop, _passed_on(attributes, path, peer, rules))
 
 
 def _may_pass(path: Path, peer: PeerSpec, identifier: IPv4Address | None, rules: OfferRules) -> bool:
@@ -167,7 +168,18 @@ def _passed_on(attributes: PathAttributes, path: Path, peer: PeerSpec, rules: Of
     if path.is_external:
         return attributes
     assert rules.cluster_id is not None
-    return replace(attributes, originator=_originator(path), clusters=(rules.cluster_id, *attributes.clusters))
+    return _reflected(attributes, _originator(path), rules.cluster_id)
+
+
+@lru_cache(maxsize=4096)
+def _reflected(attributes: PathAttributes, originator: IPv4Address, cluster: IPv4Address) -> PathAttributes:
+    """One value for all prefixes and peers with these attributes: a reflector has a great many of them."""
+    return replace(attributes, originator=originator, clusters=(cluster, *attributes.clusters))
+
+
+@lru_cache(maxsize=4096)
+def _shared(next_hop: IPAddress | None, attributes: PathAttributes) -> Offer:
+    return Offer(next_hop, attributes)
 
 
 def _own_path(peer: PeerSpec, path: tuple[Segment, ...], *, always: bool = False) -> tuple[Segment, ...]:

@@ -126,6 +126,8 @@ def best(paths: Iterable[Path], cost: Cost) -> Choice | None:
     if not costs:
         return None
     equals = list(costs)
+    if len(equals) == 1:
+        return Choice(equals[0], (equals[0],))
     for _, keep in _steps(costs):
         equals = keep(equals)
     equals.sort(key=_tie_break)

@@ -174,7 +174,8 @@ def _columns(wanted: Asked, output: str) -> tuple[Column[Any], ...]:
     asked_for = [heading for heading in output.partition("=")[2].split(",") if heading]
     for heading in asked_for:
         if heading not in known:
-            raise BadOutput(f"unknown heading {heading}, valid values are: {', '.join(known)}")
+            hint = f"headings are in capitals: {heading.upper()}" if heading.upper() in known else None
+            raise BadOutput(f"unknown heading {heading}, valid values are: {', '.join(known)}", hint=hint)
     return tuple(known[heading] for heading in asked_for)
 
 

@@ -21,6 +21,12 @@ READY = 204
 """What a daemon's health socket answers when it is."""
 
 
+_RECORD_HINT = (
+    "write such a record anew, 'calicoctl apply -f FILE', or remove it, 'calicoctl delete KIND NAME'; "
+    "policy is as said above until then"
+)
+
+
 def status(out: TextIO) -> int:
     """Print the status; 0 if felix runs."""
     if health.ask(paths.health_socket("felix"), "/liveness")[0] != 204:
@@ -32,8 +38,11 @@ def status(out: TextIO) -> int:
         click.echo(f"\nIPv{version} BGP status", file=out)
         _sessions(version, name, out)
     click.echo("", file=out)
-    for line in (*unready(), *withheld()):
+    told = [*unready(), *withheld()]
+    for line in told:
         click.echo(f"Warning: {line}", err=True)
+    if any(") cannot be read: " in line for line in told):
+        click.echo("  " + _RECORD_HINT, err=True)
     return 0
 
 

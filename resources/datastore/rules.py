@@ -294,8 +294,12 @@ class PolicyRules(Rules[P]):
         if new.spec.tier == DEFAULT_TIER:
             records.ensure_default_tier()
         elif records.store.get(resource_key(ResourceKey(TIER.plural, new.spec.tier))) is None:
+            from resources.reader import closest  # only after a mistake
+
             message = f"resource does not exist: {TIER.label(new.spec.tier)}"
-            raise ReferenceMissing(message, hint="create the tier first")
+            near = closest(new.spec.tier, [DEFAULT_TIER, *(tier.metadata.name for tier in records.readable(TIER))])
+            hint = "create the tier first" + (f", or did you mean '{near}'?" if near else "")
+            raise ReferenceMissing(message, hint=hint)
 
 
 class NamespacedPolicyRules(PolicyRules[P]):

@@ -113,8 +113,9 @@ class Column(msgspec.Struct, Generic[R], frozen=True):
 class V1(msgspec.Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     """The v1 spelling of a kind (resources.md 4): its document type, the way to and from v3, its own tables.
 
-    `to_v3` is only called with a document that `check` found nothing wrong with. Paths of problems that the v3 check
-    then finds are brought back to the v1 spelling by `paths` (v3 path prefix -> v1 path prefix).
+    What `to_v3` makes of a document that `check` found fault with is only looked at for more faults; it may raise
+    ValueError or LookupError then. Paths of problems that the v3 check then finds are brought back to the v1 spelling
+    by `paths` (v3 path prefix -> v1 path prefix).
     """
 
     name: str

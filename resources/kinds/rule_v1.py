@@ -80,8 +80,13 @@ def _side_problems(path: Path, side: EntityRuleV1) -> Iterator[Problem]:
             if not text:
                 yield Problem((*path, several, index), "", "must be an IP address/length")
             yield from fields.cidr((*path, several, index), text)
-    for name, tag in (("tag", side.tag), ("notTag", side.not_tag)):
+    for name, tag, beside, selector in (
+        ("tag", side.tag, "selector", side.selector),
+        ("notTag", side.not_tag, "notSelector", side.not_selector),
+    ):
         yield from tag_problems((*path, name), tag)
+        if tag:  # the two become one selector, which nobody wrote
+            yield from fields.selector((*path, beside), selector)
 
 
 def tag_problems(path: Path, tag: str) -> Iterator[Problem]:
@@ -125,12 +130,20 @@ def _side_to_v3(side: EntityRuleV1) -> EntityRule:
 
 
 def _nets_to_v3(net: str, nets: Sequence[str]) -> list[str]:
-    return [str(parse_interface(text).network) for text in (*nets, *((net,) if net else ()))]
+    """Return masked networks; what is none stays as it is: `rules_problems` tells of it."""
+    return [_masked(text) for text in (*nets, *((net,) if net else ()))]
+
+
+def _masked(text: str) -> str:
+    try:
+        return str(parse_interface(text).network)
+    except ValueError:
+        return text
 
 
 def _with_tag(selector: str, tag: str, operator: str) -> str:
     """Join a tag to a selector: both must match (``&&``), or, where they are negated, neither may (``||``)."""
-    if not tag:
+    if not tag or label_key_fault(tag):  # which `rules_problems` tells
         return selector
     return f"({selector}) {operator} {tag} == ''" if selector else f"{tag} == ''"
 

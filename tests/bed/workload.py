@@ -21,10 +21,10 @@ class Workload(Prober):
     """A network namespace with ``cali0``, its end of a veth pair whose other end is on the host.
 
     Inside: the addresses as /32 (or /128), ``169.254.1.1 dev cali0 scope link`` and the default route via it; for IPv6
-    the default route via the link-local address of the host's end. The MTU is what felix told for this host, as the
-    driver has it; 1500 where it has told nothing. On the host: the interface, up, and nothing else:
-    route, proxy ARP and rules are felix's work. What tells felix is the caller's `record`, called with the workload
-    when the interface exists; `unrecord` is called before it is taken away.
+    the default route via the link-local address of the host's end, which has it from the start. The MTU is what felix
+    told for this host, as the driver has it; 1500 where it has told nothing. On the host: the interface, up, and
+    nothing else: route, proxy ARP and rules are felix's work. What tells felix is the caller's `record`, called with
+    the workload when the interface exists; `unrecord` is called before it is taken away.
 
     Args:
         name: unique on its host.
@@ -67,21 +67,22 @@ class Workload(Prober):
         return self._of(version)[0]
 
     def _attach(self) -> None:
-        mtu = self._mtu()
-        self.host.ip(
-            batch=f"link add {self.interface} mtu {mtu} type veth peer name cali0 mtu {mtu} netns {self.net.netns}\n"
-            f"link set {self.interface} up\n"
-        )
-        lines = ["link set cali0 up"]
+        mtu, gateway = self._mtu(), ""
         families = {address.version for address in self.addresses}
+        batch = f"link add {self.interface} mtu {mtu} type veth peer name cali0 mtu {mtu} netns {self.net.netns}\n"
+        if 6 in families:
+            self.host.ip(batch=batch)
+            gateway = link_local(self.host.read_file(f"/sys/class/net/{self.interface}/address").strip())
+            batch = f"addr add {gateway}/64 dev {self.interface} nodad\n"
+        self.host.ip(batch=f"{batch}link set {self.interface} up\n")
+        lines = ["link set cali0 up"]
         lines += [f"addr add {address}/{address.max_prefixlen} dev cali0" for address in self._of(4)]
         lines += [f"addr add {address}/{address.max_prefixlen} dev cali0 nodad" for address in self._of(6)]
         if 4 in families:
             lines += [f"route add {NEXT_HOP} dev cali0 scope link", f"route add default via {NEXT_HOP} dev cali0"]
         self.net.ip(batch="\n".join(lines) + "\n")
-        if 6 in families:
-            mac = self.host.read_file(f"/sys/class/net/{self.interface}/address").strip()
-            self.net.ip("-6", "route", "add", "default", "via", link_local(mac), "dev", "cali0")
+        if gateway:
+            self.net.ip("-6", "route", "add", "default", "via", gateway, "dev", "cali0")
 
     def _mtu(self) -> int:
         told = self.host.path("/var/lib/calico/mtu")

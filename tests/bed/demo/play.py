@@ -47,4 +47,7 @@ def _show_logs(record: Record, script: Script) -> None:
 
 def _how_to_go_on() -> str:
     shells = "\n".join(f"  make shell HOST={node}" for node in NODES)
-    return f"\nthe hosts are up; a shell on each:\n{shells}\nand to remove them:\n  make demo-down"
+    return (
+        "\nthe hosts are up, with Docker, and without our daemons, which the last step stopped; a shell on each:\n"
+        f"{shells}\nto go on there:\n  NODENAME=node1 calicoctl node run\nand to remove them:\n  make demo-down"
+    )

@@ -138,7 +138,9 @@ def test_calicoctl_names_what_it_cannot_read(lab: FelixLab, value: bytes) -> Non
         assert "Policy(" in line
         assert key.name in line
         told = lab.node1.run(["calicoctl", "node", "status"]).stderr
-        assert f"{key}: it cannot be read" in told
+        [line] = [line for line in told.splitlines() if f"{key}: " in line]
+        assert "cannot be read" in line
+        assert "'calicoctl delete" in told.splitlines()[-1]
     assert "good" in lab.node1.run(["calicoctl", "get", "gnp"]).stdout
 
 

@@ -236,6 +236,13 @@ def test_custom_columns(calicoctl: Calicoctl) -> None:
     unknown = calicoctl("get", "ippool", "-o", "custom-columns=FOO")
     assert unknown.exit == 1
     assert "unknown heading FOO, valid values are: NAME, CIDR" in unknown.err
+    lower = calicoctl("get", "ippool", "-o", "custom-columns=cidr")
+    assert lower.err.endswith("  headings are in capitals: CIDR\n")
+
+
+def test_a_kind_that_is_nearly_one_is_guessed(calicoctl: Calicoctl) -> None:
+    assert "did you mean 'gnps'? supported: " in calicoctl("get", "gnps2").err
+    assert "  supported: " in calicoctl("get", "zzz").err
 
 
 def test_an_unreadable_record_is_warned_of_and_the_others_are_shown(calicoctl: Calicoctl, store: MemoryStore) -> None:

@@ -148,6 +148,8 @@ def test_what_is_not_there_is_an_error_that_names_what_is() -> None:
         select(policy="wbe")
     with pytest.raises(NoSuchTier, match="these tiers are: default, security"):
         select(tier="x")
+    with pytest.raises(NoSuchTier, match=r"that is policy 'web' is in force on node1; these tiers are: default$"):
+        select(policy="web", tier="security")
     with pytest.raises(NoSuchEndpoint, match="these are: db1, web1"):
         select(endpoint="x")
 

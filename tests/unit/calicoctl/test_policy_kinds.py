@@ -112,6 +112,32 @@ def test_what_has_the_name_elsewhere_is_pointed_at(calicoctl: Calicoctl, verb: s
     assert "there is" not in calicoctl(verb, "gnp", "c").err
 
 
+@pytest.mark.parametrize("verb", ["get", "delete"])
+def test_what_v1_called_otherwise_or_nearly_has_the_name_is_pointed_at(calicoctl: Calicoctl, verb: str) -> None:
+    v1 = "apiVersion: v1\nkind: policy\nmetadata: {name: Web_Tier}\nspec: {ingress: [{action: allow}]}\n"
+    profile = "---\napiVersion: v1\nkind: profile\nmetadata: {name: Prof.V1}\n"
+    calicoctl("create", "-f", "-", stdin=v1 + profile + "---\n" + document("GlobalNetworkSet", "office", {}))
+    stored = "web-tier-38278387"
+    for alias in ("policy", "gnp"):
+        assert calicoctl(verb, alias, "Web_Tier").err.endswith(
+            f"\n  v1's policy Web_Tier is GlobalNetworkPolicy({stored}) here: write globalnetworkpolicy {stored}\n"
+        )
+    assert "v1's profile Prof.V1 is Profile(prof.v1-" in calicoctl(verb, "profile", "Prof.V1").err
+    assert calicoctl(verb, "gnetset", "ofice").err.endswith("\n  did you mean 'office'?\n")
+    assert "did you mean" not in calicoctl(verb, "gnetset", "zzz").err
+
+
+def test_a_resource_that_is_twice_in_a_file_is_told(calicoctl: Calicoctl) -> None:
+    deny, allow = ({"types": ["Ingress"], "ingress": [{"action": action}]} for action in ("Deny", "Allow"))
+    twice = document("GlobalNetworkPolicy", "a", deny) + "\n---\n" + document("GlobalNetworkPolicy", "a", allow)
+    again = twice + "\n---\n" + document("GlobalNetworkPolicy", "b", allow)
+    ran = calicoctl("apply", "-f", "-", stdin=again)
+    told = [line for line in ran.err.splitlines() if "already" in line]
+    assert (ran.exit, len(told)) == (0, 1)
+    assert "GlobalNetworkPolicy(a) is at <stdin>:1 already: create refuses the second, apply and replace" in told[0]
+    assert "already:" not in calicoctl("delete", "-f", "-", stdin=again).err
+
+
 # --- v1
 
 V1_HOST = """\
@@ -188,6 +214,7 @@ def test_identifiers_of_v1_are_refused_elsewhere(calicoctl: Calicoctl) -> None:
         ran = calicoctl(*words)
         assert ran.exit == 1
         assert "--node is an identifier of v1's bgpPeer, hostEndpoint and workloadEndpoint only" in ran.err
+        assert f"such as: {'hostEndpoint' if 'hep' in words else 'bgpPeer'} --node=..." in ran.err
 
 
 V1_WORKLOAD = """\

@@ -179,7 +179,7 @@ class TestRecords:
         assert running.events("record.unreadable")[0]["effect"] == "a Deny stands in its place"
         [(key, [problem])] = running.agent.state()["problems"].items()  # type: ignore[attr-defined]
         assert key == "globalnetworkpolicies/p"
-        assert problem.startswith("it cannot be read, a Deny stands in its place: ")
+        assert problem.startswith("a Deny stands in its place: GlobalNetworkPolicy(p) cannot be read: ")
         running.put(policy("p", "has(net)"))
         assert running.agent.state()["problems"] == {}
         assert [event["key"] for event in running.events("record.mended")] == ["globalnetworkpolicies/p"]

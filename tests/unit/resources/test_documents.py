@@ -15,7 +15,7 @@ from resources.datastore.client import ResourceClient
 from resources.datastore.keys import ResourceKey, resource_key
 from resources.datastore.memory import MemoryStore
 from resources.datastore.store import Transaction
-from resources.documents import Document, InvalidFile, Loaded, load
+from resources.documents import Document, Finding, InvalidFile, Loaded, load
 from resources.errors import CalicoError
 from resources.gotext import json_bytes
 from resources.kinds import by_plural
@@ -223,6 +223,51 @@ def test_all_findings_of_a_file_come_together_in_its_order() -> None:
     assert found[0] == (
         "f.yaml:4:14: spec.cidr = '10.0.0.1/24': IPPool CIDR is not strictly masked; did you mean 10.0.0.0/24?"
     )
+
+
+V1_POLICY = """
+apiVersion: v1
+kind: policy
+metadata: {name: a}
+spec:
+  selector: has(a
+  types: [Ingress]
+  ingress:
+  - {action: allow, protocol: icmp, icmp: {type: 256}}
+  - {action: allow, destination: {ports: [80]}}
+  - {action: allow, source: {selector: a = 'b', tag: ok, notNet: 1.2.3.4/33}}
+  - {action: allow, source: {selector: has(b), tag: not ok}}
+"""
+
+
+def test_a_v1_document_with_faults_of_both_checks_tells_all_of_them_once() -> None:
+    found = findings(V1_POLICY)
+    assert [re.sub("^f.yaml:([0-9]+):.*?: (.*?) = .*", r"\1 \2", line) for line in found] == [
+        "6 spec.selector",
+        "7 spec.types[0]",
+        "9 spec.ingress[0].icmp.type",
+        "10 spec.ingress[1].destination.ports",
+        "11 spec.ingress[2].source.selector",
+        "11 spec.ingress[2].source.notNet",
+        "12 spec.ingress[3].source.tag",
+    ]
+    assert "source.selector = 'a = 'b''" in found[4]
+
+
+def test_a_v1_document_whose_identifiers_are_missing_is_not_blamed_for_the_name_made_of_them() -> None:
+    endpoint = "apiVersion: v1\nkind: workloadEndpoint\nmetadata: {name: e, node: n, orchestrator: o}\n"
+    (line,) = findings(endpoint + "spec: {interfaceName: cali1, ipNetworks: [10.0.0.1]}\n")
+    assert line.endswith("metadata.workload: insufficient identifiers, missing 'workload'")
+
+
+def test_findings_of_several_files_stay_together() -> None:
+    found: list[Finding] = []
+    for name in ("b.yaml", "a.yaml"):
+        with pytest.raises(InvalidFile) as caught:
+            load(f"{BAD_POOL}---\n{BAD_POOL}".encode(), name)
+        found += caught.value.findings
+    lines = str(InvalidFile(found)).splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["b.yaml", "b.yaml", "a.yaml", "a.yaml"]
 
 
 def test_a_field_that_cannot_be_read_is_told_once() -> None:

@@ -69,11 +69,11 @@ def test_records_that_felix_cannot_use_are_named() -> None:
     state = msgspec.json.decode(
         b"""{"acting": true, "revision": 7, "failing": ["set cali40s:x"], "problems": {
         "profiles/net": ["selector x has more than 5 members: rules with it allow nothing"],
-        "globalnetworkpolicies/p": ["it cannot be read, it is skipped: no JSON", "another"]}}""",
+        "globalnetworkpolicies/p": ["it is skipped: P(p) cannot be read: no JSON", "another"]}}""",
         type=FelixState,
     )
     assert trouble(state) == [
-        "globalnetworkpolicies/p: it cannot be read, it is skipped: no JSON",
+        "globalnetworkpolicies/p: it is skipped: P(p) cannot be read: no JSON",
         "globalnetworkpolicies/p: another",
         "profiles/net: selector x has more than 5 members: rules with it allow nothing",
         "set cali40s:x could not be written; felix tries again",

@@ -603,6 +603,9 @@ def test_a_policy_is_stored_in_the_form_of_3_32(client: ResourceClient, store: M
 def test_a_policy_needs_its_tier(client: ResourceClient) -> None:
     with pytest.raises(DoesNotExist, match=r"^resource does not exist: Tier\(nosuch\)$"):
         client.create(POLICY, policy("q", tier="nosuch"))
+    with pytest.raises(DoesNotExist) as caught:
+        client.create(POLICY, policy("q", tier="defualt"))
+    assert caught.value.hint == "create the tier first, or did you mean 'default'?"
 
 
 OLD_FORMS = {
