@@ -115,6 +115,15 @@ class SlowRemote:
             return "missing"
         return ("via", end[1], DEVICE[version], True)
 
+    def guards(self) -> dict[int, tuple[set[str], bool]]:
+        """By family in which VXLAN is used: who may send wrapped packets, and whether this host has an end itself."""
+        used = [version for version in (4, 6) if self.is_used(version)]
+        found: dict[int, tuple[set[str], bool]] = {}
+        for version in used:
+            ends = [self.far_end(name, version) for name in self.nodes()] if self.tunnel(version) else []
+            found[version] = {str(end[0]) for end in ends if end}, bool(self.tunnel(version))
+        return found
+
     def concluded(self) -> dict[str, Any]:
         routes = {prefix: self.route(prefix, holder) for prefix, holder in self.holders().items()}
         ends = [self.far_end(name, 6) for name in self.nodes()] if self.tunnel(6) else []

@@ -356,6 +356,8 @@ def test_what_changed_amounts_to_what_the_slow_calculation_says(history: list[tu
     )
     assert neutral(made.folded) == neutral(made.remote.whole()) == slow.concluded()
     assert made.folded == made.remote.whole()
+    guards = made.remote.guards.items()
+    assert {version: (set(guard.sources), guard.has_tunnel) for version, guard in guards} == slow.guards()
     assert made.settle().last == RemoteChanges(tunnels={}, far_ends={}, routes={}, withheld={})
 
 
