@@ -14,7 +14,13 @@ from typing import TypeVar
 from felix.calc.conclusions import Conclusions
 from felix.calc.model import ANY_INTERFACE, Direction, PolicyId, PolicyRule, Rules, TierPolicies
 from felix.calc.words import matches
-from felix.counters import (
+from felix.counters import tally
+from felix.dataplane.tables import CONDEMNED
+from felix.desired import ChainKey
+from felix.render.chains import PacketLog, Part
+from felix.render.explained import Explained, explain, grouped
+from felix.render.flowlog import Owner, chain_owners
+from felix.tally import (
     BEFORE_DNAT,
     FORWARDED,
     HOST,
@@ -27,13 +33,7 @@ from felix.counters import (
     Place,
     Tally,
     Where,
-    tally,
 )
-from felix.dataplane.tables import CONDEMNED
-from felix.desired import ChainKey
-from felix.render.chains import PacketLog, Part
-from felix.render.explained import Explained, explain, grouped
-from felix.render.flowlog import Owner, chain_owners
 from kernel.xtables_counters import Counted
 from resources.errors import Transient
 from resources.names import IfName, NodeName, ProfileName

@@ -17,9 +17,10 @@ from fakes.scenario import ADDRESSES, HOST, LOCAL, OUTSIDE, Scenario
 from felix.accounts import Accounts, NoRulesYet
 from felix.calc.endpoints import CONTAINER
 from felix.calc.model import Direction, PolicyId
-from felix.counters import NOTHING, REFUSED, Count, Place, Tally, Where, tally
+from felix.counters import tally
 from felix.desired import ChainKey, Update
 from felix.render.explained import explain
+from felix.tally import NOTHING, REFUSED, Count, Place, Tally, Where
 from kernel.xtables_counters import Counted, RuleCount
 from libnetwork import records
 from resources.datastore.keys import ResourceKey
