@@ -18,6 +18,8 @@ TIMEOUT_SECONDS = 60.0
 """Felix reads all rules of the host for an answer."""
 MATCHES_MAX = 60
 """Characters of what a rule matches that a table shows."""
+END_OF_TIER = "end-of-tier"
+"""The reason of a drop that no policy of a tier decided."""
 NAMES_MAX = 20
 """So many names an error lists."""
 
@@ -199,12 +201,19 @@ def _of_policy(counters: Counters, name: str) -> Counters:
     def is_one(who: Iterable[Who]) -> bool:
         return any((one.kind, one.path) in found for one in who)
 
+    tiers = {one.tier for one in counters.policies if is_one([one])}
+    lines = {_line(one) for one in counters.endpoints if is_one(one.policies)}
+
+    def is_past(drop: Drop) -> bool:
+        """Whether it fell where the policy had been asked, too, and did not match."""
+        return drop.reason == END_OF_TIER and drop.tier in tiers and _line(drop) in lines
+
     return _with(
         counters,
         policies=lambda one: is_one([one]),
         profiles=lambda _: False,
         endpoints=lambda one: is_one(one.policies),
-        drops=lambda one: is_one(one.by),
+        drops=lambda one: is_one(one.by) or is_past(one),
     )
 
 
@@ -393,7 +402,7 @@ def _rules_table(counters: Counters, *, wide: bool) -> str:
         rows += (_rule_row(policy.tier, policy.path, rule, wide=wide) for rule in policy.rules)
         behind = counters.policies[number + 1].tier if number + 1 < len(counters.policies) else None
         if policy.tier != behind:
-            rows += _end_rows(counters.drops, "end-of-tier", policy.tier, "(no policy matched)")
+            rows += _end_rows(counters.drops, END_OF_TIER, policy.tier, "(no policy matched)")
     for profile in counters.profiles:
         rows += (_rule_row("", f"profile {profile.name}", rule, wide=wide) for rule in profile.rules)
     rows += _end_rows(counters.drops, "no-profile", "", "(no profile matched)")

@@ -118,7 +118,9 @@ def test_a_policy_by_name_brings_its_rules_its_endpoints_and_its_drops() -> None
     assert [one.name for one in found.policies] == ["block"]
     assert [one.name for one in found.endpoints] == ["web1", "db1"]
     assert [one.where for one in found.drops] == ["rule 1 of policy block (tier security)"]
-    assert [one.path for one in select(policy="web").policies] == ["web", "shop/web"]
+    web = select(policy="web")
+    assert [one.path for one in web.policies] == ["web", "shop/web"]
+    assert [one.where for one in web.drops] == ["end of tier default: no policy matched"]  # nor did this one
     assert [one.path for one in select(policy="shop/web").policies] == ["shop/web"]
 
 
