@@ -14,7 +14,7 @@ from typing import Protocol
 import structlog
 
 from bgpd import metrics, report
-from bgpd.calc.secrets import Secret, SecretName
+from bgpd.calc.secrets import Secret, SecretName, Unread
 from bgpd.calc.sessions import Globals, Sessions, router_id, sessions, settings, wanted_secrets
 from bgpd.calc.surroundings import IPIP_DEVICE
 from bgpd.calc.untold import untold
@@ -50,6 +50,8 @@ WAITS_FOR = (STORE, NODE, SPEAKER, KERNEL)
 READ_PAUSE_SECONDS = 0.1
 """After something changed on the host: what belongs together comes together."""
 READ_RETRY_SECONDS = 1.0
+SECRET_RETRY_SECONDS = 5.0
+"""While a password is missing: somebody is about to put it in its file, and waits for the session."""
 WORKLOAD_INTERFACES = "cali"
 
 
@@ -311,14 +313,17 @@ class Engine:
     def _follow_sessions(self, now: float) -> None:
         peerings = self.inventory.peerings.values()
         wanted = wanted_secrets(self.globals, peerings)
-        self._secrets_at = now + self._settings.refresh_seconds if wanted else None
+        secrets = self._read_secrets(wanted)
+        is_missing = any(isinstance(secret, Unread) for secret in secrets.values())
+        again = SECRET_RETRY_SECONDS if is_missing else self._settings.refresh_seconds
+        self._secrets_at = now + again if wanted else None
         asked = sessions(
             self._this,
             self.inventory.nodes,
             self.globals,
             peerings,
             filters=self.inventory.filters,
-            secrets=self._read_secrets(wanted),
+            secrets=secrets,
             hold_seconds=self._settings.hold_seconds,
         )
         found = self._place(asked)

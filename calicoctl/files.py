@@ -1,7 +1,7 @@
 """Resources from files, folders and standard input; what is wrong in any of them is told together."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -24,8 +24,10 @@ class NothingInFile(Rejected):
     reference = "nothing-in-file"
 
 
-def read(name: str, *, recursive: bool = False, namespace: str | None = None, warn: bool = True) -> list[Document]:
-    """Return the resources of a file, of a folder's files in name order, or of standard input (``-``).
+def read(
+    names: Sequence[str], *, recursive: bool = False, namespace: str | None = None, warn: bool = True
+) -> list[Document]:
+    """Return the resources of files, of folders' files in name order, and of standard input (``-``).
 
     Warnings are printed on stderr, if `warn`.
 
@@ -36,7 +38,7 @@ def read(name: str, *, recursive: bool = False, namespace: str | None = None, wa
     documents: list[Document] = []
     findings: list[Finding] = []
     places: dict[str, str] = {}
-    for shown, data in _contents(name, recursive):
+    for shown, data in (content for name in names for content in _contents(name, recursive)):
         try:
             loaded = load(data, shown, namespace=namespace)
         except InvalidFile as invalid:
@@ -48,8 +50,8 @@ def read(name: str, *, recursive: bool = False, namespace: str | None = None, wa
     if findings:
         raise InvalidFile(findings)
     if not documents:
-        where = f"directory {name}" if Path(name).is_dir() else f"file {name}"
-        raise NothingInFile(f"no resources specified in {where}")
+        where = [f"directory {name}" if Path(name).is_dir() else f"file {name}" for name in names]
+        raise NothingInFile(f"no resources specified in {', '.join(where)}")
     return documents
 
 

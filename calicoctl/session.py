@@ -37,7 +37,8 @@ def file_options(*, required: bool = True) -> Callable[[F], F]:
             click.option("-n", "--namespace", default=None, help="Namespace of namespaced resources."),
             click.option("-R", "--recursive", is_flag=True, help="Take the folders in a folder too."),
             click.option(
-                "-f", "--filename", required=required, metavar="FILE", help="A file, a folder, or - for standard input."
+                "-f", "--filename", "filenames", required=required, multiple=True, metavar="FILE",
+                help="A file, a folder, or - for standard input; may be given several times.",
             ),
         )
         for option in options:

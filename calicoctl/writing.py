@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 import click
 
-from calicoctl import effects, overlaps
+from calicoctl import effects, overlaps, peerings
 from calicoctl.files import read
 from calicoctl.session import open_client
 from resources.datastore.client import ResourceClient
@@ -74,14 +74,15 @@ def tell(account: Account[T], verb: str, past: str) -> int:
 Action = Callable[[ResourceClient, Document], object]
 
 
-def write_file(
-    name: str, action: Action, *, verb: str, past: str, recursive: bool, namespace: str | None, config: str | None,
-    skip: type[CalicoError] | None = None,
+def write_files(
+    names: Sequence[str], action: Action, *, verb: str, past: str, recursive: bool, namespace: str | None,
+    config: str | None, skip: type[CalicoError] | None = None,
 ) -> int:
-    """Check a whole file, do `action` to each of its resources, print the account; return the exit code."""
-    documents = read(name, recursive=recursive, namespace=namespace)
+    """Check whole files, do `action` to each of their resources, print the account; return the exit code."""
+    documents = read(names, recursive=recursive, namespace=namespace)
     with open_client(config) as client:
-        for line in (*overlaps.warnings(client, documents), *effects.warnings(client, documents)):
-            click.echo(f"Warning: {line}", err=True)
+        for look in (overlaps.warnings, effects.warnings, peerings.warnings):
+            for line in look(client, documents):
+                click.echo(f"Warning: {line}", err=True)
         account = carry_out(documents, lambda document: action(client, document), skip=skip)
     return tell(account, verb, past)

@@ -3,18 +3,18 @@
 import click
 
 from calicoctl.session import config_option, file_options
-from calicoctl.writing import write_file
+from calicoctl.writing import write_files
 
 
 @click.command()
 @file_options()
 @config_option
-def command(filename: str, recursive: bool, namespace: str | None, config: str | None) -> int:
+def command(filenames: tuple[str, ...], recursive: bool, namespace: str | None, config: str | None) -> int:
     """Create resources, or update those that exist, from files or standard input.
 
     Every document is checked before anything is written.
     """
-    return write_file(
-        filename, lambda client, d: client.apply(d.kind, d.resource, v1=d.v1), verb="apply", past="applied",
+    return write_files(
+        filenames, lambda client, d: client.apply(d.kind, d.resource, v1=d.v1), verb="apply", past="applied",
         recursive=recursive, namespace=namespace, config=config,
     )

@@ -53,7 +53,7 @@ class Target:
 @config_option
 @click.pass_context
 def command(
-    ctx: click.Context, kind: str | None, names: tuple[str, ...], filename: str | None, recursive: bool,
+    ctx: click.Context, kind: str | None, names: tuple[str, ...], filenames: tuple[str, ...], recursive: bool,
     namespace: str | None, skip_not_exists: bool, node: str, scope: str, orchestrator: str, workload: str,
     config: str | None,
 ) -> int:
@@ -62,12 +62,12 @@ def command(
     Deleting a node gives back its addresses and blocks and removes its endpoints; deleting a pool gives back its
     blocks. A pool is named by its CIDR if it is asked for as ipPool.
     """
-    if bool(filename) == bool(kind) or (kind and not names):
+    if bool(filenames) == bool(kind) or (kind and not names):
         raise click.UsageError("give either -f FILE, or a KIND and at least one NAME")
     wanted = asked(kind, ctx.obj["api_version"]) if kind else None
     filters = Filters(node, scope, orchestrator, workload)
     filters.refuse(wanted)
-    documents = read(filename, recursive=recursive, namespace=namespace, warn=False) if filename else []
+    documents = read(filenames, recursive=recursive, namespace=namespace, warn=False) if filenames else []
     with open_client(config, removing=True) as client:
         targets = [_of_document(client, document) for document in documents]
         if wanted:

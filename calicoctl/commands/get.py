@@ -31,7 +31,7 @@ _EXPORT_DROPS = ("namespace", "uid", "resourceVersion", "creationTimestamp")
 @config_option
 @click.pass_context
 def command(
-    ctx: click.Context, kind: str | None, names: tuple[str, ...], filename: str | None, recursive: bool,
+    ctx: click.Context, kind: str | None, names: tuple[str, ...], filenames: tuple[str, ...], recursive: bool,
     namespace: str | None, all_namespaces: bool, output: str, export: bool, node: str, scope: str, orchestrator: str,
     workload: str, config: str | None,
 ) -> int:
@@ -39,7 +39,7 @@ def command(
 
     A kind spelled as in v1 (ipPool) is shown in v1's tables and YAML.
     """
-    if bool(filename) == bool(kind):
+    if bool(filenames) == bool(kind):
         raise click.UsageError("give either a KIND or -f FILE")
     _check_format(output)
     if namespace and all_namespaces:
@@ -49,7 +49,7 @@ def command(
     filters.refuse(wanted)
     with open_client(config) as client:
         if wanted is None:
-            return _show_file(client, str(filename), recursive, namespace, output)
+            return _show_files(client, filenames, recursive, namespace, output)
         if not wanted.kind.namespaced and namespace:
             raise click.UsageError(f"{wanted.kind.name} is not namespaced")
         if all_namespaces and names and wanted.kind.namespaced and not wanted.v1:
@@ -129,14 +129,14 @@ def _show_names(
     return failed
 
 
-def _show_file(
-    client: ResourceClient, filename: str, recursive: bool, namespace: str | None, output: str
+def _show_files(
+    client: ResourceClient, filenames: tuple[str, ...], recursive: bool, namespace: str | None, output: str
 ) -> int:
     from calicoctl.files import read
 
     documents: list[JSON] = []
     failed = 0
-    for document in read(filename, recursive=recursive, namespace=namespace, warn=False):
+    for document in read(filenames, recursive=recursive, namespace=namespace, warn=False):
         wanted = Asked(document.kind, document.v1)
         name = client.name_of(document.kind, document.resource, v1=document.v1)
         try:

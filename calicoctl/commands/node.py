@@ -122,9 +122,10 @@ def routes(destination: str | None, peer: str | None, missing: bool, output: str
 
     _check_output(output, ("ps", "wide", "yaml", "json"))
     need_root()
-    found = learned.chosen(learned.ask(), destination=destination, peer=peer, missing=missing)
+    every = learned.ask()
+    found = learned.chosen(every, destination=destination, peer=peer, missing=missing)
     if output in ("ps", "wide"):
-        click.echo(learned.tables(found, now=time.time(), wide=output == "wide"), nl=False)
+        click.echo(learned.tables(found, now=time.time(), wide=output == "wide", of=len(every.routes)), nl=False)
     else:
         plain = msgspec.to_builtins(found)
         click.echo(as_json(plain) if output == "json" else dump(plain), nl=False)

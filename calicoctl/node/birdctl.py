@@ -18,6 +18,10 @@ class BirdUnreachable(Transient):
     reference = "bird-unreachable"
 
 
+class BirdSilent(BirdUnreachable):
+    """Somebody has the control socket open and does not answer: stopped, stuck or without processor time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """One row of `node status`."""
@@ -46,6 +50,8 @@ def ask(path: Path, command: str, *, timeout: float = 2.0) -> list[str]:
                 lines.readline()
                 connection.sendall(command.encode() + b"\n")
                 return _reply(lines, path)
+    except TimeoutError as error:
+        raise BirdSilent(f"{path}: no answer within {timeout:g} s") from error
     except OSError as error:
         hint = "is calico-bgpd running? see /var/log/calico/bgpd/current"
         raise BirdUnreachable(f"{path}: {error}", hint=hint) from error

@@ -81,7 +81,8 @@ def ask() -> Routes:
     """
     code, text = health.ask(paths.health_socket("bgpd"), PAGE, timeout=TIMEOUT_SECONDS)
     if code == 0:
-        raise BgpdSilent(f"calico-bgpd does not answer: {text}", hint="is it running? see calicoctl node status")
+        hint = f"is it running? see calicoctl node status, and {paths.LOG}/bgpd/current"
+        raise BgpdSilent(f"calico-bgpd does not answer: {text}", hint=hint)
     if code != 200:
         raise BgpdSilent(f"calico-bgpd: {text.strip() or f'status {code}'}")
     try:
@@ -136,8 +137,14 @@ def _touches(
     return one.version == other.version and one.overlaps(other)
 
 
-def tables(found: Routes, *, now: float, wide: bool) -> str:
-    """Return the routes for people: one line a path, and what the reasons mean that are shown."""
+def tables(found: Routes, *, now: float, wide: bool, of: int = 0) -> str:
+    """Return the routes for people: one line a path, and what the reasons mean that are shown.
+
+    Args:
+        of: from how many they were picked.
+    """
+    if not found.routes and of:
+        return f"No such route among the {of} that this host learned by BGP; its own are in ip route\n"
     if not found.routes:
         return "No routes.\n"
     rows = [_row(route, path, now, wide) for route in found.routes for path in route.paths]

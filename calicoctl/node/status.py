@@ -17,6 +17,7 @@ S = TypeVar("S")
 
 HEADINGS = ("Peer address", "Peer type", "State", "Since", "Info")
 FALLBACK = Path("/var/run/bird")
+_ANEW = "calicoctl node stop, then calicoctl node run"
 READY = 204
 """What a daemon's health socket answers when it is."""
 
@@ -29,16 +30,21 @@ _RECORD_HINT = (
 
 def status(out: TextIO) -> int:
     """Print the status; 0 if felix runs."""
-    if health.ask(paths.health_socket("felix"), "/liveness")[0] != 204:
-        click.echo("Calico process is not running.", err=True)
-        click.echo("  start it with: calicoctl node run", err=True)
+    code, text = health.ask(paths.health_socket("felix"), "/liveness")
+    if code != READY:
+        if health.is_stuck(code, text):
+            click.echo(f"Calico process is there and does not answer: {text}", err=True)
+            click.echo(f"  see {paths.LOG}/felix/current; to start it anew: {_ANEW}", err=True)
+        else:
+            click.echo("Calico process is not running.", err=True)
+            click.echo("  start it with: calicoctl node run", err=True)
         return 1
     click.echo("Calico process is running.", file=out)
     for version, name in ((4, "bird.ctl"), (6, "bird6.ctl")):
         click.echo(f"\nIPv{version} BGP status", file=out)
         _sessions(version, name, out)
     click.echo("", file=out)
-    told = [*unready(), *withheld()]
+    told = dict.fromkeys([*unready(), *withheld()])
     for line in told:
         click.echo(f"Warning: {line}", err=True)
     if any(") cannot be read: " in line for line in told):
@@ -60,9 +66,9 @@ def as_data(out: TextIO, form: str) -> int:
             peers = birdctl.peers(_socket(name))
         except birdctl.BirdUnreachable as error:
             peers = []
-            warned.append(f"IPv{version} BGP: the backend process is not running: {error}")
+            warned.append(f"IPv{version} BGP: the backend process {_no_sessions(error)}")
         found[f"ipv{version}"] = [_peer(peer, told.get(peer.address)) for peer in peers]
-    found["warnings"] = [*warned, *unready(), *withheld()]
+    found["warnings"] = [*dict.fromkeys([*warned, *unready(), *withheld()])]
     click.echo(as_json(found) if form == "json" else dump(found), nl=False, file=out)
     return 0 if running else 1
 
@@ -86,19 +92,25 @@ def unready() -> list[str]:
     if code in (0, READY):  # 0: it does not answer, which the sessions tell, or is not wanted
         return []
     waits = "; ".join(text.strip().splitlines())
-    return [f"calico-bgpd is not ready: {waits}; to start it anew: calicoctl node stop, then calicoctl node run"]
+    return [f"calico-bgpd is not ready: {waits}; to start it anew: {_ANEW}"]
 
 
 def _sessions(version: int, name: str, out: TextIO) -> None:
     try:
         peers = birdctl.peers(_socket(name))
     except birdctl.BirdUnreachable as error:
-        click.echo(f"The BGP backend process is not running: {error}", file=out)
+        click.echo(f"The BGP backend process {_no_sessions(error)}", file=out)
         return
     if peers:
         click.echo(boxed_table(HEADINGS, [peer.row() for peer in peers]), file=out)
     else:
         click.echo(f"No IPv{version} peers found.", file=out)
+
+
+def _no_sessions(error: birdctl.BirdUnreachable) -> str:
+    if isinstance(error, birdctl.BirdSilent):
+        return f"is there and does not answer: {error}; see {paths.LOG}/bgpd/current; to start it anew: {_ANEW}"
+    return f"is not running: {error}"
 
 
 def _socket(name: str) -> Path:

@@ -72,6 +72,9 @@ class BGPConfiguration(msgspec.Struct, frozen=True, kw_only=True):
     spec: BGPConfigurationSpec = BGPConfigurationSpec()
 
 
+_ADVERTISE = "there are no Kubernetes services; prefixAdvertisements are for IPPools"
+
+
 def _complete(config: BGPConfiguration) -> BGPConfiguration:
     spec = config.spec
     return BGPConfiguration(
@@ -87,6 +90,7 @@ def _complete(config: BGPConfiguration) -> BGPConfiguration:
 
 def _check(config: BGPConfiguration) -> Iterable[Problem]:
     spec = config.spec
+    yield from _without_effect(spec)
     if config.metadata.name != "default":
         yield from _not_default_problems(config)
     yield from fields.one_of(("spec", "logSeverityScreen"), spec.log_severity_screen, fields.LOG_LEVELS)
@@ -127,6 +131,30 @@ def _check(config: BGPConfiguration) -> Iterable[Problem]:
     yield from fields.address(("spec", "localWorkloadPeeringIPV6"), spec.local_workload_peering_ipv6, 6)
     yield from fields.between(("spec", "ipv4NormalRoutePriority"), spec.ipv4_normal_route_priority, 1, 2147483646)
     yield from fields.between(("spec", "ipv6NormalRoutePriority"), spec.ipv6_normal_route_priority, 1, 2147483646)
+
+
+NO_EFFECT = {
+    "service_load_balancer_ips": ("serviceLoadBalancerIPs", _ADVERTISE),
+    "service_external_ips": ("serviceExternalIPs", _ADVERTISE),
+    "service_cluster_ips": ("serviceClusterIPs", _ADVERTISE),
+    "ignored_interfaces": ("ignoredInterfaces", "what peers hear of the host's own networks is a matter of BGPFilters"),
+    "local_workload_peering_ipv4": ("localWorkloadPeeringIPV4", "nothing here peers with workloads"),
+    "local_workload_peering_ipv6": ("localWorkloadPeeringIPV6", "nothing here peers with workloads"),
+    "program_cluster_routes": ("programClusterRoutes", "bgpd writes the routes to other hosts, felix those of VXLAN"),
+    "ipv4_normal_route_priority": ("ipv4NormalRoutePriority", "routes have no metric here"),
+    "ipv6_normal_route_priority": ("ipv6NormalRoutePriority", "routes have no metric here"),
+}
+"""Fields of the original's that nobody here acts on and somebody may count on, with what there is instead."""
+
+
+def _without_effect(spec: BGPConfigurationSpec) -> Iterator[Problem]:
+    for name, (field, instead) in NO_EFFECT.items():
+        if (value := getattr(spec, name)) not in (None, "", []):
+            text = "" if isinstance(value, list) else str(value)
+            yield Problem(("spec", field), text, "stored, and nothing here acts on it", instead, warning=True)
+    if spec.bind_mode == "None":
+        reason, instead = "stored, and nothing here acts on it", "bgpd listens on the addresses of the node only"
+        yield Problem(("spec", "bindMode"), spec.bind_mode, reason, instead, warning=True)
 
 
 def _not_default_problems(config: BGPConfiguration) -> Iterator[Problem]:

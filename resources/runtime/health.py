@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from pathlib import Path
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -96,6 +97,9 @@ def bind_unix(path: Path, mode: int) -> socket.socket:
     return listener
 
 
+_TIMED_OUT = "no answer within"
+
+
 def ask(path: Path, question: str, *, timeout: float = 2.0) -> tuple[int, str]:
     """Ask a daemon's health socket for ``/liveness``, ``/readiness``, ``/state`` or another page.
 
@@ -115,10 +119,17 @@ def ask(path: Path, question: str, *, timeout: float = 2.0) -> tuple[int, str]:
         connection.request("GET", question)
         response = connection.getresponse()
         return response.status, response.read().decode(errors="replace")
+    except TimeoutError:
+        return 0, f"{path}: {_TIMED_OUT} {timeout:g} s"
     except (OSError, http.client.HTTPException) as error:
         return 0, f"{path}: {error}"
     finally:
         connection.close()
+
+
+def is_stuck(code: int, text: str) -> bool:
+    """Return whether what `ask` returned means that the daemon is there, and its loop does not turn."""
+    return code == HTTPStatus.SERVICE_UNAVAILABLE or (code == 0 and _TIMED_OUT in text)
 
 
 def _answer(start_response: StartResponse, trouble: str | None) -> Iterable[bytes]:

@@ -1437,7 +1437,7 @@ def test_the_mesh_has_the_password_that_a_file_holds_and_follows_the_file() -> N
     assert [one["reason"] for one in unusable] == ["password: /x/s/k is not there"] * 2  # type: ignore[attr-defined]
     assert "two" not in str(host.engine.state())
     host.secrets[secret] = Password("two")
-    host.run(100)
+    host.run(10)  # who has just put it there waits
     assert set(host.exabgp.peers) == {N2, N3}
 
 

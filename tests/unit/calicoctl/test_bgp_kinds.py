@@ -1,6 +1,7 @@
 """BGPPeer and BGPFilter on the command line, in both eras."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -180,3 +181,49 @@ def test_a_scope_that_is_none_or_of_another_kind(calicoctl: Calicoctl) -> None:
     assert "Unrecognized scope 'rack', must be one of: global, node" in ran.err
     elsewhere = calicoctl("get", "hostEndpoint", "--scope=global")
     assert "--scope is an identifier of v1's bgpPeer only" in elsewhere.err
+
+
+def test_a_peer_that_picks_no_node_is_stored_and_told(calicoctl: Calicoctl) -> None:
+    among = {"nodeSelector": "rack == 'r1'", "peerSelector": "has(rr)"}
+    assert calicoctl("apply", "-f", "-", stdin=document("BGPPeer", "tor", among)).err == ""  # before the first node
+    calicoctl("create", "-f", "-", stdin=document("Node", "node1", {}) + "\n---\n" + document("Node", "node2", {}))
+    nowhere = calicoctl("apply", "-f", "-", stdin=peer(node="nodel"))
+    assert nowhere.exit == 0
+    assert nowhere.err == (
+        "Warning: BGPPeer tor is for node nodel, which does not exist: it makes no session; nodes are node1, node2\n"
+    )
+    nobody = calicoctl("apply", "-f", "-", stdin=document("BGPPeer", "tor", among))
+    assert nobody.exit == 0
+    assert [line.split(" of ")[0] for line in nobody.err.splitlines()] == [
+        "Warning: nodeSelector", "Warning: peerSelector",
+    ]  # fmt: skip
+    assert calicoctl("apply", "-f", "-", stdin=peer(node="node1")).err == ""
+    assert calicoctl("apply", "-f", "-", stdin=peer(nodeSelector="all()")).err == ""
+
+
+@pytest.mark.parametrize(
+    ("spec", "fields"),
+    [
+        ({"serviceClusterIPs": [{"cidr": "10.96.0.0/12"}], "asNumber": 64512}, ["serviceClusterIPs"]),
+        ({"ignoredInterfaces": ["docker0"], "bindMode": "None"}, ["ignoredInterfaces", "bindMode"]),
+        ({"bindMode": "NodeIP", "listenPort": 1179, "serviceLoadBalancerAggregation": "Enabled"}, []),
+    ],
+)
+def test_a_configuration_on_which_nothing_acts_is_told(
+    calicoctl: Calicoctl, spec: dict[str, object], fields: list[str]
+) -> None:
+    done = calicoctl("apply", "-f", "-", stdin=document("BGPConfiguration", "default", spec))
+    assert done.exit == 0
+    found = [line for line in done.err.splitlines() if "nothing here acts on it; " in line]
+    assert [line.split("spec.")[1].split(" ")[0].rstrip(":") for line in found] == fields
+
+
+def test_several_files_are_one(calicoctl: Calicoctl, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(document("BGPFilter", name, RULES))
+    both = ["-f", str(tmp_path / "a"), "-f", str(tmp_path / "b")]
+    assert calicoctl("create", *both).out == "Successfully created 2 'BGPFilter' resource(s)\n"
+    assert [line.split()[0] for line in calicoctl("get", *both).out.splitlines() if line][1::2] == ["a", "b"]
+    (tmp_path / "b").write_text("")
+    assert calicoctl("delete", *both).out == "Successfully deleted 1 'BGPFilter' resource(s)\n"
+    assert f"no resources specified in file {tmp_path / 'b'}" in calicoctl("apply", "-f", str(tmp_path / "b")).err

@@ -68,6 +68,7 @@ def test_wide_has_the_attributes_and_old_routes_their_date() -> None:
 
 def test_no_routes_is_said() -> None:
     assert tables(Routes(), now=AT, wide=False) == "No routes.\n"
+    assert tables(Routes(), now=AT, wide=False, of=4).startswith("No such route among the 4 that this host learned")
 
 
 @pytest.mark.parametrize(

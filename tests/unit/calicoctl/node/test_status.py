@@ -1,9 +1,11 @@
+import io
+import socket
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from calicoctl.node.status import AgentState, BgpState, FelixState, trouble, unready, warnings, without_address
+from calicoctl.node.status import AgentState, BgpState, FelixState, status, trouble, unready, warnings, without_address
 from resources.runtime import paths
 from resources.runtime.health import Health
 
@@ -93,3 +95,27 @@ def test_a_speaker_that_waits_for_its_record_says_so_and_the_way_out(
     ]
     health.done("this node's record in the datastore")
     assert unready() == []
+
+
+def test_daemons_that_are_there_and_do_not_answer_are_not_said_to_be_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(paths, "RUN", tmp_path)
+    assert status(io.StringIO()) == 1
+    assert capsys.readouterr().err.startswith("Calico process is not running.\n")
+    with socket.socket(socket.AF_UNIX) as felix, socket.socket(socket.AF_UNIX) as bgpd:
+        felix.bind(str(paths.health_socket("felix")))
+        felix.listen()  # and nobody ever accepts, as with a process that was stopped
+        assert status(io.StringIO()) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("Calico process is there and does not answer: ")
+        assert "calicoctl node stop, then calicoctl node run" in said
+        paths.health_socket("felix").unlink()
+        Health().serve(paths.health_socket("felix"))
+        bgpd.bind(str(tmp_path / "bird.ctl"))
+        bgpd.listen()
+        out = io.StringIO()
+        assert status(out) == 0
+        first, second = out.getvalue().split("IPv6 BGP status")
+        assert "The BGP backend process is there and does not answer: " in first
+        assert "The BGP backend process is not running: " in second
