@@ -12,7 +12,7 @@ from resources.errors import Rejected
 from resources.kinds import all_kinds
 from resources.kinds.base import Kind, R, Resource
 from resources.kinds.bgppeer import SCOPES
-from resources.kinds.naming import norm
+from resources.kinds.naming import norm, segment_name
 
 
 class UnknownKind(Rejected):
@@ -108,8 +108,10 @@ def filtered(wanted: Asked, resources: Iterable[R], name: str, filters: Filters)
     for resource in resources:
         metadata: Any = shown_v1_document(wanted.kind, resource)["metadata"]
         called = metadata.get(v1.named_by, "")
-        same = all(metadata.get(key, "") in (value, norm(value)) for key, value in filters.given().items())
-        if same and (name in ("", resource.metadata.name) or v1.name_of(name) == v1.name_of(called)):
+        given = filters.given().items()
+        same = all(metadata.get(key, "") in (value, norm(value), segment_name(value)) for key, value in given)
+        named = name in ("", resource.metadata.name) or v1.name_of(name) == v1.name_of(called)
+        if same and (named or v1.is_called(resource, name)):
             found.append(resource)
     return found
 

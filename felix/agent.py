@@ -223,7 +223,7 @@ class Agent:
         """Return what felix is at, for people; called from another thread, so it copies.
 
         `revision`: the kernel is as the store said at this revision of it. `repaired`: how often each table of rules
-        was put right since the start, and what had been found the last time.
+        or set was put right since the start, and what had been found the last time.
         """
         endpoints, host_endpoints, dataplane = dict(self._endpoints), dict(self._host_endpoints), self._dataplane
         repaired = dict(self._repaired)
@@ -473,7 +473,11 @@ class Agent:
         self._failing = frozenset(report.failed)
         self._errors = {thing: _with_hint(error) for thing, error in report.failed.items()}
         for table, drift in report.repaired.items():
-            self._tell_repair(table, drift)
+            effect = "they are as they should be; foreign rules stay"
+            self._tell_repair(table, drift, "rules.repaired", effect=effect, table=table)
+        for name, drift in report.repaired_sets.items():
+            effect = "it is as it should be; rules with it were wrong until now"
+            self._tell_repair(f"set {name}", drift, "set.repaired", effect=effect, set=name)
         self._tell_troubles()
         tell = self._log.info if report.written else self._log.debug
         cause = {"cause": "rules changed by others"} if self._repairing else {}
@@ -489,16 +493,16 @@ class Agent:
             self._log.info("tunnel.trouble_over", tunnel=what)
         self._troubles = troubles
 
-    def _tell_repair(self, table: str, drift: Drift) -> None:
+    def _tell_repair(self, what: str, drift: Drift, event: str, *, effect: str, **place: str) -> None:
         """Say what others had done; somebody who does the same again and again is told of once a minute."""
-        self._repaired[table] = self._repaired.get(table, (0, ""))[0] + 1, drift.found
+        self._repaired[what] = self._repaired.get(what, (0, ""))[0] + 1, drift.found
         now = self._monotonic()
-        if self._repairs.get(table, ("", 0.0))[0] == drift.found and now < self._repairs[table][1]:
-            self._log.debug("rules.repaired", table=table, found=drift.found)
+        if self._repairs.get(what, ("", 0.0))[0] == drift.found and now < self._repairs[what][1]:
+            self._log.debug(event, **place, found=drift.found)
             return
-        self._repairs[table] = drift.found, now + REPEAT_SECONDS
+        self._repairs[what] = drift.found, now + REPEAT_SECONDS
         tell = self._log.warning if drift.lost else self._log.info
-        tell("rules.repaired", table=table, found=drift.found, effect="they are as they should be; foreign rules stay")
+        tell(event, **place, found=drift.found, effect=effect)
 
     def _wait(self) -> float | None:
         """Return the seconds until something is due by the clock."""

@@ -44,6 +44,8 @@ class Report:
     """How many things of each kind were written or removed."""
     repaired: Mapping[str, Drift] = field(default_factory=dict)
     """What others had done to our rules, by table, and is mended."""
+    repaired_sets: Mapping[str, Drift] = field(default_factory=dict)
+    """The same of sets, by name."""
 
     @property
     def is_clean(self) -> bool:
@@ -205,6 +207,7 @@ class Dataplane:
             unswept=self._sets.unswept,
             tables_written=all(written),
             repaired=self._repaired(failed),
+            repaired_sets=self._sets.take_drift(),
             written={kind: count - before[kind] for kind, count in self._counts().items() if count > before[kind]},
         )
 

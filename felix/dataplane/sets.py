@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from felix.calc.model import EARLY, Order
+from felix.dataplane.tables import Drift
 from felix.desired import ChainKey, IPSet, SetChange
 from kernel.errors import Busy, DataplaneError
 from kernel.sets import TEMPORARY_PREFIXES, KernelSet, SetDelta, SetKernel, SetSpec
@@ -42,6 +43,8 @@ class SetEffector:
         self._touched: dict[str, set[str] | None] = {}  # None: compare the whole set
         self._unwanted: dict[str, int] = {}  # and how often each was found in use
         self._resync_due = True
+        self._in_doubt = True  # what is there may be another thing than `_actual`, by our own doing
+        self._drift: dict[str, Drift] = {}
         self.written = 0
         """How many sets were made, changed and destroyed so far."""
 
@@ -89,6 +92,11 @@ class SetEffector:
         if self._resync_due:
             self._read()
         return {}
+
+    def take_drift(self) -> dict[str, Drift]:
+        """Return what others did to our sets, by name, since this was last asked for."""
+        drift, self._drift = self._drift, {}
+        return drift
 
     def closing(self, version: int) -> frozenset[ChainKey]:
         """Return the chains of one address family that are to be closed before `apply`."""
@@ -142,7 +150,9 @@ class SetEffector:
                 deltas.append(SetDelta(spec=wanted.spec, add=add, remove=remove))
         failed = self._write(deltas, alone_first=False)
         if rewrites:
+            doubt, self._in_doubt = self._in_doubt, True
             failed |= self._kernel.rewrite(rewrites)
+            self._in_doubt = doubt
         self._settle(deltas, rewrites, failed)
         self._touched = late | dict.fromkeys(failed)
         return failed
@@ -200,11 +210,27 @@ class SetEffector:
         return len(self._unwanted)
 
     def _read(self) -> None:
-        found = self._kernel.read(PREFIXES)
-        self._actual = {name: _Set(held.spec, {_canonical(m) for m in held.members}) for name, held in found.items()}
+        read = self._kernel.read(PREFIXES)
+        found = {name: _Set(held.spec, {_canonical(m) for m in held.members}) for name, held in read.items()}
+        if not self._in_doubt:
+            self._drift |= self._compare(found)
+        self._actual, self._in_doubt = found, False
         self._touched = dict.fromkeys([*self._desired, *self._actual])
         self._unwanted = {name: self._unwanted.get(name, 0) for name in self._actual if name not in self._desired}
         self._resync_due = False
+
+    def _compare(self, found: Mapping[str, _Set]) -> dict[str, Drift]:
+        """Return how wanted sets differ from what we left behind."""
+        drift = {}
+        for name in self._desired.keys() & self._actual.keys():
+            left, there = self._actual[name], found.get(name)
+            if there is None or there.spec != left.spec:
+                drift[name] = Drift("it was gone" if there is None else "it was a set of another kind", lost=True)
+            elif there.members != left.members:
+                counts = {"missing": len(left.members - there.members), "foreign": len(there.members - left.members)}
+                texts = [f"{count} {what}" for what, count in counts.items() if count]
+                drift[name] = Drift(f"members: {', '.join(texts)}", lost=True)
+        return drift
 
     def _difference(
         self, wanted: _Set, there: _Set | None, touched: set[str] | None
@@ -223,8 +249,10 @@ class SetEffector:
         for delta in deltas:
             batches[self._desired[delta.spec.name].order.alone is not alone_first].append(delta)
         failed: dict[str, DataplaneError] = {}
+        doubt, self._in_doubt = self._in_doubt, True
         for batch in filter(None, batches):
             failed |= self._kernel.apply(batch)
+        self._in_doubt = doubt
         return failed
 
     def _settle(
@@ -241,6 +269,7 @@ class SetEffector:
                 self._actual[rewritten.spec.name] = _Set(rewritten.spec, set(rewritten.members))
                 self.written += 1
         self._resync_due = self._resync_due or bool(failed)
+        self._in_doubt = self._in_doubt or bool(failed)
 
 
 def _canonical(member: str) -> str:

@@ -35,7 +35,7 @@ NAMES_TOLD = 5
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What others did to our rules of one table, found by reading it back."""
+    """What others did to our rules of one table, or to a set of ours, found by reading it back."""
 
     found: str
     """For the log: "FORWARD: ours were not in place; chains gone: cali-a, cali-b"."""

@@ -128,6 +128,8 @@ class V1(msgspec.Struct, Generic[R], frozen=True, kw_only=True, eq=False):
     """How v1 messages name the object, e.g. ``IPPool(cidr=10.0.0.0/24)``."""
     name_of: Callable[[str], str]
     """The v3 name for what v1 calls the object on the command line (its name, or a pool's CIDR)."""
+    is_called: Callable[[R, str], bool] = lambda *_: False
+    """Whether a v1 document with this name was stored as the resource, where its identifiers make the name, too."""
     keep: Callable[[R, R], R]
     """What an update by a v1 document writes: of (stored, new) the new, with what v1 cannot say from the stored."""
     paths: tuple[tuple[Path, Path], ...] = ()

@@ -201,6 +201,7 @@ _V1: V1[HostEndpoint] = V1(
     from_v3=_from_v3,
     identifier=lambda endpoint: f"HostEndpoint(node={endpoint.spec.node}, name={_name_v1(endpoint)})",
     name_of=lambda name: name,
+    is_called=lambda endpoint, name: host_endpoint_name(endpoint.spec.node, name) == endpoint.metadata.name,
     keep=_keep,
     paths=((("spec", "node"), ("metadata", "node")),),
     filters=("node",),

@@ -496,7 +496,7 @@ _V1: V1[WorkloadEndpoint] = V1(
     to_v3=_to_v3,
     from_v3=_from_v3,
     identifier=_identifier_v1,
-    name_of=lambda name: name,
+    name_of=segment_name,
     keep=_keep,
     paths=(
         (("spec", "node"), ("metadata", "node")),

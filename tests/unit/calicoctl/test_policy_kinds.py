@@ -209,6 +209,29 @@ def test_a_host_endpoint_of_v1_is_deleted_by_all_that_it_takes_to_tell_it(hosts:
     assert hosts("delete", "-s", "hostEndpoint", "eth0", "--node=node2").exit == 0
 
 
+@pytest.mark.parametrize(
+    ("kind", "identifiers", "metadata", "spec"),
+    [
+        ("hostEndpoint", ["Eth0/1", "--node=Node2"], "{name: Eth0/1, node: Node2}", "{interfaceName: eth0}"),
+        (
+            "workloadEndpoint", ["Eth0", "--node=Node2", "--orchestrator=Docker", "--workload=W_1"],
+            "{name: Eth0, node: Node2, orchestrator: Docker, workload: W_1}", "{interfaceName: cali1}",
+        ),
+    ],
+)  # fmt: skip
+def test_what_v1_wrote_is_found_by_the_identifiers_that_it_was_written_with(
+    calicoctl: Calicoctl, kind: str, identifiers: list[str], metadata: str, spec: str
+) -> None:
+    one = f"apiVersion: v1\nkind: {kind}\nmetadata: {metadata}\nspec: {spec}\n"
+    made = calicoctl("create", "-f", "-", stdin=one)
+    assert made.exit == 0, made.err
+    assert len(calicoctl("get", kind, *identifiers).out.splitlines()) == 3
+    wrong = [identifiers[0].replace("0", "5"), *identifiers[1:]]
+    assert len(calicoctl("get", kind, *wrong).out.splitlines()) == 2
+    assert calicoctl("delete", kind, *wrong).exit == 1
+    assert calicoctl("delete", kind, *identifiers).out == f"Successfully deleted 1 '{kind}' resource(s)\n"
+
+
 def test_identifiers_of_v1_are_refused_elsewhere(calicoctl: Calicoctl) -> None:
     for words in (("get", "hep", "--node=a"), ("delete", "pool", "x", "--node=a")):
         ran = calicoctl(*words)

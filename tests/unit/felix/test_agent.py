@@ -438,6 +438,9 @@ class TestDrift:
         kernel.sets.put(SetSpec(name=name, type="hash:net", version=4, maxelem=1000), "192.0.2.99")
         running.later(91)
         assert kernel.sets.members == before
+        [event] = running.events("set.repaired")
+        assert (event["set"], event["found"]) == (name, "members: 1 missing, 1 foreign")
+        assert running.agent.state()["repaired"] == {f"set {name}": {"times": 1, "found": event["found"]}}
 
     def test_a_table_is_read_back_by_the_clock(self, running: FelixAgent) -> None:
         wanted = chains(running)["cali-tw-calia0"]

@@ -49,6 +49,38 @@ def test_a_member_comes_and_another_goes_by_one_delta(kernel: FakeSets, sets: Se
     assert len(kernel.log) == 1
 
 
+def test_what_others_did_to_a_set_is_told_once_and_mended(kernel: FakeSets, sets: SetEffector) -> None:
+    sets.want({WEB: ip_set("10.0.0.1", "10.0.0.2"), DB: ip_set("10.0.0.3")})
+    sets.apply()
+    assert sets.take_drift() == {}
+    kernel.put(SetSpec(name=WEB, type="hash:net", version=4, maxelem=1000), "10.0.0.2", "10.0.0.9", "10.0.0.8")
+    kernel.lose(DB)
+    sets.resync()
+    sets.want({WEB: SetChange(added=frozenset({"10.0.0.4"}), removed=frozenset())})  # our own change is no drift
+    assert sets.apply() == {}
+    found = {name: drift.found for name, drift in sets.take_drift().items()}
+    assert found == {WEB: "members: 1 missing, 2 foreign", DB: "it was gone"}
+    assert kernel.members == {WEB: {"10.0.0.1", "10.0.0.2", "10.0.0.4"}, DB: {"10.0.0.3"}}
+    sets.resync()
+    sets.apply()
+    assert sets.take_drift() == {}
+
+
+def test_what_a_write_of_our_own_left_half_done_is_not_told_as_others_doing(
+    kernel: FakeSets, sets: SetEffector
+) -> None:
+    sets.want({WEB: ip_set("10.0.0.1")})
+    sets.apply()
+    kernel.refuse.add(WEB)
+    sets.want({WEB: SetChange(added=frozenset({"10.0.0.2"}), removed=frozenset())})
+    assert list(sets.apply()) == [WEB]
+    kernel.refuse.clear()
+    kernel.put(SetSpec(name=WEB, type="hash:net", version=4, maxelem=1000), "10.0.0.2")
+    assert sets.apply() == {}
+    assert sets.take_drift() == {}
+    assert kernel.members[WEB] == {"10.0.0.1", "10.0.0.2"}
+
+
 def test_nothing_is_written_when_the_kernel_is_right_already(kernel: FakeSets, sets: SetEffector) -> None:
     sets.want({WEB: ip_set("10.0.0.1")})
     sets.apply()
