@@ -306,7 +306,11 @@ def test_a_host_that_is_gone_is_forgotten(lab: VxlanLab) -> None:
     node1 = lab.lab.node1
     key, _ = lab.node("node3")
     lab.lab.remove(key)
-    assert lab.routes(node1) == ["10.67.2.0/26 via 10.67.2.1 dev vxlan.calico onlink", "blackhole 10.67.1.0/26"]
+    assert lab.routes(node1) == [
+        "10.67.2.0/26 via 10.67.2.1 dev vxlan.calico onlink",
+        "blackhole 10.67.1.0/26",
+        "unreachable 10.67.3.0/26 metric 4294967295",
+    ]
     assert (lab.far_ends(node1), lab.neighbours(node1)) == (["10.77.0.2"], ["10.67.2.1"])
     assert lab.lab.state(node1)["withheld"] == {
         "node3": "no route to 10.67.3.0/26 on node node3: there is no such node in the store"
@@ -348,7 +352,12 @@ def test_without_a_device_there_is_no_route_past_it(lab: VxlanLab) -> None:
     lab.lab.tolerate("dataplane.failed")
     lab.lab.write(pool(POOL, vxlan="Always"))
     wait_until("it to be said", lambda: f"tunnel {DEVICE}" in str(lab.lab.state(node1).get("errors")))
-    assert lab.routes(node1) == ["blackhole 10.67.1.0/26"]
+    assert lab.routes(node1) == [
+        "blackhole 10.67.1.0/26",
+        "unreachable 10.67.2.0/26 metric 4294967295",
+        "unreachable 10.67.3.0/26 metric 4294967295",
+    ]
     assert "stays" in str(lab.lab.state(node1)["errors"])
     node1.ip("link", "del", DEVICE)
-    wait_until("the device to be made", lambda: len(lab.routes(node1)) == 3, timeout=20)
+    ways = [f"10.67.{n}.0/26 via 10.67.{n}.1 dev {DEVICE} onlink" for n in (2, 3)]
+    wait_until("the routes", lambda: lab.routes(node1) == [*ways, "blackhole 10.67.1.0/26"], timeout=20)

@@ -125,10 +125,10 @@ def test_there_is_no_moment_without_a_route_to_what_was_unreachable(felix: Felix
     assert [line for line in log if BLOCK in line] == [f"add {BLOCK}", f"delete {LAST_RESORT}"]
 
 
-def test_what_a_device_that_went_leads_to_is_unreachable_until_it_is_back(felix: FelixAgent) -> None:
-    felix.put(host("node2", "192.0.2.2/24"))
+def test_what_a_device_that_went_led_to_is_unreachable_until_it_is_back(felix: FelixAgent) -> None:
     felix.host.kernel.vxlan.missing = NotSupported("cannot make the VXLAN device: no such type")
-    felix.put(host("node1", "192.0.2.10/24", vxlan="10.65.0.9"), THERE)  # another address: the device is made anew
+    felix.host.kernel.links.delete(DEVICE)
+    felix.hear(LinkGone(DEVICE))
     assert routes(felix) == NO_WAY
     felix.host.kernel.vxlan.missing = None
     felix.later(20)
