@@ -108,6 +108,8 @@ class Neighbor:
     """The prefixes of which what is offered has to be compared with what should be; None: all."""
     has_restarted: bool = False
     """The peer had just started when the session came up, and knew nothing yet."""
+    is_renamed: bool = False
+    """ExaBGP takes it for another peer, to whom nothing was announced, from a configuration on that it has not yet."""
     offer_after: float = 0.0
     """No new offer before: ExaBGP mixes up an announcement and a withdrawal of one prefix that it still queues."""
     _connected_at: float | None = None
@@ -128,6 +130,11 @@ class Neighbor:
             self.pending = None
         elif self.pending is not None:
             self.pending.update(prefixes)
+
+    def offer_again(self) -> None:
+        """Have everything announced anew: ExaBGP has forgotten it, or may have."""
+        self.offered = dict.fromkeys(self.offered)
+        self.pending = None
 
     @property
     def has_told_all(self) -> bool:

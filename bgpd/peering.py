@@ -126,6 +126,8 @@ class Peering:
                     self._log.error("session.withheld" if unusable.address else "setting.passed_over",
                                     what=unusable.what, reason=unusable.reason, peer=str(unusable.address or ""))
         same = sessions.peers == self.sessions.peers and identity in (None, self.identity)
+        before = self.identity
+        all_renamed = identity is not None and before is not None and identity.router_id != before.router_id
         self.sessions = sessions
         self.identity = identity or self.identity
         if same and self._plan is not None:
@@ -137,10 +139,13 @@ class Peering:
                 self.neighbors[address] = Neighbor(spec, since=self._wall(), down_at=now)
                 self._log.info("session.added", peer=str(address), name=spec.name, passive=spec.passive)
             elif neighbor.spec != spec:
+                neighbor.is_renamed |= _name(spec) != _name(neighbor.spec)
                 neighbor.spec = spec
                 neighbor.reconsider()
                 self._rib.recheck_peers([address])
                 self._log.info("session.changed", peer=str(address), name=spec.name)
+            if all_renamed:
+                self.neighbors[address].is_renamed = True
         if self._plan_at is None and self.identity is not None:
             # the first plan waits for nothing
             self._plan_at = now + (DEBOUNCE_SECONDS if self._plan is not None else 0.0)
@@ -252,6 +257,8 @@ class Peering:
             case Change.UP:
                 self._nudged.pop(peer, None)
                 self._rib.mark_stale(peer)
+                if neighbor.is_renamed:
+                    neighbor.offer_again()
                 self._log.info("session.up", peer=str(peer), name=neighbor.spec.name)
             case Change.DOWN_KEEP:
                 self._rib.mark_stale(peer)
@@ -293,6 +300,8 @@ class Peering:
         for neighbor in self.neighbors.values():
             neighbor.offered = {}
             neighbor.pending, neighbor.end_sent, neighbor.offer_after = None, False, now
+            # what an ExaBGP that was found runs with may have had other names for them
+            neighbor.is_renamed = event.was_adopted and not self.is_settled
         strangers: dict[IPAddress, list[IPNetwork]] = {}
         for shown in event.sent:
             if (owner := self.neighbors.get(shown.peer)) is not None:
@@ -330,14 +339,20 @@ class Peering:
                     neighbor.offered = {}
             self._nudging = frozenset()
             self._make_plan()
+        if self.is_settled:
+            for neighbor in self.neighbors.values():
+                if neighbor.is_renamed:
+                    # what was said since its session came up may have gone to its predecessor
+                    neighbor.is_renamed = False
+                    neighbor.offer_again()
 
     def _on_doubt(self, event: Doubt, now: float) -> None:
         """ExaBGP refused one of some commands: the peers that they were about are offered everything again."""
         addresses = {word for command in event.commands for word in command.split()[1:2]}
         for neighbor in self.neighbors.values():
             if str(neighbor.spec.address) in addresses:
-                neighbor.offered = dict.fromkeys(neighbor.offered)
-                neighbor.pending, neighbor.end_sent = None, False
+                neighbor.offer_again()
+                neighbor.end_sent = False
                 neighbor.offer_after = now + DOUBT_PAUSE_SECONDS
         self._log.warning("command.refused", peers=sorted(addresses))
 
@@ -558,6 +573,14 @@ class Peering:
         if self.speaker.is_ready and self._audit_at is not None:
             times.append(self._audit_at)
         return max(0.0, min(times) - now) if times else None
+
+
+def _name(peer: PeerSpec) -> tuple[object, ...]:
+    """Return what a session is known by in ExaBGP, beside the peer's address and our identifier.
+
+    When any of it changes, a reload removes the session with all that was announced to it, and makes another.
+    """
+    return peer.local_address, peer.local_as, peer.peer_as
 
 
 def _some(prefixes: Collection[IPNetwork]) -> str:

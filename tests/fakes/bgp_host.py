@@ -1,7 +1,7 @@
 """A host with bgpd's whole mind on it and nothing real: store changes in, fake ExaBGP and kernel, time by hand."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_interface, ip_network
 
 from bgpd.calc.secrets import Secret, SecretName, Unread
@@ -209,6 +209,12 @@ class BgpHost:
             if not self._turn(end):
                 return
         raise AssertionError("bgpd never comes to rest")
+
+    def run_until(self, is_so: Callable[[], bool], seconds: float = 10.0) -> None:
+        """Let bgpd work turn by turn, and stop as soon as something holds."""
+        end = self.clock.now + seconds
+        while not is_so():
+            assert self._turn(end), f"not so within {seconds} s"
 
     def _turn(self, end: float) -> bool:
         self.exabgp.now = self.clock.now

@@ -263,6 +263,11 @@ class FakeExabgp:
             known = self.peers.get(address)
             if known is None:
                 self.peers[address] = FakePeer(settings)
+            elif _name(known.settings) != _name(settings):
+                # to ExaBGP it is another peer, to whom nothing was announced
+                if known.is_up:
+                    self.peer_down(address, "stop, message [removed]")
+                self.peers[address] = FakePeer(settings)
             elif known.settings != settings:
                 known.settings = settings
                 if known.is_up:
@@ -371,3 +376,8 @@ class FakeExabgp:
         family = {"afi": "ipv6" if ":" in prefix else "ipv4", "safi": "unicast"}
         route = {"nlri": {"prefix": prefix, "nexthop": next_hop, "family": family}, "attributes": attributes}
         self._say(json.dumps({"peer": {"address": address}, "route": route}))
+
+
+def _name(settings: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what ExaBGP knows a neighbour by, beside its address."""
+    return tuple(settings[key] for key in ("router-id", "local-address", "local-as", "peer-as"))

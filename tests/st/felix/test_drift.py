@@ -143,6 +143,7 @@ def short_intervals(lab: FelixLab) -> None:
 @pytest.mark.scenario(96)
 @pytest.mark.usefixtures("short_intervals")
 def test_set_members_are_put_right_and_a_stray_set_goes(lab: FelixLab) -> None:
+    lab.tolerate("set.repaired")
     node1 = lab.node1
     lab.put(pool("10.65.0.0/24", nat=True))
 
@@ -157,6 +158,7 @@ def test_set_members_are_put_right_and_a_stray_set_goes(lab: FelixLab) -> None:
     )
     soon("the sets to be as they were", lambda: [line for line in sets() if " theirs " not in line] == wanted)
     assert any(" theirs " in line for line in sets())
+    soon("it to be told", lambda: "event=set.repaired set=cali40masq-ipam-pools" in lab.felix["node1"].text)
     node1.run("ipset destroy theirs")
 
 

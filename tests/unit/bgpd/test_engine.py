@@ -185,6 +185,36 @@ def test_a_node_gets_another_address() -> None:
     assert host.routes == {**ALL, B3: "via 10.0.0.33 dev eth0"}
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(configuration_record(asNumber=64600), id="the AS number of all"),
+        pytest.param(node_record("node2", "10.0.0.2/24", asNumber=64601), id="the AS number of the peer"),
+    ],
+)
+@pytest.mark.parametrize("is_late", [False, True], ids=["back before we know of the reload", "back after it"])
+@pytest.mark.parametrize("is_new", [False, True], ids=["told", "found by the next bgpd"])
+def test_a_session_that_is_made_anew_is_offered_everything_again(
+    change: tuple[str, bytes], is_late: bool, is_new: bool
+) -> None:
+    host = meshed()
+    host.run(30)
+    if is_new:
+        host = restarted(host)
+        host.put(POOL, *(one for one in NODES if one[0] != change[0]), *OWN, change)
+        host.in_sync()
+    else:
+        host.put(change)
+    before = host.exabgp.signals
+    host.run_until(lambda: host.exabgp.signals > before)
+    if is_late:
+        host.run(5)
+    host.exabgp.peer_up(N2)
+    host.run(5)
+    assert "10.65.1.0/26" in host.offered(N2)
+    assert host.exabgp.peers[N2].ends == 1
+
+
 @pytest.mark.bgp_scenario(21)
 def test_ten_nodes_at_once_are_one_reload() -> None:
     host = meshed()
