@@ -14,6 +14,7 @@ from bed import Host, Workload, wait_until
 from bed.felix import FelixLab
 from bed.probes import Prober, checksum
 from bed.pulse import Pulse
+from bed.transfer import transfer
 from fakes.felix_records import host as node_record
 from fakes.felix_records import host_endpoint, pool
 from resources.datastore.keys import ResourceKey, block_key
@@ -271,9 +272,9 @@ def test_a_packet_of_full_size_passes_and_a_larger_one_is_answered(lab: VxlanLab
         assert talker.getsockopt(socket.IPPROTO_IP, IP_MTU) == 1450
 
 
-@pytest.mark.parametrize("size", [9000, 1450])
-def test_links_of_other_sizes(lab: VxlanLab, size: int) -> None:
-    """The device is as large as the link allows, and so are packets that are not to be fragmented."""
+@pytest.mark.parametrize("size", [9000, 1500, 1450])
+def test_links_of_each_size(lab: VxlanLab, size: int) -> None:
+    """The device is as large as the link allows, and so are packets not to be fragmented; and a gigabyte arrives."""
     lab.set_mode("Always")
     v1, v2, v3 = endpoints(lab)
     with links_of(lab, size):
@@ -282,6 +283,7 @@ def test_links_of_other_sizes(lab: VxlanLab, size: int) -> None:
         for target in (v2, v3):
             assert v1.ping(target.address, size=size - 50 - 28).ok
         assert lab.lab.node1.read_file("/var/lib/calico/mtu") == f"{size - 50}\n"
+        transfer(v1, v2, v2.address, 1 << 30)
 
 
 def test_a_closed_host_endpoint_lets_the_tunnel_through(lab: VxlanLab) -> None:
