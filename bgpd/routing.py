@@ -26,11 +26,9 @@ from bgpd.nexthops import NextHops
 from bgpd.offering import Book, naming
 from bgpd.rib import Rib
 from kernel.link import Link, LinkAddress
-from kernel.route import PROTOCOL_BGPD, Route, RouteKey, RouteKind
+from kernel.route import LAST_RESORT_METRIC, PROTOCOL_BGPD, Route, RouteKey, RouteKind
 from resources.names import IfName, IPAddress, IPNetwork, NodeName
 
-LAST_RESORT_METRIC = (1 << 32) - 1
-"""Of what stands where a learned route is withheld: every other route to the prefix, of whomever, comes before it."""
 REPEAT_SECONDS = 60.0
 """The same thing about the same peer is logged once in this time."""
 

@@ -19,6 +19,9 @@ PROTOCOL_RA: Final = 9
 PROTOCOL_FELIX: Final = 80
 PROTOCOL_BGPD: Final = 81
 
+LAST_RESORT_METRIC: Final = (1 << 32) - 1
+"""Of a route that stands for a prefix only while nobody has another one there (adr/0032)."""
+
 _IPV6_METRIC: Final = 1024
 """What the kernel writes for an IPv6 route without a metric."""
 

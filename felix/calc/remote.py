@@ -1,8 +1,8 @@
 """Ways to the addresses on other hosts, for pools with VXLAN: from the store's blocks, nodes and pools, without BGP.
 
 A block goes to the host that it is affine to, a borrowed address to the host that holds it (reference ipam.md 1). An
-own block is dropped where no route to a container says otherwise. Where a host cannot be reached as its pool asks for
-there is no route at all: nothing goes unwrapped because a tunnel is missing. That is told by the name of the host.
+own block is dropped where no route to a container says otherwise. Where a host cannot be reached as its pool asks for,
+what it has is unreachable: nothing goes unwrapped because a tunnel is missing. That is told by the name of the host.
 
 One block costs its own routes, one node those of its blocks;
 a pool, this host's own node or a setting costs all.
@@ -375,6 +375,8 @@ class RemoteBlocks:
             elif holder is not None:
                 found = self._route(prefix, holder, settings)
             route = found if isinstance(found, Route) else None
+            if isinstance(found, str) and holder is not None and not self._has_host(prefix, holder):
+                route = Route.unreachable(protocol=settings.protocol)
             if self._routes.get(prefix) != route:
                 changes[prefix] = route
                 _put(self._routes, prefix, route)
@@ -394,7 +396,7 @@ class RemoteBlocks:
         node, own = self._nodes.get(holder), self._own
         there = node.addresses.get(version) if node else None
         here = own.addresses.get(version) if own else None
-        if any(address and address.ip in prefix for address in (there, here)):
+        if self._has_host(prefix, holder):
             return "it contains the address of a host itself"
         if mode is Mode.CROSS_SUBNET and there and here and there.ip in here.network and there.ip != here.ip:
             parent = self._parents[version]
@@ -407,6 +409,11 @@ class RemoteBlocks:
         if isinstance(tunnel, str):
             return tunnel
         return Route.via(end.tunnel, tunnel.name, protocol=settings.protocol, onlink=True)
+
+    def _has_host(self, prefix: IPNetwork, holder: NodeName) -> bool:
+        """Return whether a prefix contains the address of its holder or of this host."""
+        known = (node.addresses.get(prefix.version) for node in (self._nodes.get(holder), self._own) if node)
+        return any(address and address.ip in prefix for address in known)
 
     def _mode(self, prefix: IPNetwork) -> Mode:
         for length, networks in self._modes[prefix.version].items():

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from felix.desired import LocalInterface
 from kernel.errors import AlreadyThere, DataplaneError, DeviceDown, NoSuchDevice
 from kernel.link import Link
-from kernel.route import PROTOCOL_BGPD, PROTOCOL_KERNEL, Route, RouteKey, RouteKind
+from kernel.route import LAST_RESORT_METRIC, PROTOCOL_BGPD, PROTOCOL_KERNEL, Route, RouteKey, RouteKind
 from kernel.routes import RouteKernel
 from resources.names import IfName, IPAddress, IPNetwork
 from resources.runtime.delta import Delta
@@ -58,6 +58,8 @@ class RouteEffector:
         self._claims: dict[IPNetwork, set[IfName]] = {}
         self._remote: dict[RouteKey, Route] = {}
         self._extra: set[RouteKey] = set()
+        self._barred: set[RouteKey] = set()
+        """Routes to other hosts that wait for their interface."""
         self._links: Mapping[IfName, Link] = {}
         self._delta: Delta[RouteKey, Route] = Delta()
         self._on: dict[IfName, set[RouteKey]] = {}
@@ -93,8 +95,16 @@ class RouteEffector:
         self._delta.want(key, self._route(device, address))
 
     def want_remote(self, prefix: IPNetwork, route: Route | None) -> None:
-        """Want a route to another host, or a drop for an own block; None: not any more."""
+        """Want a route to another host, or a drop for an own block; None: not any more.
+
+        What is unreachable is so as the last resort: every other route to the prefix comes before it (adr/0032).
+        """
         key = RouteKey(prefix)
+        if route is not None and route.kind is RouteKind.UNREACHABLE:
+            self._delta.want(_last_resort(key), route)
+            route = None
+        elif key not in self._barred:
+            self._delta.unwant(_last_resort(key))
         if route is None:
             self._remote.pop(key, None)
         else:
@@ -169,12 +179,18 @@ class RouteEffector:
         return {}
 
     def remove(self) -> dict[RouteKey, DataplaneError]:
-        """Delete what is there and not wanted, or there on another interface; return what failed."""
-        going = {key: self._delta.actual[key] for key in self._delta.stale()}
+        """Delete what is there and not wanted, or there on another interface; return what failed.
+
+        A last resort stays until `add` has written what comes before it.
+        """
+        going = {key: self._delta.actual[key] for key in self._delta.stale() if key.metric != LAST_RESORT_METRIC}
         for key, route in self._delta.missing():
             there = self._delta.actual.get(key)
             if there is not None and there.devices != route.devices and _is_local(key, there):
                 going[key] = there  # a move: the flows must go before the new route comes
+        return self._delete(going)
+
+    def _delete(self, going: Mapping[RouteKey, Route]) -> dict[RouteKey, DataplaneError]:
         if not going:
             return {}
         failed = self._kernel.delete(going)
@@ -188,8 +204,30 @@ class RouteEffector:
     def add(self, version: int, *, barred: frozenset[IfName] = frozenset()) -> dict[RouteKey, DataplaneError]:
         """Write what is missing in one address family; return what failed.
 
-        Addresses whose flows are still being deleted wait, and so do routes that leave by a `barred` interface.
+        Addresses whose flows are still being deleted wait, and so do routes that leave by a `barred` interface: what
+        they lead to is unreachable meanwhile.
         """
+        self._bar(version, barred)
+        failed = self._add(version, barred)
+        doomed = [k for k in self._delta.stale() if k.metric == LAST_RESORT_METRIC and k.destination.version == version]
+        return failed | self._delete({key: self._delta.actual[key] for key in doomed})
+
+    def _bar(self, version: int, barred: frozenset[IfName]) -> None:
+        """Make unreachable what routes to other hosts wait for, and no longer what they do not wait for."""
+        waiting = {
+            key
+            for key, route in self._delta.missing()
+            if key in self._remote and key.destination.version == version and not barred.isdisjoint(route.devices)
+        }
+        before = {key for key in self._barred if key.destination.version == version}
+        for key in waiting - before:
+            self._delta.want(_last_resort(key), Route.unreachable(protocol=self._protocol))
+        for key in before - waiting:
+            if key in self._remote or _last_resort(key) in self._delta.desired:
+                self._delta.unwant(_last_resort(key))
+        self._barred = (self._barred - before) | waiting
+
+    def _add(self, version: int, barred: frozenset[IfName]) -> dict[RouteKey, DataplaneError]:
         wanted = {
             key: route
             for key, route in self._delta.missing()
@@ -227,7 +265,7 @@ class RouteEffector:
         self._resync_due = True
         self.refresh()
         left = {key: error for key, error in failed.items() if key not in self._delta.actual}
-        taken = {key: self._remote[key] for key in left if self._may_take(key)}
+        taken = {key: self._delta.desired[key] for key in left if self._may_take(key)}
         refused = self._kernel.replace(taken) if taken else {}
         for key in taken.keys() - refused.keys():
             self._saw(key, taken[key])
@@ -236,9 +274,10 @@ class RouteEffector:
         return left | refused
 
     def _may_take(self, key: RouteKey) -> bool:
-        """Return whether what is wanted is a route to another host, and what is there is bgpd's."""
+        """Return whether what is wanted concerns another host, and what is there is bgpd's."""
         theirs = self._foreign.get(key, ())
         is_remote = key in self._remote and self._delta.desired.get(key) == self._remote[key]
+        is_remote |= key.metric == LAST_RESORT_METRIC
         return is_remote and bool(theirs) and all(route.protocol == PROTOCOL_BGPD for route in theirs)
 
     def _saw(self, key: RouteKey, route: Route) -> None:
@@ -300,6 +339,10 @@ class RouteEffector:
             self._flows_of(address)
 
 
+def _last_resort(key: RouteKey) -> RouteKey:
+    return RouteKey(key.destination, LAST_RESORT_METRIC)
+
+
 def _address_of(key: RouteKey) -> IPAddress | None:
     """Return the address that a route is for, if it is for one alone."""
     destination = key.destination
@@ -309,4 +352,6 @@ def _address_of(key: RouteKey) -> IPAddress | None:
 def _is_local(key: RouteKey, route: Route) -> bool:
     """Return whether a route is to a container here: straight to an interface that is no tunnel."""
     hops = route.next_hops
-    return _address_of(key) is not None and all(h.gateway is None and h.device not in TUNNELS for h in hops)
+    if _address_of(key) is None or not hops:
+        return False
+    return all(hop.gateway is None and hop.device not in TUNNELS for hop in hops)

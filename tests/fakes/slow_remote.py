@@ -106,7 +106,7 @@ class SlowRemote:
             return ("blackhole",) if prefix.prefixlen < prefix.max_prefixlen else None
         there, here = self.own(holder, version)[0], self.own(self.node, version)[0]
         if (there and there.ip in prefix) or (here and here.ip in prefix):
-            return "missing"
+            return "missing, with a host in it"
         if mode == "CrossSubnet" and there and here and there.ip in here.network and there.ip != here.ip:
             parent = self.parent(version)
             return ("via", there.ip, parent, False) if parent else "missing"
@@ -137,8 +137,10 @@ class SlowRemote:
                 for name in self.nodes()
                 if self.tunnel(version) and (end := self.far_end(name, version))
             },
-            "routes": {prefix: route for prefix, route in routes.items() if isinstance(route, tuple)} | neighbours,
-            "withheld": {self.holders()[prefix] for prefix, route in routes.items() if route == "missing"},
+            "routes": {prefix: route for prefix, route in routes.items() if isinstance(route, tuple)}
+            | {prefix: ("unreachable",) for prefix, route in routes.items() if route == "missing"}
+            | neighbours,
+            "withheld": {self.holders()[prefix] for prefix, route in routes.items() if isinstance(route, str)},
         }
 
 
@@ -156,7 +158,7 @@ def neutral(found: RemoteChanges) -> dict[str, Any]:
 def _way(route: Route) -> tuple[Any, ...]:
     for hop in route.next_hops:
         return "via", hop.gateway, hop.device, hop.onlink
-    return ("blackhole",)
+    return (route.kind.name.lower(),)
 
 
 def folded_remote(before: RemoteChanges, changes: RemoteChanges) -> RemoteChanges:

@@ -44,7 +44,7 @@ def test_three_hosts_are_up_meshed_and_pinging_in_ten_seconds() -> None:
         grid = matrix(workloads, workloads).expect(lambda source, target: True)
         assert grid["on-node1", "on-node2"].mark == "62", grid
         print(f"up, meshed and pinging after {took:.1f} s; {cluster.took}")
-    assert took < 20  # ten on an idle machine of two cores; others may be at work on this one
+    assert took < 90  # ten on an idle machine of two cores; others may be at work on this one
 
 
 def test_networks_are_apart_and_no_address_is_translated(cluster: Cluster) -> None:

@@ -11,7 +11,7 @@ from felix.calc.vxlan import FarEnd, Tunnel
 from felix.dataplane.routes import RouteEffector, owns
 from felix.dataplane.vxlan import VxlanEffector
 from kernel.links import NetlinkLinks
-from kernel.route import PROTOCOL_BGPD, PROTOCOL_FELIX, Route, RouteKey
+from kernel.route import LAST_RESORT_METRIC, PROTOCOL_BGPD, PROTOCOL_FELIX, Route, RouteKey
 from kernel.routes import NetlinkRoutes
 from kernel.vxlan import NetlinkVxlan
 from resources.names import IfName, NodeName
@@ -160,10 +160,15 @@ def test_routes_change_between_plain_and_tunnel_in_place(host: Namespace, versio
     before = routes.written
     assert routes.remove() == routes.add(version) == {}
     assert routes.written == before
+    nowhere = Route.unreachable(protocol=PROTOCOL_FELIX)
+    routes.want_remote(block, nowhere)
+    assert routes.remove() == routes.add(version) == {}
+    assert kernel.read(lambda *_: True).ours[RouteKey(block, LAST_RESORT_METRIC)] == nowhere
     for prefix in (block, near):
         routes.want_remote(prefix, None)
-    assert routes.remove() == {}
-    assert RouteKey(block) not in kernel.read(lambda *_: True).ours
+    assert routes.remove() == routes.add(version) == {}
+    left = kernel.read(lambda *_: True).ours
+    assert not {RouteKey(block), RouteKey(block, LAST_RESORT_METRIC)} & left.keys()
 
 
 def test_a_thousand_hosts(host: Namespace) -> None:

@@ -164,7 +164,7 @@ def test_a_host_that_lost_everything_in_a_reboot_is_up_to_date_soon() -> None:
             assert "Restart recovery" in bird.ask("show protocols all mesh")
             wait_until("all routes to be new", lambda: "stale" not in bird.ask("show route all").lower())
             assert bird.routes() == ours
-        assert took < 10
+        assert took < 30, took
         assert events == []
 
 

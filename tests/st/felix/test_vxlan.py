@@ -14,6 +14,7 @@ from bed import Host, Workload, wait_until
 from bed.felix import FelixLab
 from bed.probes import Prober, checksum
 from bed.pulse import Pulse
+from bed.transfer import transfer
 from fakes.felix_records import host as node_record
 from fakes.felix_records import host_endpoint, pool
 from resources.datastore.keys import ResourceKey, block_key
@@ -271,9 +272,9 @@ def test_a_packet_of_full_size_passes_and_a_larger_one_is_answered(lab: VxlanLab
         assert talker.getsockopt(socket.IPPROTO_IP, IP_MTU) == 1450
 
 
-@pytest.mark.parametrize("size", [9000, 1450])
-def test_links_of_other_sizes(lab: VxlanLab, size: int) -> None:
-    """The device is as large as the link allows, and so are packets that are not to be fragmented."""
+@pytest.mark.parametrize("size", [9000, 1500, 1450])
+def test_links_of_each_size(lab: VxlanLab, size: int) -> None:
+    """The device is as large as the link allows, and so are packets not to be fragmented; and a gigabyte arrives."""
     lab.set_mode("Always")
     v1, v2, v3 = endpoints(lab)
     with links_of(lab, size):
@@ -282,6 +283,7 @@ def test_links_of_other_sizes(lab: VxlanLab, size: int) -> None:
         for target in (v2, v3):
             assert v1.ping(target.address, size=size - 50 - 28).ok
         assert lab.lab.node1.read_file("/var/lib/calico/mtu") == f"{size - 50}\n"
+        transfer(v1, v2, v2.address, 1 << 30)
 
 
 def test_a_closed_host_endpoint_lets_the_tunnel_through(lab: VxlanLab) -> None:
@@ -306,7 +308,11 @@ def test_a_host_that_is_gone_is_forgotten(lab: VxlanLab) -> None:
     node1 = lab.lab.node1
     key, _ = lab.node("node3")
     lab.lab.remove(key)
-    assert lab.routes(node1) == ["10.67.2.0/26 via 10.67.2.1 dev vxlan.calico onlink", "blackhole 10.67.1.0/26"]
+    assert lab.routes(node1) == [
+        "10.67.2.0/26 via 10.67.2.1 dev vxlan.calico onlink",
+        "blackhole 10.67.1.0/26",
+        "unreachable 10.67.3.0/26 metric 4294967295",
+    ]
     assert (lab.far_ends(node1), lab.neighbours(node1)) == (["10.77.0.2"], ["10.67.2.1"])
     assert lab.lab.state(node1)["withheld"] == {
         "node3": "no route to 10.67.3.0/26 on node node3: there is no such node in the store"
@@ -348,7 +354,12 @@ def test_without_a_device_there_is_no_route_past_it(lab: VxlanLab) -> None:
     lab.lab.tolerate("dataplane.failed")
     lab.lab.write(pool(POOL, vxlan="Always"))
     wait_until("it to be said", lambda: f"tunnel {DEVICE}" in str(lab.lab.state(node1).get("errors")))
-    assert lab.routes(node1) == ["blackhole 10.67.1.0/26"]
+    assert lab.routes(node1) == [
+        "blackhole 10.67.1.0/26",
+        "unreachable 10.67.2.0/26 metric 4294967295",
+        "unreachable 10.67.3.0/26 metric 4294967295",
+    ]
     assert "stays" in str(lab.lab.state(node1)["errors"])
     node1.ip("link", "del", DEVICE)
-    wait_until("the device to be made", lambda: len(lab.routes(node1)) == 3, timeout=20)
+    ways = [f"10.67.{n}.0/26 via 10.67.{n}.1 dev {DEVICE} onlink" for n in (2, 3)]
+    wait_until("the routes", lambda: lab.routes(node1) == [*ways, "blackhole 10.67.1.0/26"], timeout=20)

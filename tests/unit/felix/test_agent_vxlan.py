@@ -22,6 +22,8 @@ HERE = host("node1", "192.0.2.10/24", vxlan="10.65.0.1")
 THERE = host("node2", "192.0.2.2/24", vxlan="10.65.1.1")
 BLOCK = "10.65.1.0/26"
 TO_THERE = {BLOCK: "via 10.65.1.1 dev vxlan.calico onlink proto 80"}
+LAST_RESORT = f"{BLOCK} metric 4294967295"
+NO_WAY = {LAST_RESORT: "unreachable proto 80"}
 
 
 def put_block(felix: FelixAgent, cidr: str, owner: str | None) -> None:
@@ -101,7 +103,7 @@ def test_a_block_that_cannot_be_read_is_told_and_has_no_route(felix: FelixAgent,
 
 def test_a_host_that_cannot_be_reached_is_shown_at_once_and_told_of_when_it_lasts(felix: FelixAgent) -> None:
     felix.put(host("node2", "192.0.2.2/24"))
-    assert routes(felix) == {}
+    assert routes(felix) == NO_WAY
     assert BLOCK in state(felix, "withheld")["node2"]
     felix.later(LASTING_SECONDS - 1)
     assert felix.events("routes.withheld") == []
@@ -114,13 +116,34 @@ def test_a_host_that_cannot_be_reached_is_shown_at_once_and_told_of_when_it_last
     assert state(felix, "withheld") == {}
 
 
+def test_there_is_no_moment_without_a_route_to_what_was_unreachable(felix: FelixAgent) -> None:
+    log = felix.host.kernel.routes.log
+    felix.put(host("node2", "192.0.2.2/24"))
+    log.clear()
+    felix.put(THERE)
+    assert routes(felix) == TO_THERE
+    assert [line for line in log if BLOCK in line] == [f"add {BLOCK}", f"delete {LAST_RESORT}"]
+
+
+def test_what_a_device_that_went_led_to_is_unreachable_until_it_is_back(felix: FelixAgent) -> None:
+    felix.host.kernel.vxlan.missing = NotSupported("cannot make the VXLAN device: no such type")
+    felix.host.kernel.links.delete(DEVICE)
+    felix.hear(LinkGone(DEVICE))
+    assert routes(felix) == NO_WAY
+    felix.host.kernel.vxlan.missing = None
+    felix.later(20)
+    assert routes(felix) == TO_THERE
+    put_block(felix, BLOCK, None)
+    assert routes(felix) == {}
+
+
 def test_a_kernel_without_vxlan_is_told_of_and_nothing_goes_unwrapped() -> None:
     felix = FelixAgent()
     kernel = felix.host.kernel
     kernel.vxlan.missing = NotSupported("cannot make the VXLAN device: no such type", hint="load the kernel module")
     felix.begin(POOL, HERE, THERE)
     put_block(felix, BLOCK, "node2")
-    assert routes(felix) == {}
+    assert routes(felix) == NO_WAY
     assert state(felix, "failing") == ["tunnel vxlan.calico"]
     told = "cannot make the VXLAN device: no such type; load the kernel module"
     assert state(felix, "errors") == {"tunnel vxlan.calico": told}

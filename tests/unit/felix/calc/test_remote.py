@@ -96,6 +96,8 @@ def rig(mode: str = "Always", **parameters: Any) -> Rig:
 OWN = {"10.65.0.0/26": "blackhole proto 80"}
 TO_THERE = {"10.65.1.0/26": "via 10.65.1.1 dev vxlan.calico onlink proto 80"}
 TO_THIRD = {"10.65.2.0/26": "via 10.65.2.1 dev vxlan.calico onlink proto 80"}
+NO_WAY_THERE = {"10.65.1.0/26": "unreachable proto 80"}
+NO_WAY_TO_THIRD = {"10.65.2.0/26": "unreachable proto 80"}
 PLAIN_TO_THERE = {"10.65.1.0/26": "via 172.16.0.2 dev eth0 proto 80"}
 
 
@@ -187,9 +189,9 @@ def test_a_block_of_one_address() -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_host_that_cannot_be_reached_gets_no_route_and_is_named(change: Any, missing: str) -> None:
+def test_what_a_host_has_that_cannot_be_reached_is_unreachable_and_named(change: Any, missing: str) -> None:
     made = rig().put(change)
-    assert made.routes == OWN | TO_THIRD
+    assert made.routes == OWN | TO_THIRD | NO_WAY_THERE
     assert made.withheld == [f"no route to 10.65.1.0/26 on node node2: {missing}"]
     made.put(host(THERE, "172.16.0.2/24", vxlan="10.65.1.1"))
     assert (made.routes, made.withheld) == (OWN | TO_THERE | TO_THIRD, [])
@@ -197,12 +199,12 @@ def test_a_host_that_cannot_be_reached_gets_no_route_and_is_named(change: Any, m
 
 def test_of_two_with_one_tunnel_address_the_first_by_name_has_it() -> None:
     made = rig().put(host(THIRD, "172.17.0.3/24", vxlan="10.65.1.1"))
-    assert made.routes == OWN | TO_THERE
+    assert made.routes == OWN | TO_THERE | NO_WAY_TO_THIRD
     assert made.withheld == [
         "no route to 10.65.2.0/26 on node node3: its tunnel address 10.65.1.1 is node node2's, too"
     ]
     made.put((ResourceKey("nodes", THERE), None))
-    assert made.routes == OWN | {"10.65.2.0/26": "via 10.65.1.1 dev vxlan.calico onlink proto 80"}
+    assert made.routes == OWN | NO_WAY_THERE | {"10.65.2.0/26": "via 10.65.1.1 dev vxlan.calico onlink proto 80"}
 
 
 @pytest.mark.parametrize(
@@ -218,14 +220,14 @@ def test_of_two_with_one_tunnel_address_the_first_by_name_has_it() -> None:
 def test_without_an_own_end_nothing_is_reached(change: Callable[[Rig], Rig], missing: str) -> None:
     made = rig().settle()
     change(made)
-    assert made.routes == OWN
+    assert made.routes == OWN | NO_WAY_THERE | NO_WAY_TO_THIRD
     assert (made.folded.tunnels, made.folded.far_ends) == ({}, {})
     assert made.withheld[0] == f"no route to 10.65.1.0/26 on node node2: {missing}"
 
 
 def test_switched_off_by_a_setting() -> None:
     made = rig(vxlan=False)
-    assert made.routes == OWN
+    assert made.routes == OWN | NO_WAY_THERE | NO_WAY_TO_THIRD
     assert "VXLANEnabled" in made.withheld[0]
 
 
@@ -235,7 +237,7 @@ def test_switched_on_by_a_setting_without_a_pool() -> None:
 
 def test_plain_ways_need_no_tunnel() -> None:
     made = rig("CrossSubnet").put(host(HERE, "172.16.0.1/24"))
-    assert made.routes == OWN | PLAIN_TO_THERE
+    assert made.routes == OWN | PLAIN_TO_THERE | NO_WAY_TO_THIRD
 
 
 def test_a_block_with_a_host_in_it_gets_no_route() -> None:
