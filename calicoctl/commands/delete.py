@@ -99,9 +99,13 @@ def command(
 def _warn_in_use(client: ResourceClient, name: str) -> None:
     """Say what becomes of containers that have an address of a pool that goes; a pool that is not there has none."""
     use = next((use for use in Allocator(client.store, READER).utilization() if use.name == name), None)
-    if use is not None and use.in_use:
+    if use is None or use.cidr is None:
+        return
+    own = (address for node in client.list(NODE).items for address in node.tunnel_addresses)
+    in_use = use.in_use - sum(address in use.cidr for address in own)  # the hosts give these back by themselves
+    if in_use > 0:
         click.echo(
-            f"Warning: {use.in_use} address(es) of pool {use.cidr} are in use: their containers go on, but other hosts "
+            f"Warning: {in_use} address(es) of pool {use.cidr} are in use: their containers go on, but other hosts "
             "lose the way to them, and they cannot be started again before the pool is there again",
             err=True,
         )

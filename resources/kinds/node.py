@@ -4,6 +4,7 @@ import base64
 import binascii
 import ipaddress
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 import msgspec
 
@@ -116,6 +117,16 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
 
     def address(self, version: int) -> IPInterface | None:
         return self.ipv4 if version == 4 else self.ipv6
+
+    @property
+    def tunnel_addresses(self) -> tuple[IPAddress, ...]:
+        """What the host itself has out of pools, for its tunnels; what cannot be read is left out."""
+        ipip = self.spec.bgp.ipv4_ipip_tunnel_addr if self.spec.bgp else ""
+        found = []
+        for text in (ipip, self.spec.ipv4_vxlan_tunnel_addr, self.spec.ipv6_vxlan_tunnel_addr):
+            with suppress(ValueError):
+                found.append(ipaddress.ip_address(text))
+        return tuple(found)
 
 
 def peer_address_fault(address: IPAddress) -> str | None:

@@ -345,6 +345,13 @@ def test_a_pool_in_use_is_deleted_with_a_warning_of_what_that_does(calicoctl: Ca
     assert done.err.startswith("Warning: 1 address(es) of pool 10.1.0.0/16 are in use: ")
 
 
+def test_a_hosts_own_tunnel_address_is_no_use_of_a_pool(calicoctl: Calicoctl, store: MemoryStore) -> None:
+    hold(store, calicoctl)
+    node = NODE + "  ipv4VXLANTunnelAddr: 10.1.0.7\n"
+    assert calicoctl("apply", "-f", "-", stdin=node).exit == 0
+    assert calicoctl("delete", "ipPool", "10.1.0.0/16").err == ""
+
+
 def test_a_pool_that_nobody_uses_is_deleted_without_one(calicoctl: Calicoctl) -> None:
     calicoctl("create", "-f", "-", stdin=V3_POOL)
     assert calicoctl("delete", "ippool", "pool1").err == ""
