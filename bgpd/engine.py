@@ -253,6 +253,7 @@ class Engine:
         if self.peering.is_settled and self.routing.set_ways(self._peer_ways):
             self._follow_rules()
         self.routing.apply(now)
+        self.routing.tell_lasting(now)
         if any(ipaddress.ip_network(address) in self.routing.ways_there for address in self._waiting):
             self._follow_sessions(now)
             self._follow_rules()
@@ -453,7 +454,7 @@ class Engine:
     def _due(self, now: float) -> float | None:
         if not self._is_synced:
             return None
-        times = [self.peering.due(now), self.speaker.due(now), self.routing.fib.due(now)]
+        times = [self.peering.due(now), self.speaker.due(now), self.routing.due(now)]
         if self._read_at is not None:
             times.append(max(0.0, self._read_at - now))
         if self._secrets_at is not None:

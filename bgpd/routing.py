@@ -29,6 +29,8 @@ from kernel.link import Link, LinkAddress
 from kernel.route import LAST_RESORT_METRIC, PROTOCOL_BGPD, Route, RouteKey, RouteKind
 from resources.names import IfName, IPAddress, IPNetwork, NodeName
 
+LASTING_SECONDS = 5.0
+"""A pool that begins to ask for tunnels, and a host that starts, are without theirs for a moment: nobody's trouble."""
 REPEAT_SECONDS = 60.0
 """The same thing about the same peer is logged once in this time."""
 
@@ -73,7 +75,9 @@ class Routing:
         self._learned: dict[IPNetwork, Route] = {}
         self.next_hops = NextHops()
         self._told: dict[tuple[object, ...], float] = {}
-        self._told_withheld: dict[tuple[str, str], int] = {}
+        self._withheld_counts: dict[tuple[str, str], int] = {}
+        """Routes that are withheld, by pool and reason."""
+        self._tell_withheld_at: dict[tuple[str, str], float] = {}
         self._told_conflicts: frozenset[RouteKey] = frozenset()
         self._told_faults: tuple[str, ...] = ()
         self._log = structlog.get_logger().bind(part="routes")
@@ -211,7 +215,7 @@ class Routing:
             self.next_hops.note(prefix, self._doubtful_next_hops(prefix))
             self._tell_refusals(prefix, now)
             self._tell_owner(prefix, choice, now)
-        self._tell_withheld()
+        self._count_withheld(now)
         self.next_hops.tell(peers.keys(), self.rules)
 
     def _last_resort(self, prefix: IPNetwork) -> Route | None:
@@ -321,16 +325,28 @@ class Routing:
                 "route.from_another_node", prefix=str(prefix), next_hop=str(choice.best.next_hop), owner=owner
             )
 
-    def _tell_withheld(self) -> None:
+    def _count_withheld(self, now: float) -> None:
         counts: dict[tuple[str, str], int] = {}
         for one in self.withheld.values():
             counts[one.pool, one.reason] = counts.get((one.pool, one.reason), 0) + 1
-        for (pool, reason), count in counts.items():
-            if (pool, reason) not in self._told_withheld:
-                self._log.error("routes.withheld", pool=pool, reason=reason, routes=count)
-        for pool, reason in self._told_withheld.keys() - counts.keys():
-            self._log.info("routes.no_longer_withheld", pool=pool, reason=reason)
-        self._told_withheld = counts
+        for cause in counts.keys() - self._withheld_counts.keys():
+            self._tell_withheld_at[cause] = now + LASTING_SECONDS
+        for cause in self._withheld_counts.keys() - counts.keys():
+            if self._tell_withheld_at.pop(cause, None) is None:
+                self._log.info("routes.no_longer_withheld", pool=cause[0], reason=cause[1])
+        self._withheld_counts = counts
+
+    def tell_lasting(self, now: float) -> None:
+        """Log what has been withheld for so long that somebody has to do something about it."""
+        for cause in [cause for cause, at in self._tell_withheld_at.items() if now >= at]:
+            del self._tell_withheld_at[cause]
+            pool, reason = cause
+            self._log.error("routes.withheld", pool=pool, reason=reason, routes=self._withheld_counts[cause])
+
+    def due(self, now: float) -> float | None:
+        """Return the seconds until there may be something to write or tell although nothing changed, or None."""
+        told = (max(0.0, at - now) for at in self._tell_withheld_at.values())
+        return min((due for due in (self.fib.due(now), *told) if due is not None), default=None)
 
     def _tell_conflicts(self) -> None:
         conflicts = {key: theirs for key, theirs in self.fib.conflicts.items() if not is_felixs(theirs)}

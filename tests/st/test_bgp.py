@@ -231,7 +231,7 @@ def test_what_goes_through_tunnels_that_are_not_there_is_withheld(pair: Mesh) ->
     assert list(pair.state("node1")["withheld"]) == [block(2)]
     # nothing for these addresses leaves the host in the clear by way of the default route either
     assert "No route to host" in pair["node1"].ip("route", "get", "10.65.2.1", check=False).stderr
-    assert "event=routes.withheld" in pair.daemons["node1"].text
+    wait_until("it to be told", lambda: "event=routes.withheld" in pair.daemons["node1"].text, timeout=20)
     pair.put(pool_record("p", "10.65.0.0/16", vxlanMode="Always"))
     pair.await_routes("node1", {}, timeout=10)  # these are felix's, which does not run here
     assert not pair.state("node1")["withheld"]

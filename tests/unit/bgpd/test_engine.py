@@ -4,6 +4,7 @@ import json
 from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
+from structlog.testing import capture_logs
 
 from bgpd import peering
 from bgpd.calc.secrets import Password, SecretName, Unread
@@ -597,6 +598,24 @@ def test_what_is_closed_is_opened_by_a_bgpd_that_comes_after() -> None:
     last = started(host=restarted(again))
     last.run(5)
     assert last.routes == ALL
+
+
+def test_what_is_withheld_for_a_moment_is_nobodys_trouble() -> None:
+    host = meshed()
+    tunnelled = pool_record("p", "10.65.0.0/16", ipipMode="Always")
+    with capture_logs() as said:
+        host.put(tunnelled)
+        host.run(4)
+        assert host.routing.withheld
+        host.put(POOL)
+        host.run(20)
+        assert [line["event"] for line in said if "withheld" in line["event"]] == []
+        host.put(tunnelled)
+        host.run(6)
+        host.put(POOL)
+        host.run()
+    told = [(line["event"], line["log_level"]) for line in said if "withheld" in line["event"]]
+    assert told == [("routes.withheld", "error"), ("routes.no_longer_withheld", "info")]
 
 
 def test_a_withdrawn_route_that_was_withheld_leaves_nothing() -> None:
