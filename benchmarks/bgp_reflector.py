@@ -15,6 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from bgp_usage import usage  # noqa: E402
+
 from bed import Cluster, Host, wait_until  # noqa: E402
 from bed.bgp import put  # noqa: E402
 from fakes.bgp_host import configuration_record, node_record, peer_record, pool_record  # noqa: E402
@@ -41,21 +43,6 @@ template bgp reflected {{
   local {address} as 64512; rr client; passive on;
   ipv4 {{ import all; export where source = RTS_BGP; }};
 }}
-"""
-USAGE = r"""
-import json, os, re
-ticks, total, memory = os.sysconf("SC_CLK_TCK"), 0.0, 0
-for entry in filter(str.isdigit, os.listdir("/proc")):
-    try:
-        words = open(f"/proc/{entry}/cmdline", "rb").read().replace(b"\0", b" ").decode()
-        fields = open(f"/proc/{entry}/stat").read().rpartition(")")[2].split()
-        pages = int(open(f"/proc/{entry}/statm").read().split()[1])
-    except OSError:
-        continue
-    if re.search(r"calico-bgpd|bin/exabgp|relay\.py|bird -f", words):
-        total += (int(fields[11]) + int(fields[12])) / ticks
-        memory += pages * os.sysconf("SC_PAGE_SIZE")
-print(json.dumps([total, memory / 1e6]))
 """
 
 
@@ -99,9 +86,9 @@ def measure(cluster: Cluster, addresses: dict[int, str], command: list[str]) -> 
         )
         waiting.discard(number)
     seconds = time.monotonic() - began
-    cpu, memory = json.loads(reflector.run(["python3", "-c", USAGE]).stdout)
+    used = usage(reflector)
     process.terminate()
-    return seconds, cpu, memory
+    return seconds, used.seconds, sum(used.memory.values())
 
 
 def main() -> None:

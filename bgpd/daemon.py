@@ -242,12 +242,7 @@ def _run(settings: Options, environ: Mapping[str, str]) -> int:
     logger = structlog.get_logger()
     node, origin = node_name(environ)
     etcd = etcd_config_of_daemon(environ)
-    logger.info("setting.effective", name="node", value=node, origin=origin)
-    logger.info("setting.effective", name="etcd_endpoints", value=",".join(etcd.endpoints), origin=etcd.origin)
-    for setting in settings:
-        logger.info(
-            "setting.effective", name=setting.option.name, value=str(setting.value), origin=setting.origin
-        )
+    log.tell_settings((node, origin), (etcd.endpoints, etcd.origin), settings)
     store = connect(etcd)
     daemon = Daemon(node, settings, store)
     for number in (signal.SIGTERM, signal.SIGINT):

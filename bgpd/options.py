@@ -9,14 +9,7 @@ from bgpd.calc.sessions import DEFAULT_HOLD_SECONDS
 from bgpd.rib import MAX_PREFIXES
 from resources.runtime import paths, process_names
 from resources.runtime.log import LEVELS
-from resources.runtime.options import Option, Settings, Source, boolean, choice, integer, resolve, seconds
-
-
-def _folder(text: str) -> Path:
-    path = Path(text)
-    if not path.is_absolute():
-        raise ValueError("it must be an absolute path")
-    return path
+from resources.runtime.options import Option, Settings, Source, boolean, choice, folder, integer, resolve, seconds
 
 
 def _router_id(text: str) -> str:
@@ -87,14 +80,14 @@ PATIENCE_SECONDS: Option[float] = Option(
 RUN_DIR: Option[Path] = Option(
     name="run_dir",
     keys=("CALICO_RUN_DIR",),
-    parse=_folder,
+    parse=folder,
     default=paths.RUN,
     help="Folder of the sockets and run-time files.",
 )
 SECRETS_DIR: Option[Path] = Option(
     name="secrets_dir",
     keys=("BGPD_SECRETS_DIR",),
-    parse=_folder,
+    parse=folder,
     default=paths.SECRETS,
     help="Folder of passwords: secretKeyRef {name: bgp, key: rack1} of a resource is the file bgp/rack1 in it. "
     "It and what is in it belong to root; others may not read the files. They are read again with the routes.",
@@ -102,7 +95,7 @@ SECRETS_DIR: Option[Path] = Option(
 LOG_DIR: Option[Path] = Option(
     name="log_dir",
     keys=("CALICO_LOG_DIR",),
-    parse=_folder,
+    parse=folder,
     default=paths.LOG,
     help="Folder of the log files; ExaBGP's is bgpd/exabgp.log in it.",
 )

@@ -4,12 +4,13 @@ Session events change the Rib; everything else about routes is bgpd.routing's.
 """
 
 import ipaddress
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 import structlog
 
 from bgpd import messages
+from bgpd.audit import AUDIT_SECONDS, Audit, Remedy
 from bgpd.calc.offers import Offer
 from bgpd.calc.paths import UNKNOWN_IDENTIFIER, Path
 from bgpd.calc.sessions import DEFAULT_PORT, PeerSpec, Sessions
@@ -20,7 +21,6 @@ from bgpd.messages import (
     Neighbour,
     Notified,
     Opened,
-    Refreshed,
     SessionChanged,
     Unreadable,
     Updated,
@@ -30,7 +30,7 @@ from bgpd.offering import Book
 from bgpd.probe import Target
 from bgpd.render import configuration, environment
 from bgpd.rib import Rib
-from bgpd.speaker import Applied, Audited, Detached, Event, Gone, Plan, Refused, Seen, Speaker, Synced, visible
+from bgpd.speaker import Applied, Audited, Detached, Event, Gone, Plan, Refused, Seen, Speaker, Synced
 from resources.names import IPAddress, IPNetwork
 
 DEBOUNCE_SECONDS = 0.1
@@ -42,15 +42,6 @@ PROBE_AFTER_SECONDS = 6.0
 """Before, ExaBGP itself tries often enough."""
 NUDGE_PAUSE_SECONDS = (15.0, 30.0, 60.0, 120.0)
 """Before a peer that answers is retried once more, by how often it was without coming up."""
-AUDIT_SECONDS = 90.0
-AUDIT_AGAIN_SECONDS = 2.0
-"""After an audit that found something, or could not be held."""
-AUDIT_ROUTES = 2000
-"""Announced routes that one audit asks for, not counting those of its last peer: each costs ExaBGP a line."""
-SILENT_SPEAKER_SECONDS = 10.0
-"""After that ExaBGP has sent what it was told when the session came up."""
-REPAIR_AT, RESTART_AT = 2, 3
-"""At which audit in a row that finds the same a repair is tried, and at which ExaBGP is restarted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +66,7 @@ class Peering:
         wall: Callable[[], float],
         audit_seconds: float = AUDIT_SECONDS,
     ) -> None:
-        self.speaker, self._rib, self._wall, self._audit_seconds = speaker, rib, wall, audit_seconds
+        self.speaker, self._rib, self._wall = speaker, rib, wall
         self._relay_command = tuple(relay_command)
         self._probe = probe
         self.neighbors: dict[IPAddress, Neighbor] = {}
@@ -89,10 +80,7 @@ class Peering:
         """When a peer that is down was retried."""
         self._probe_at = 0.0
         self._is_complete_at: float | None = None
-        self._audit_at: float | None = None
-        self._audited: list[IPAddress] = []
-        self._doubts: dict[IPAddress | None, int] = {}
-        """How many audits in a row found something wrong about a peer; None: about ExaBGP as a whole."""
+        self._audit = Audit(audit_seconds)
         self._log = structlog.get_logger().bind(part="sessions")
 
     @property
@@ -220,10 +208,8 @@ class Peering:
                 self._on_doubt(event, now)
             case Unreadable():
                 self._log.warning("line.unreadable", line=event.line, reason=event.reason)
-            case Refreshed():
-                pass
             case _:
-                pass
+                pass  # a peer's refreshed table comes as updates
 
     def _on_update(self, event: Updated) -> None:
         neighbor = self.neighbors.get(event.peer)
@@ -359,84 +345,33 @@ class Peering:
     # --- does ExaBGP do what it was told -----------------------------------------------------------------------------
 
     def _hold_audit(self, now: float) -> None:
-        if self._audit_at is None:
-            self._audit_at = now + self._audit_seconds
-        if now < self._audit_at:
+        if not self._audit.is_due(now) or self._plan_at is not None or self._nudging:
             return
-        self._audit_at = now + AUDIT_AGAIN_SECONDS
-        if self._plan_at is not None or self._nudging:
-            return
-        chosen = self._next_to_audit(now)
+        chosen = self._audit.next_peers(self.neighbors, now)
         if self.speaker.audit(chosen):
-            self._audited = [peer for peer in self._audited if peer not in chosen] + chosen
-
-    def _next_to_audit(self, now: float) -> list[IPAddress]:
-        """Return whose announcements to ask for: the doubtful, then those whose turn is longest ago."""
-        ready = {peer for peer, neighbor in self.neighbors.items() if self._is_offered(neighbor, now)}
-        turns = {peer: turn for turn, peer in enumerate(self._audited)}
-        chosen: list[IPAddress] = []
-        budget = AUDIT_ROUTES
-        for peer in sorted(ready, key=lambda peer: (peer not in self._doubts, turns.get(peer, -1))):
-            chosen.append(peer)
-            budget -= len(self.neighbors[peer].offered)
-            if budget <= 0:
-                break
-        return chosen
-
-    @staticmethod
-    def _is_offered(neighbor: Neighbor, now: float) -> bool:
-        """Whether a peer has been told all it is to know, long enough ago for ExaBGP to have sent it."""
-        up_for = 0.0 if neighbor.up_at is None else now - neighbor.up_at
-        return neighbor.end_sent and not neighbor.needs_offer and up_for >= SILENT_SPEAKER_SECONDS
+            self._audit.note_asked(chosen)
 
     def _on_audited(self, event: Audited, now: float) -> None:
-        """Compare what ExaBGP says with what it was told: doubt, then repair, then restart."""
-        rows = {row.peer: row for row in event.neighbours}
-        found: dict[IPAddress | None, str] = {}
-        shown = {row.peer: visible(row) for row in event.neighbours}
-        if event.is_current and self._plan is not None and shown != self._plan.visible:
-            found[None] = "its sessions are not those of its configuration"
-        for peer, row in rows.items():
-            if (neighbor := self.neighbors.get(peer)) is not None and neighbor.is_up != row.is_up:
-                found[peer] = f"the session is {'up' if row.is_up else 'down'} by its own word"
-        for peer, sent in event.sent.items():
-            neighbor, seen = self.neighbors.get(peer), rows.get(peer)
-            if neighbor is None or seen is None or peer in found or not self._is_offered(neighbor, now):
-                continue
-            if missing := neighbor.offered.keys() - sent:
-                found[peer] = f"it does not announce {_some(missing)}"
-            elif surplus := sent - neighbor.offered.keys():
-                found[peer] = f"it announces {_some(surplus)}, which it was told to withdraw"
-            elif neighbor.offered and seen.updates_sent == 0:
-                found[peer] = "it has sent no update"
-        self._doubts = {peer: self._doubts.get(peer, 0) + 1 for peer in found}
-        self._audit_at = now + (AUDIT_AGAIN_SECONDS if found else self._audit_seconds)
-        for culprit, what in found.items():
-            count = self._doubts[culprit]
-            if count >= RESTART_AT:
-                self._doubts = {}
-                self.handle(self.speaker.restart(f"{culprit or 'ExaBGP'}: {what}", now), now)
-                return
-            if count >= REPAIR_AT:
-                self._log.error("speaker.disagrees", peer=str(culprit or "all"), what=what, then="it is told again")
-                self._repair(culprit, rows, event.sent, now)
+        for found in self._audit.judge(event, self.neighbors, self._plan, now):
+            if found.remedy is Remedy.RESTART:
+                self.handle(self.speaker.restart(f"{found.peer or 'ExaBGP'}: {found.what}", now), now)
+            else:
+                self._log.error(
+                    "speaker.disagrees", peer=str(found.peer or "all"), what=found.what, then="it is told again"
+                )
+                self._repair(found.peer, event, now)
 
-    def _repair(
-        self,
-        peer: IPAddress | None,
-        rows: Mapping[IPAddress, Neighbour],
-        sent: Mapping[IPAddress, frozenset[IPNetwork]],
-        now: float,
-    ) -> None:
+    def _repair(self, peer: IPAddress | None, event: Audited, now: float) -> None:
         neighbor = None if peer is None else self.neighbors.get(peer)
         if peer is None or neighbor is None:
             return
-        if peer in rows and rows[peer].is_up != neighbor.is_up:
-            self._show(rows[peer], now)
+        row = next((row for row in event.neighbours if row.peer == peer), None)
+        if row is not None and row.is_up != neighbor.is_up:
+            self._show(row, now)
         else:
             # announced again it sends nothing that it believes to have sent
             self.speaker.say([messages.resend(peer)])
-            neighbor.offered = {prefix: neighbor.offered.get(prefix) for prefix in sent.get(peer, ())}
+            neighbor.offered = {prefix: neighbor.offered.get(prefix) for prefix in event.sent.get(peer, ())}
             neighbor.reconsider()
 
     # --- what is due -------------------------------------------------------------------------------------------------
@@ -570,8 +505,8 @@ class Peering:
                 times.append(max(self._is_complete_at or now, neighbor.offer_after, now + 0.02))
         if self.speaker.is_ready and self._silent(now, 0.0):
             times.append(self._probe_at)
-        if self.speaker.is_ready and self._audit_at is not None:
-            times.append(self._audit_at)
+        if self.speaker.is_ready and self._audit.at is not None:
+            times.append(self._audit.at)
         return max(0.0, min(times) - now) if times else None
 
 
@@ -581,9 +516,3 @@ def _name(peer: PeerSpec) -> tuple[object, ...]:
     When any of it changes, a reload removes the session with all that was announced to it, and makes another.
     """
     return peer.local_address, peer.local_as, peer.peer_as
-
-
-def _some(prefixes: Collection[IPNetwork]) -> str:
-    """Return a few prefixes as text, and how many more there are."""
-    first, *more = sorted(map(str, prefixes))
-    return f"{first} and {len(more)} more" if more else first

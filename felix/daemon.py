@@ -242,8 +242,7 @@ def main() -> int:
     try:
         node, origin = node_name()
         config = etcd_config_of_daemon()
-        logger.info("setting.effective", name="node_name", value=node, origin=origin)
-        logger.info("setting.effective", name="etcd_endpoints", value=",".join(config.endpoints), origin=config.origin)
+        log.tell_settings((node, origin), (config.endpoints, config.origin))
         if process_names.are_wanted(os.environ):
             process_names.take(process_names.FELIX)
         sources = sources_of(os.environ)

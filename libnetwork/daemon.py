@@ -120,10 +120,7 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
         print(f"calico-libnetwork: {error}{f' ({error.hint})' if error.hint else ''}", file=sys.stderr)  # noqa: T201
         return 1
     logging.configure("libnetwork", "debug" if settings[options.DEBUG] else settings[options.LOG_LEVEL])
-    log.info("setting.chosen", setting="node", value=node, origin=node_origin)
-    log.info("setting.chosen", setting="etcd_endpoints", value=" ".join(config.endpoints), origin=config.origin)
-    for setting in settings:
-        log.info("setting.chosen", setting=setting.option.name, value=str(setting.value), origin=setting.origin)
+    logging.tell_settings((node, node_origin), (config.endpoints, config.origin), settings)
     for refused in settings.refused:
         log.warning("setting.refused", setting=refused.option, value=refused.value, reason=refused.reason)
     engine = DockerEngine(settings[options.DOCKER_HOST], timeout_seconds=settings[options.DOCKER_TIMEOUT])

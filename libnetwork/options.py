@@ -5,11 +5,10 @@ All come from the environment, as they did for Calico's own plugin; its names ar
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from resources.names import LABEL_NAME_REGEX, name_fault
 from resources.runtime import paths
-from resources.runtime.options import Option, Settings, Source, choice, integer, resolve, seconds
+from resources.runtime.options import Option, Settings, Source, choice, folder, integer, resolve, seconds
 
 INTERFACE_PREFIX_MAX = 12
 """Of the 15 bytes of a name three are left for Docker's counter."""
@@ -138,7 +137,7 @@ THREADS = Option(
 PLUGIN_DIR = Option(
     name="plugin_dir",
     keys=("CALICO_LIBNETWORK_PLUGIN_DIR",),
-    parse=Path,
+    parse=folder,
     default=paths.DOCKER_PLUGINS,
     help="Where the sockets calico.sock and calico-ipam.sock are made. Docker looks in /run/docker/plugins only.",
 )

@@ -5,9 +5,12 @@ Only entry points of daemons call `configure`; importing configures nothing. cal
 
 import logging
 import sys
+from collections.abc import Iterable, Sequence
 
 import structlog
 from structlog.typing import EventDict
+
+from resources.runtime.options import Setting
 
 LEVELS = {
     "trace": logging.DEBUG,
@@ -41,3 +44,14 @@ def configure(component: str, level: str = "info") -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+def tell_settings(
+    node: tuple[str, str], endpoints: tuple[Sequence[str], str], settings: Iterable[Setting[object]] = ()
+) -> None:
+    """Log what a daemon starts with, a line a setting; the node's name and etcd's endpoints come with their origins."""
+    logger = structlog.get_logger()
+    logger.info("setting.effective", name="node", value=node[0], origin=node[1])
+    logger.info("setting.effective", name="etcd_endpoints", value=",".join(endpoints[0]), origin=endpoints[1])
+    for setting in settings:
+        logger.info("setting.effective", name=setting.option.name, value=str(setting.value), origin=setting.origin)

@@ -8,6 +8,7 @@ operator and ends the start; a bad value in the store is reported and the next s
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from resources.errors import ConfigurationError
@@ -149,6 +150,14 @@ def choice(*allowed: str) -> Callable[[str], str]:
         return word
 
     return parse
+
+
+def folder(text: str) -> Path:
+    """Parse the absolute path of a folder."""
+    path = Path(text)
+    if not path.is_absolute():
+        raise ValueError("it must be an absolute path")
+    return path
 
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")

@@ -389,7 +389,7 @@ def test_without_etcd_the_sockets_answer_and_readiness_says_what_is_missing(fabr
         assert PluginClient(host.path(path)).call("Plugin.Activate")
     assert driver.terminate() == 0
     assert not any(host.path(path).exists() for path in SOCKETS)
-    assert "event=setting.chosen setting=scope value=global origin=default" in driver.text
+    assert "event=setting.effective name=scope value=global origin=default" in driver.text
 
 
 @pytest.mark.parametrize(

@@ -92,10 +92,7 @@ def main(environ: Mapping[str, str] = os.environ) -> int:
         return 1
     log.configure("agent", settings[options.LOG_LEVEL])
     logger = structlog.get_logger()
-    logger.info("setting.effective", name="node", value=node, origin=origin)
-    logger.info("setting.effective", name="etcd_endpoints", value=",".join(etcd.endpoints), origin=etcd.origin)
-    for setting in settings:
-        logger.info("setting.effective", name=setting.option.name, value=str(setting.value), origin=setting.origin)
+    log.tell_settings((node, origin), (etcd.endpoints, etcd.origin), settings)
     daemon = Daemon(node, settings, store)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: daemon.stop())

@@ -5,15 +5,7 @@ from pathlib import Path
 
 from resources.runtime import paths
 from resources.runtime.log import LEVELS
-from resources.runtime.options import Option, Settings, Source, choice, resolve, seconds
-
-
-def _folder(text: str) -> Path:
-    path = Path(text)
-    if not path.is_absolute():
-        raise ValueError("it must be an absolute path")
-    return path
-
+from resources.runtime.options import Option, Settings, Source, choice, folder, resolve, seconds
 
 LOG_LEVEL: Option[str] = Option(
     name="log_level",
@@ -43,7 +35,7 @@ TIDY_SECONDS: Option[float] = Option(
 RUN_DIR: Option[Path] = Option(
     name="run_dir",
     keys=("CALICO_RUN_DIR",),
-    parse=_folder,
+    parse=folder,
     default=paths.RUN,
     help="Folder of the health socket.",
 )

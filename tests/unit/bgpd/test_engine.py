@@ -6,10 +6,10 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 from structlog.testing import capture_logs
 
-from bgpd import peering
+from bgpd import audit
+from bgpd.audit import AUDIT_SECONDS
 from bgpd.calc.secrets import Password, SecretName, Unread
 from bgpd.engine import KERNEL, NODE, SPEAKER, STORE
-from bgpd.peering import AUDIT_SECONDS
 from fakes.bgp_host import (
     ETH0,
     BgpHost,
@@ -1319,7 +1319,7 @@ def test_an_exabgp_that_lost_a_session_is_replaced() -> None:
 
 
 def test_an_audit_asks_about_everybody_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peering, "AUDIT_ROUTES", 2)
+    monkeypatch.setattr(audit, "AUDIT_ROUTES", 2)
     more = [node_record(f"node{n}", f"10.0.0.{n}/24") for n in (4, 5, 6)]
     host = started(*more)
     peers = [f"10.0.0.{n}" for n in range(2, 7)]
