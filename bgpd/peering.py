@@ -42,6 +42,9 @@ PROBE_AFTER_SECONDS = 6.0
 """Before, ExaBGP itself tries often enough."""
 NUDGE_PAUSE_SECONDS = (15.0, 30.0, 60.0, 120.0)
 """Before a peer that answers is retried once more, by how often it was without coming up."""
+NUDGE_REST = 4.0
+"""A host that took some time for a retry does nothing of the kind for so many times longer: on one that is slow because
+it has too much to do, retries must not be what it does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,8 @@ class Peering:
         self._nudging: frozenset[IPAddress] = frozenset()
         self._nudged: dict[IPAddress, list[float]] = {}
         """When a peer that is down was retried."""
+        self._nudged_at: float | None = None
+        self._rest_until = 0.0
         self._probe_at = 0.0
         self._is_complete_at: float | None = None
         self._audit = Audit(audit_seconds)
@@ -172,10 +177,12 @@ class Peering:
                 self._on_update(event)
             case SessionChanged():
                 if (neighbor := self.neighbors.get(event.peer)) is not None:
-                    self._on_change(neighbor, neighbor.on_session(event, now, self._wall()), event.reason)
+                    self._on_change(neighbor, neighbor.on_session(event, now, self._wall()), now, event.reason)
             case FsmChanged():
                 if (neighbor := self.neighbors.get(event.peer)) is not None:
-                    neighbor.on_fsm(event)
+                    neighbor.on_fsm(event, now)
+                    if neighbor.is_connecting(now):
+                        self._leave_alone(event.peer, now)
             case Opened():
                 if (neighbor := self.neighbors.get(event.peer)) is not None:
                     neighbor.on_open(event)
@@ -201,7 +208,7 @@ class Peering:
             case Gone():
                 self._on_gone(event, now)
             case Applied():
-                self._on_applied()
+                self._on_applied(now)
             case Refused():
                 self._log.error("configuration.refused", reason=event.reason)
             case Doubt():
@@ -235,13 +242,14 @@ class Peering:
                 told_at,
             )
 
-    def _on_change(self, neighbor: Neighbor, change: Change, reason: str = "") -> None:
+    def _on_change(self, neighbor: Neighbor, change: Change, now: float, reason: str = "") -> None:
         peer = neighbor.spec.address
         match change:
             case Change.NONE:
                 return
             case Change.UP:
                 self._nudged.pop(peer, None)
+                self._leave_alone(peer, now)
                 self._rib.mark_stale(peer)
                 if neighbor.is_renamed:
                     neighbor.offer_again()
@@ -305,18 +313,18 @@ class Peering:
 
     def _show(self, neighbour: Neighbour, now: float) -> None:
         if (neighbor := self.neighbors.get(neighbour.peer)) is not None:
-            self._on_change(neighbor, neighbor.show(neighbour, now, self._wall()))
+            self._on_change(neighbor, neighbor.show(neighbour, now, self._wall()), now)
 
     def _on_gone(self, event: Gone, now: float) -> None:
         self._log.error("speaker.lost", reason=event.reason, retry_seconds=event.retry_seconds)
-        self._nudging = frozenset()
+        self._nudging, self._nudged_at = frozenset(), None
         for neighbor in self.neighbors.values():
-            self._on_change(neighbor, neighbor.lose_speaker(now, self._wall()), "the BGP speaker ended")
+            self._on_change(neighbor, neighbor.lose_speaker(now, self._wall()), now, "the BGP speaker ended")
             neighbor.offered = {}
         if self._plan is not None:
             self._make_plan()
 
-    def _on_applied(self) -> None:
+    def _on_applied(self, now: float) -> None:
         self.reconfigured = self._wall()
         self._log.info("configuration.applied", sessions=len(self.neighbors) - len(self._nudging))
         if self._nudging:
@@ -326,6 +334,7 @@ class Peering:
             self._nudging = frozenset()
             self._make_plan()
         if self.is_settled:
+            self._rest(now)
             for neighbor in self.neighbors.values():
                 if neighbor.is_renamed:
                     # what was said since its session came up may have gone to its predecessor
@@ -454,6 +463,8 @@ class Peering:
             for neighbor in self.neighbors.values()
             if not neighbor.is_up
             and not neighbor.spec.passive
+            # ExaBGP over there would drop it for the connection that asks
+            and not neighbor.is_connecting(now)
             and now - neighbor.down_at >= after
             and self._may_nudge(neighbor.spec.address, now)
         ]
@@ -464,7 +475,7 @@ class Peering:
         return not tries or now - tries[-1] >= pause
 
     def _probe_silent(self, now: float) -> None:
-        if now < self._probe_at or not self.speaker.is_settled:
+        if now < max(self._probe_at, self._rest_until) or not self.speaker.is_settled:
             return
         self._probe_at = now + PROBE_EVERY_SECONDS
         self._probe(
@@ -488,10 +499,24 @@ class Peering:
         silent = {neighbor.spec.address for neighbor in self._silent(now, PROBE_AFTER_SECONDS)}
         self._nudging = frozenset(silent.intersection(addresses))
         if self._nudging:
+            self._nudged_at = now
             for address in self._nudging:
                 self._nudged.setdefault(address, []).append(now)
             self._log.info("session.retried", peers=sorted(map(str, self._nudging)))
             self._make_plan()
+
+    def _leave_alone(self, peer: IPAddress, now: float) -> None:
+        """Do not have ExaBGP begin anew with a peer after all: it has come by itself, and it is not too late."""
+        if peer in self._nudging and not self.speaker.has_signalled:
+            self._nudging -= {peer}
+            self._make_plan()
+            if not self._nudging:
+                self._rest(now)
+
+    def _rest(self, now: float) -> None:
+        """A retry is over, and took until now."""
+        if self._nudged_at is not None:
+            self._rest_until, self._nudged_at = now + NUDGE_REST * (now - self._nudged_at), None
 
     def due(self, now: float) -> float | None:
         """Return the seconds until `tick` has something to do, or None."""
@@ -504,7 +529,7 @@ class Peering:
             elif neighbor.is_up and not neighbor.end_sent:
                 times.append(max(self._is_complete_at or now, neighbor.offer_after, now + 0.02))
         if self.speaker.is_ready and self._silent(now, 0.0):
-            times.append(self._probe_at)
+            times.append(max(self._probe_at, self._rest_until))
         if self.speaker.is_ready and self._audit.at is not None:
             times.append(self._audit.at)
         return max(0.0, min(times) - now) if times else None
