@@ -99,6 +99,7 @@ class Neighbor:
     end_is_unknown: bool = False
     """The session is older than we are: the peer may have said its end to an earlier bgpd."""
     end_sent: bool = False
+    end_sent_at: float = 0.0
     keep_until: float | None = None
     """When stale routes of the peer go, whatever it says."""
     kept_since: float | None = None

@@ -40,6 +40,11 @@ DOUBT_PAUSE_SECONDS = 1.0
 PROBE_EVERY_SECONDS = 2.0
 PROBE_AFTER_SECONDS = 6.0
 """Before, ExaBGP itself tries often enough."""
+COMING_SECONDS, COMING_MAX_SECONDS = 3.0, 30.0
+"""While sessions come up one after the other, the others are not far; for so long that is believed."""
+END_DOUBT_SECONDS = 30.0
+"""ExaBGP says that it has an End-of-RIB when it has queued it, and forgets it with a reload that comes before it is
+sent."""
 NUDGE_PAUSE_SECONDS = (15.0, 30.0, 60.0, 120.0)
 """Before a peer that answers is retried once more, by how often it was without coming up."""
 NUDGE_REST = 4.0
@@ -83,6 +88,7 @@ class Peering:
         """When a peer that is down was retried."""
         self._nudged_at: float | None = None
         self._rest_until = 0.0
+        self._came_up_at = -COMING_SECONDS
         self._probe_at = 0.0
         self._is_complete_at: float | None = None
         self._audit = Audit(audit_seconds)
@@ -250,6 +256,7 @@ class Peering:
             case Change.UP:
                 self._nudged.pop(peer, None)
                 self._leave_alone(peer, now)
+                self._came_up_at = now
                 self._rib.mark_stale(peer)
                 if neighbor.is_renamed:
                     neighbor.offer_again()
@@ -333,6 +340,9 @@ class Peering:
                     neighbor.offered = {}
             self._nudging = frozenset()
             self._make_plan()
+        for neighbor in self.neighbors.values():
+            if now - neighbor.end_sent_at < END_DOUBT_SECONDS:
+                neighbor.end_sent = False
         if self.is_settled:
             self._rest(now)
             for neighbor in self.neighbors.values():
@@ -423,7 +433,7 @@ class Peering:
                 neighbor.pending, neighbor.offer_after = set(), now + OFFER_PAUSE_SECONDS
             if not neighbor.end_sent and not waits_for_routes:
                 self.speaker.say([messages.end_of_rib(neighbor.spec.address)])
-                neighbor.end_sent = True
+                neighbor.end_sent, neighbor.end_sent_at = True, now
 
     def _difference(self, neighbor: Neighbor, book: Book) -> list[str]:
         """Return the commands that make what a peer is offered what it should be, and note that they were said."""
@@ -485,8 +495,12 @@ class Peering:
                 local=None if neighbor.spec.any_source else neighbor.spec.local_address,
                 password=neighbor.spec.password,
             )
-            for neighbor in self._silent(now, PROBE_AFTER_SECONDS)
+            for neighbor in self._silent(now, self._patience(now))
         )
+
+    def _patience(self, now: float) -> float:
+        """Return for how long a peer must have been down to be tried."""
+        return COMING_MAX_SECONDS if now - self._came_up_at < COMING_SECONDS else PROBE_AFTER_SECONDS
 
     def probe_soon(self, now: float) -> None:
         """Try the peers that are down now: an interface or address came."""
@@ -496,7 +510,7 @@ class Peering:
         """Have ExaBGP begin anew with peers that answer: taken out of its file and put back, it connects at once."""
         if not self.speaker.is_settled or self._plan_at is not None:
             return
-        silent = {neighbor.spec.address for neighbor in self._silent(now, PROBE_AFTER_SECONDS)}
+        silent = {neighbor.spec.address for neighbor in self._silent(now, self._patience(now))}
         self._nudging = frozenset(silent.intersection(addresses))
         if self._nudging:
             self._nudged_at = now
