@@ -302,6 +302,7 @@ class Speaker:
         self._syncing: list[Reply] = []
         self._touched: set[tuple[IPAddress, IPNetwork]] = set()
         self._restart_reason: str | None = None
+        self._must_resync = False
         # the reload under way
         self._reload = Reload.NONE
         self._target: Plan | None = None
@@ -314,6 +315,8 @@ class Speaker:
         """When it was asked whether it has the new configuration, while the answer is due."""
         self._sound: frozenset[str] = frozenset()
         """Sections that ExaBGP is known to take."""
+        self._installed = ""
+        """Digest of the file that it reads at a signal, which may yet come; empty: that which it was started with."""
         self._refused: str | None = None
         self._good: Plan | None = None
         """The last plan that ExaBGP ran with."""
@@ -323,6 +326,13 @@ class Speaker:
     def want(self, plan: Plan) -> None:
         """Run with `plan` from now on; takes effect with the next `tick`."""
         self._plan = plan
+
+    def meet(self, peer: IPAddress) -> None:
+        """Take it that a session is wanted that was not; ExaBGP may have it still, and say nothing new of it.
+
+        Then everything is asked for again once the last plan is in place.
+        """
+        self._must_resync |= peer in self._seen
 
     def say(self, commands: Iterable[str]) -> None:
         """Queue commands for ExaBGP. They are lost unless it is ready."""
@@ -425,6 +435,7 @@ class Speaker:
             self.pid, self._running, patience = found.pid, found, ADOPT_SECONDS
         else:
             self.pid = self._child.start(plan.configuration, plan.environment)
+            self._installed = plan.digest
             self._running = Found(self.pid, plan.digest, plan.environment_digest)
             patience = START_SECONDS
             self._child.note(self._running)
@@ -542,7 +553,11 @@ class Speaker:
         self.lost_events += hello.lost
         self._lost, self._detached_for = hello.lost, ""
         self._dialogue.greet(hello, now)
+        self._ask_everything(now)
+
+    def _ask_everything(self, now: float) -> None:
         self.stage, self._syncing, self._touched = Stage.SYNCING, [], set()
+        self._must_resync = False
         self._ping_at = now + self._patience / PINGS_PER_PATIENCE
         for question in (SHOW_NEIGHBOURS, SHOW_RECEIVED, SHOW_SENT):
             self._dialogue.ask(question)
@@ -634,20 +649,38 @@ class Speaker:
             return self._restart("its environment is to change", now)
         match self._reload:
             case Reload.NONE:
-                if plan.digest == running.configuration:
-                    pass
-                elif self._is_sound(plan):
-                    self._wait_with(plan)
-                else:
-                    self._target, self._reload = plan, Reload.VALIDATING
-                    self._child.validate(plan.configuration, plan.environment)
+                if plan.digest not in (running.configuration, self._refused):
+                    self._aim(plan)
+                elif self._must_resync and self._dialogue.is_quiet:
+                    self._adopting, self._lost = True, 0
+                    self._ask_everything(now)
             case Reload.VALIDATING:
                 pass
+            case Reload.WAITING if self._would_end_wanted:
+                self._aim(plan)
             case Reload.WAITING:
                 self._signal_when_quiet(now)
             case Reload.SIGNALLED:
                 self._confirm(now)
         return []
+
+    def _aim(self, plan: Plan) -> None:
+        """Take up a plan: have it checked, unless ExaBGP took all of its sections before."""
+        if self._is_sound(plan):
+            self._wait_with(plan)
+            return
+        self._target, self._reload = plan, Reload.VALIDATING
+        self._child.validate(plan.configuration, plan.environment)
+
+    @property
+    def _would_end_wanted(self) -> bool:
+        """Whether the reload under way ends a session that ExaBGP has and the plan, which is newer, wants again."""
+        plan, target = self._plan, self._target
+        if plan is None or target is None or plan.digest in (target.digest, self._refused):
+            return False
+        return any(
+            peer not in target.visible and self._seen.get(peer) == wanted for peer, wanted in plan.visible.items()
+        )
 
     def _on_validated(self, checked: str, fault: str | None, now: float) -> list[Event]:
         if self._reload is not Reload.VALIDATING or self._target is None or checked != self._target.digest:
@@ -656,6 +689,9 @@ class Speaker:
             self._reload, self._refused = Reload.NONE, checked
             return [Refused(checked, fault)]
         self._sound = sections(self._target.configuration)
+        if self._plan is not None and self._would_end_wanted:
+            self._aim(self._plan)
+            return []
         self._wait_with(self._target)
         self._signal_when_quiet(now)
         return []
@@ -671,11 +707,12 @@ class Speaker:
 
     def _signal_when_quiet(self, now: float) -> None:
         if self._plan is not None and self._plan is not self._target and self._is_sound(self._plan):
-            # what was wanted meanwhile needs no check, and may be what it runs with already
-            if self._runs(self._plan):
-                self._reload = Reload.NONE
-                return
+            # what was wanted meanwhile needs no check
             self._wait_with(self._plan)
+        if self._target is not None and self._runs(self._target) and self._installed in ("", self._target.digest):
+            # and is what it has
+            self._reload = Reload.NONE
+            return
         if not self._dialogue.is_quiet:
             self._quiet_since = None
             return
@@ -683,6 +720,7 @@ class Speaker:
             self._quiet_since = now
         if now - self._quiet_since >= QUIET_SECONDS and self._target is not None:
             self._child.install(self._target.configuration)
+            self._installed = self._target.digest
             self._signal(now)
 
     def _signal(self, now: float) -> None:
@@ -704,6 +742,11 @@ class Speaker:
         self._seen = {row.peer: visible(row) for row in _rows(reply)}
         if self._seen != self._target.visible:
             if asked_at - self._signalled_at < CONFIRM_WITHIN_SECONDS:
+                return []
+            if self._plan is not None and self._would_end_wanted:
+                # the signal was lost, and is not given again for what is not wanted any more
+                self._aim(self._plan)
+                return []
                 return []
             if self._signals >= SIGNALS_MAX:
                 return self._restart("it does not take a new configuration", now)
