@@ -25,7 +25,9 @@ class Book:
         self._own: Mapping[IPNetwork, Attributes] = {}
         self._workloads: Mapping[IPNetwork, str] = {}
         self._hosts: Mapping[IPNetwork, tuple[str, ...]] = {}
-        self._learned: dict[IPNetwork, Candidate] = {}
+        self._learned: dict[IPNetwork, Path] = {}
+        self._withheld: set[IPNetwork] = set()
+        """Those that were learned, and that this host sends nothing to."""
         self._changed: set[IPNetwork] = set()
         self._all_changed = True
 
@@ -45,13 +47,17 @@ class Book:
 
     def set_learned(self, prefix: IPNetwork, path: Path | None, *, is_withheld: bool = False) -> None:
         """Take the best path to a prefix; None: there is none."""
-        found = None if path is None else Candidate(path=path, is_withheld=is_withheld)
-        if self._learned.get(prefix) == found:
+        before, was_withheld = self._learned.get(prefix), prefix in self._withheld
+        if (before is path or before == path) and was_withheld == is_withheld:
             return
-        if found is None:
-            del self._learned[prefix]
+        if path is None:
+            self._learned.pop(prefix, None)
         else:
-            self._learned[prefix] = found
+            self._learned[prefix] = path
+        if path is not None and is_withheld:
+            self._withheld.add(prefix)
+        else:
+            self._withheld.discard(prefix)
         if self.is_transit:
             self._changed.add(prefix)
 
@@ -116,7 +122,7 @@ class Book:
         if own is not None or device is not None:
             return Candidate(attributes=own, devices=() if device is None else (device,))
         if (learned := self._learned.get(prefix)) is not None:
-            return learned
+            return Candidate(path=learned, is_withheld=prefix in self._withheld)
         devices = self._hosts.get(prefix)
         return None if devices is None else Candidate(devices=devices, is_hosts=True)
 

@@ -1,14 +1,14 @@
 """The generation number of nftables: it grows by one with each change of rules by anybody in this namespace.
 
-Source: Linux include/uapi/linux/netfilter/nf_tables.h (NFT_MSG_GETGEN), nfnetlink.h, filter.h.
+Source: Linux include/uapi/linux/netfilter/nf_tables.h (NFT_MSG_GETGEN), nfnetlink.h.
 """
 
-import socket
 import struct
 from typing import Final
 
+from kernel import bpf
 from kernel.errors import NotSupported
-from kernel.netlink import Socket, attributes, text_of
+from kernel.netlink import TYPE_AT, Socket, attributes, text_of
 
 _NETLINK_NETFILTER: Final = 12
 _SUBSYSTEM_NFTABLES: Final = 10
@@ -18,11 +18,6 @@ _NFNLGRP_NFTABLES: Final = 7
 _NFGENMSG = struct.Struct("=BBH")
 _NFTA_GEN_ID: Final = 1
 _NFTA_GEN_PROC_NAME: Final = 3
-
-_BPF_INSTRUCTION = struct.Struct("=HBBI")
-_BPF_LOAD_HALF: Final = 0x28
-_BPF_JUMP_EQUAL: Final = 0x15
-_BPF_RETURN: Final = 0x06
 
 
 class Generation:
@@ -58,14 +53,14 @@ def generation_events() -> Socket:
         NotSupported: a kernel without nftables.
     """
     heard = Socket(_NETLINK_NETFILTER, groups=[_NFNLGRP_NFTABLES])
-    # a filter sees numbers in network order; the type of a netlink message, at byte 4, is in the host's
-    program = (
-        (_BPF_LOAD_HALF, 0, 0, 4),
-        (_BPF_JUMP_EQUAL, 0, 1, socket.htons(_NEWGEN)),
-        (_BPF_RETURN, 0, 0, 0xFFFFFFFF),
-        (_BPF_RETURN, 0, 0, 0),
+    heard.attach_filter(
+        (
+            (bpf.LOAD_HALF, 0, 0, TYPE_AT),
+            (bpf.JUMP_EQUAL, 0, 1, bpf.half(_NEWGEN)),
+            bpf.PASS,
+            bpf.DROP,
+        )
     )
-    heard.attach_filter([_BPF_INSTRUCTION.pack(*instruction) for instruction in program])
     return heard
 
 
