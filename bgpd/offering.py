@@ -30,6 +30,8 @@ class Book:
         """Those that were learned, and that this host sends nothing to."""
         self._changed: set[IPNetwork] = set()
         self._all_changed = True
+        self.is_transit = False
+        """Whether this node tells anybody about what it learned."""
 
     # --- what is known -----------------------------------------------------------------------------------------------
 
@@ -69,6 +71,7 @@ class Book:
         """
         rules = replace(rules, filters=self.rules.filters, peers=self.rules.peers)
         before, self.rules = self.rules, rules
+        self.is_transit = self._is_transit()
         if replace(rules, own_blocks=before.own_blocks) != before:
             self._all_changed = True
             self._hosts = rules.surroundings.host_routes
@@ -84,14 +87,13 @@ class Book:
         """Take the sessions: whom a path came from decides who may hear of it."""
         was_transit, before = self.is_transit, self.rules.peers
         self.rules = replace(self.rules, peers=dict(peers))
+        self.is_transit = self._is_transit()
         # one that is new has told nothing yet, and what one that is gone told goes with it
         others = any(address in before and _role(before[address]) != _role(peer) for address, peer in peers.items())
         if others or was_transit != self.is_transit:
             self._all_changed = True
 
-    @property
-    def is_transit(self) -> bool:
-        """Whether this node tells anybody about what it learned."""
+    def _is_transit(self) -> bool:
         return self.rules.cluster_id is not None or any(peer.is_external for peer in self.rules.peers.values())
 
     # --- what follows ------------------------------------------------------------------------------------------------

@@ -72,7 +72,12 @@ class Rib:
 
     def entries(self, prefix: IPNetwork) -> Mapping[IPAddress, Entry]:
         """Return the paths to one prefix, by peer."""
-        return {table.peer: table.entries[prefix] for table in self._tables_of.get(prefix, ())}
+        return dict(self.told(prefix))
+
+    def told(self, prefix: IPNetwork) -> Iterator[tuple[IPAddress, Entry]]:
+        """Yield what `entries` has."""
+        for table in self._tables_of.get(prefix, ()):
+            yield table.peer, table.entries[prefix]
 
     # --- what happens ------------------------------------------------------------------------------------------------
 

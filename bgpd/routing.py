@@ -5,7 +5,7 @@ what a person should hear about.
 """
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -213,9 +213,13 @@ class Routing:
             self._want(prefix)
             if is_withheld or was_withheld or self.fib.inherited:
                 self.fib.want(prefix, self._last_resort(prefix), metric=LAST_RESORT_METRIC)
-            entries = self.rib.entries(prefix)
-            self.next_hops.note(prefix, self._doubtful_next_hops(prefix, entries.values()))
-            self._tell_refusals(prefix, entries, now)
+            doubtful: list[IPAddress] = []
+            for peer, entry in self.rib.told(prefix):
+                if entry.refusal is not None:
+                    self._tell_refusal(peer, prefix, entry.refusal, now)
+                if _is_doubtful(entry, found):
+                    doubtful.append(entry.path.next_hop)
+            self.next_hops.note(prefix, doubtful)
             self._tell_owner(prefix, choice, now)
         self._count_withheld(now)
         self.next_hops.tell(peers.keys(), self.rules)
@@ -223,18 +227,6 @@ class Routing:
     def _last_resort(self, prefix: IPNetwork) -> Route | None:
         """Without it, packets that their tunnel is missing for would follow the default route in the clear."""
         return Route.unreachable(protocol=PROTOCOL_BGPD) if prefix in self.withheld else None
-
-    def _doubtful_next_hops(self, prefix: IPNetwork, entries: Iterable[Entry]) -> Iterator[IPAddress]:
-        """Yield next hops that a prefix was refused for, and those of its route that are behind a router."""
-        route = self._learned.get(prefix)
-        for entry in entries:
-            next_hop = entry.path.next_hop
-            if entry.refusal is Refusal.NEXT_HOP or (
-                entry.refusal is None
-                and route is not None
-                and next_hop not in [hop.gateway for hop in route.next_hops]
-            ):
-                yield next_hop
 
     def _want(self, prefix: IPNetwork) -> None:
         route = self._wanted(prefix)
@@ -310,15 +302,12 @@ class Routing:
         self._told[what] = now
         return True
 
-    def _tell_refusals(self, prefix: IPNetwork, entries: Mapping[IPAddress, Entry], now: float) -> None:
-        for peer, entry in entries.items():
-            if entry.refusal is not None and self._may_tell(("refused", peer, entry.refusal), now):
-                count = self.rib.table(peer).refused[entry.refusal]
-                # what a filter rejects was meant so
-                tell = self._log.info if entry.refusal is Refusal.FILTER_REJECT else self._log.warning
-                tell(
-                    "route.refused", peer=str(peer), reason=entry.refusal.value, prefix=str(prefix), so_far=count
-                )
+    def _tell_refusal(self, peer: IPAddress, prefix: IPNetwork, refusal: Refusal, now: float) -> None:
+        if self._may_tell(("refused", peer, refusal), now):
+            count = self.rib.table(peer).refused[refusal]
+            # what a filter rejects was meant so
+            tell = self._log.info if refusal is Refusal.FILTER_REJECT else self._log.warning
+            tell("route.refused", peer=str(peer), reason=refusal.value, prefix=str(prefix), so_far=count)
 
     def _tell_owner(self, prefix: IPNetwork, choice: Choice | None, now: float) -> None:
         if choice is None:
@@ -359,6 +348,13 @@ class Routing:
         for key in sorted(self._told_conflicts - conflicts.keys(), key=str):
             self._log.info("route.conflict_gone", destination=str(key))
         self._told_conflicts = frozenset(conflicts)
+
+
+def _is_doubtful(entry: Entry, route: Route | Withheld | None) -> bool:
+    """Whether a prefix was refused for the next hop of a path, or is sent there by way of a router."""
+    if entry.refusal is not None:
+        return entry.refusal is Refusal.NEXT_HOP
+    return isinstance(route, Route) and entry.path.next_hop not in [hop.gateway for hop in route.next_hops]
 
 
 class _Forwarding:

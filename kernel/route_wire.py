@@ -53,7 +53,7 @@ def family_of(network: IPNetwork | IPAddress) -> int:
 
 
 class Packer:
-    """Values -> bodies of route messages. What equal routes have in common is packed once: a table of thousands has few.
+    """Values -> bodies of route messages. A route that is given for many keys is packed once.
 
     For one writing: it keeps the interface numbers that it was told.
     """

@@ -7,6 +7,7 @@ and with the same hash, so both kinds may meet in one table.
 
 import ipaddress
 import socket
+from functools import lru_cache
 
 from resources.names import IPNetwork
 
@@ -40,8 +41,9 @@ class KeyNetwork6(ipaddress.IPv6Network):
         return self is other or super().__eq__(other)
 
 
+@lru_cache(maxsize=1 << 14)
 def key_network(text: str) -> IPNetwork:
-    """Return the network that ``address/length`` says.
+    """Return the network that ``address/length`` says. A peer that comes back tells the same ones again.
 
     Raises:
         ValueError: it says none, or host bits are set.

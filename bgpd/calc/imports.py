@@ -109,7 +109,7 @@ def accept_at(
         return Refusal.NOT_PEER
     if verdict.refusal is not None:
         return verdict.refusal
-    said = _filtered(peer, prefix, path, rules)
+    said = _filtered(peer, prefix, path, rules) if peer.filters else None
     if said is not None and not said.is_accept:
         return Refusal.FILTER_REJECT
     if (refusal := _prefix(peer, prefix, path, rules, said)) is not None:
@@ -124,8 +124,6 @@ def accept_at(
 
 
 def _filtered(peer: PeerSpec, prefix: IPNetwork, path: Path, rules: ImportRules) -> Ruling | None:
-    if not peer.filters:
-        return None
     subject = Subject(
         prefix=prefix,
         attributes=path.attributes,

@@ -6,6 +6,8 @@ from typing import Any, Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
+_NOTHING = object()
+
 
 class Delta(Generic[K, V]):
     """Two maps and the keys on which they differ, kept up to date so that an apply costs what changed.
@@ -79,9 +81,9 @@ class Delta(Generic[K, V]):
         return sorted(keys, key=self._order)
 
     def _settled(self, key: K) -> bool:
-        if key not in self._desired:
-            return key not in self._actual
-        return key in self._actual and self._actual[key] == self._desired[key]
+        wanted, there = self._desired.get(key, _NOTHING), self._actual.get(key, _NOTHING)
+        # most equal ones are the same object
+        return wanted is there or wanted == there
 
     def _note(self, key: K) -> None:
         if self._settled(key):
