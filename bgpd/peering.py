@@ -126,6 +126,7 @@ class Peering:
         for address, spec in sessions.peers.items():
             if (neighbor := self.neighbors.get(address)) is None:
                 self.neighbors[address] = Neighbor(spec, since=self._wall(), down_at=now)
+                self.speaker.meet(address)
                 self._log.info("session.added", peer=str(address), name=spec.name, passive=spec.passive)
             elif neighbor.spec != spec:
                 neighbor.is_renamed |= _name(spec) != _name(neighbor.spec)

@@ -296,6 +296,7 @@ class Speaker:
         self._syncing: list[Reply] = []
         self._touched: set[tuple[IPAddress, IPNetwork]] = set()
         self._restart_reason: str | None = None
+        self._must_resync = False
         # the reload under way
         self._reload = Reload.NONE
         self._target: Plan | None = None
@@ -313,6 +314,13 @@ class Speaker:
     def want(self, plan: Plan) -> None:
         """Run with `plan` from now on; takes effect with the next `tick`."""
         self._plan = plan
+
+    def meet(self, peer: IPAddress) -> None:
+        """Take it that a session is wanted that was not; ExaBGP may have it still, and say nothing new of it.
+
+        Then everything is asked for again once the last plan is in place.
+        """
+        self._must_resync |= peer in self._seen
 
     def say(self, commands: Iterable[str]) -> None:
         """Queue commands for ExaBGP. They are lost unless it is ready."""
@@ -527,7 +535,11 @@ class Speaker:
         self.lost_events += hello.lost
         self._lost, self._detached_for = hello.lost, ""
         self._dialogue.greet(hello, now)
+        self._ask_everything(now)
+
+    def _ask_everything(self, now: float) -> None:
         self.stage, self._syncing, self._touched = Stage.SYNCING, [], set()
+        self._must_resync = False
         self._ping_at = now + self._patience / PINGS_PER_PATIENCE
         for question in (SHOW_NEIGHBOURS, SHOW_RECEIVED, SHOW_SENT):
             self._dialogue.ask(question)
@@ -620,15 +632,33 @@ class Speaker:
         match self._reload:
             case Reload.NONE:
                 if plan.digest not in (running.configuration, self._refused):
-                    self._target, self._reload = plan, Reload.VALIDATING
-                    self._child.validate(plan.configuration, plan.environment)
+                    self._aim(plan)
+                elif self._must_resync:
+                    self._adopting, self._lost = True, 0
+                    self._ask_everything(now)
             case Reload.VALIDATING:
                 pass
+            case Reload.WAITING if self._would_end_wanted:
+                self._aim(plan)
             case Reload.WAITING:
                 self._signal_when_quiet(now)
             case Reload.SIGNALLED:
                 return self._confirm(now)
         return []
+
+    def _aim(self, plan: Plan) -> None:
+        self._target, self._reload = plan, Reload.VALIDATING
+        self._child.validate(plan.configuration, plan.environment)
+
+    @property
+    def _would_end_wanted(self) -> bool:
+        """Whether the reload under way ends a session that ExaBGP has and the plan, which is newer, wants again."""
+        plan, target = self._plan, self._target
+        if plan is None or target is None or plan.digest in (target.digest, self._refused):
+            return False
+        return any(
+            peer not in target.visible and self._seen.get(peer) == wanted for peer, wanted in plan.visible.items()
+        )
 
     def _on_validated(self, checked: str, fault: str | None, now: float) -> list[Event]:
         if self._reload is not Reload.VALIDATING or self._target is None or checked != self._target.digest:
@@ -636,6 +666,9 @@ class Speaker:
         if fault is not None:
             self._reload, self._refused = Reload.NONE, checked
             return [Refused(checked, fault)]
+        if self._plan is not None and self._would_end_wanted:
+            self._aim(self._plan)
+            return []
         self._reload, self._quiet_since, self._signals = Reload.WAITING, None, 0
         # a change that cannot be seen from outside is signalled twice: ExaBGP may have forgotten the first
         self._signals_needed = 2 if self._target.visible == self._seen else 1
@@ -661,6 +694,10 @@ class Speaker:
         if now < self._confirm_at:
             return []
         if now - self._signalled_at >= CONFIRM_WITHIN_SECONDS:
+            if self._plan is not None and self._would_end_wanted:
+                # the signal was lost, and is not given again for what is not wanted any more
+                self._aim(self._plan)
+                return []
             if self._signals >= SIGNALS_MAX:
                 return self._restart("it does not take a new configuration", now)
             self._signal(now)

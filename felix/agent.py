@@ -25,6 +25,7 @@ from kernel.monitor import (
     KernelEvent,
     LinkChanged,
     LinkGone,
+    NeighbourChanged,
     ResyncNeeded,
     RouteGone,
     RouteWritten,
@@ -222,8 +223,8 @@ class Agent:
     def state(self) -> dict[str, object]:
         """Return what felix is at, for people; called from another thread, so it copies.
 
-        `revision`: the kernel is as the store said at this revision of it. `repaired`: how often each table of rules
-        or set was put right since the start, and what had been found the last time.
+        `revision`: the kernel is as the store said at this revision of it. `repaired`: how often each table of rules,
+        set or VXLAN device was put right since the start, and what had been found the last time.
         """
         endpoints, host_endpoints, dataplane = dict(self._endpoints), dict(self._host_endpoints), self._dataplane
         repaired = dict(self._repaired)
@@ -296,6 +297,8 @@ class Agent:
             case RouteGone(key, route):
                 dataplane.route_changed(key, route, gone=True)
                 self._dirty = True
+            case NeighbourChanged(device, entry, gone):
+                self._dirty |= dataplane.neighbour_changed(device, entry, gone=gone)
             case ResyncNeeded(reason):
                 self._log.info("kernel.events_lost", reason=reason)
                 self._see_interfaces()
@@ -478,6 +481,9 @@ class Agent:
         for name, drift in report.repaired_sets.items():
             effect = "it is as it should be; rules with it were wrong until now"
             self._tell_repair(f"set {name}", drift, "set.repaired", effect=effect, set=name)
+        for name, drift in report.repaired_tunnels.items():
+            effect = "it is as it should be; packets to other hosts may have been lost until now"
+            self._tell_repair(f"tunnel {name}", drift, "tunnel.repaired", effect=effect, tunnel=name)
         self._tell_troubles()
         tell = self._log.info if report.written else self._log.debug
         cause = {"cause": "rules changed by others"} if self._repairing else {}

@@ -62,6 +62,7 @@ from resources.runtime.loop import Loop
 from resources.runtime.nodename import node_name
 from resources.runtime.options import Source
 from resources.typed_sync import TypedReader
+from resources.vxlan import DEVICES
 
 
 class Felix:
@@ -75,7 +76,12 @@ class Felix:
         self._health = Health()
         self._loop: Loop[Message] = Loop(self._handle)
         self._links, self._routes = NetlinkLinks(), NetlinkRoutes()
-        self._monitor = Monitor(self._loop.post, rules=True, own_ports=frozenset({self._routes.port}))
+        self._monitor = Monitor(
+            self._loop.post,
+            rules=True,
+            neighbours_on=frozenset(DEVICES.values()),
+            own_ports=frozenset({self._routes.port}),
+        )
         self._cleaner = FlowCleaner(ConntrackFlows(), lambda a, failure: self._loop.post(FlowsDeleted(a, failure)))
         pipeline = Pipeline(node, sources)
         reader = TypedReader([by_plural()[p] for p in sorted(pipeline.plurals | {CLUSTER_INFORMATION.plural})])

@@ -34,6 +34,15 @@ class Neighbour:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardingEntry:
+    """Which host has a MAC, as a VXLAN device is told."""
+
+    mac: str
+    remote: IPAddress | None
+    """None: not simply a host, but another port, VNI or interface than the device's, or a nexthop group."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LinkAddress:
     """An address of an interface."""
 

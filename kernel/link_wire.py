@@ -49,8 +49,8 @@ _IFA_F_DEPRECATED = 0x20
 
 _NDA_DST = 1
 _NDA_LLADDR = 2
+_NDA_IFINDEX = 8
 _NUD_PERMANENT = 0x80
-_NUD_NOARP = 0x40
 _RTN_UNICAST = 1
 
 
@@ -130,16 +130,16 @@ def pack_address(index: int, address: IPInterface) -> bytes:
     return head + attribute(_IFA_LOCAL, address.ip.packed) + attribute(_IFA_ADDRESS, address.ip.packed)
 
 
-def pack_neighbour_dump(family: int) -> bytes:
-    """Return the body of an RTM_GETNEIGH dump of one family."""
-    return _NDMSG.pack(family, 0, 0, 0, 0)
+def pack_neighbour_dump(family: int, index: int) -> bytes:
+    """Return the body of an RTM_GETNEIGH dump of one family on one interface."""
+    return _NDMSG.pack(family, 0, 0, 0, 0) + attribute(_NDA_IFINDEX, _UINT.pack(index))
 
 
 def unpack_neighbour(body: bytes) -> tuple[int, Neighbour] | None:
-    """Return interface index and entry of an RTM_NEWNEIGH body; None if it is not an IP neighbour."""
+    """Return interface index and entry of an RTM_NEWNEIGH or RTM_DELNEIGH body; None if it is not an IP neighbour."""
     family, index, state, _, _ = _NDMSG.unpack_from(body)
     found = dict(attributes(body, _NDMSG.size))
-    if family not in (socket.AF_INET, socket.AF_INET6) or _NDA_DST not in found or state & _NUD_NOARP:
+    if family not in (socket.AF_INET, socket.AF_INET6) or _NDA_DST not in found:
         return None
     address = ipaddress.ip_address(bytes(found[_NDA_DST]))
     return index, Neighbour(address=address, mac=_mac(found.get(_NDA_LLADDR)), permanent=bool(state & _NUD_PERMANENT))

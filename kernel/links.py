@@ -134,7 +134,7 @@ class NetlinkLinks:
         for family in (socket.AF_INET, socket.AF_INET6):
             try:
                 bodies = self._socket.dump(
-                    wire.RTM_GETNEIGH, wire.pack_neighbour_dump(family), "cannot list neighbours"
+                    wire.RTM_GETNEIGH, wire.pack_neighbour_dump(family, index), "cannot list neighbours"
                 )
             except NotSupported:
                 continue

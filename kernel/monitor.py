@@ -1,4 +1,4 @@
-"""What changes in the kernel, as frozen messages: interfaces, addresses, routes, rules.
+"""What changes in the kernel, as frozen messages: interfaces, addresses, routes, neighbours, rules.
 
 A thread reads notifications and posts them (to `resources.runtime.loop.Loop.post`). They are hints: the state is what a
 read says. Where notifications were lost `ResyncNeeded` comes, and the receiver reads everything again.
@@ -14,14 +14,14 @@ import os
 import selectors
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from kernel import bpf, link_wire, route_wire
+from kernel import link_wire, route_wire, socket_filter, vxlan_wire
 from kernel.errors import DataplaneError, NotSupported, from_errno
-from kernel.link import Link, LinkAddress
-from kernel.netlink import PORT_AT, TYPE_AT, Socket
+from kernel.link import ForwardingEntry, Link, LinkAddress, Neighbour
+from kernel.netlink import Socket
 from kernel.nfgen import changed_by, generation_events
 from kernel.route import Route, RouteKey
 from kernel.routes import interface_names
@@ -29,11 +29,14 @@ from kernel.xtables_lock import LockEvents
 from resources.names import IfName
 
 _RTNLGRP_LINK: Final = 1
+_RTNLGRP_NEIGH: Final = 3
 _RTNLGRP_IPV4_IFADDR: Final = 5
 _RTNLGRP_IPV4_ROUTE: Final = 7
 _RTNLGRP_IPV6_IFADDR: Final = 9
 _RTNLGRP_IPV6_ROUTE: Final = 11
 _PAUSE_SECONDS: Final = 1.0
+_NEIGHBOUR_KINDS: Final = (link_wire.RTM_NEWNEIGH, link_wire.RTM_DELNEIGH, link_wire.RTM_GETNEIGH)
+_ROUTE_KINDS: Final = (route_wire.RTM_NEWROUTE, route_wire.RTM_DELROUTE)
 
 Notifications = list[tuple[int, int, bytes]]
 """Type, port of the causer, body."""
@@ -80,6 +83,18 @@ class RouteGone:
 
 
 @dataclass(frozen=True, slots=True)
+class NeighbourChanged:
+    """An entry about who is where on an interface was written or is gone, perhaps by ourselves.
+
+    The kernel does not tell who wrote forwarding entries, so our own writes come as well: compare with what is known.
+    """
+
+    device: IfName
+    entry: Neighbour | ForwardingEntry
+    gone: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RulesChanged:
     """Somebody may have changed rules, perhaps ourselves: ask `TableKernel.changed_elsewhere`."""
 
@@ -96,7 +111,15 @@ class ResyncNeeded:
 
 
 KernelEvent = (
-    LinkChanged | LinkGone | AddressAdded | AddressGone | RouteWritten | RouteGone | RulesChanged | ResyncNeeded
+    LinkChanged
+    | LinkGone
+    | AddressAdded
+    | AddressGone
+    | RouteWritten
+    | RouteGone
+    | NeighbourChanged
+    | RulesChanged
+    | ResyncNeeded
 )
 
 
@@ -112,6 +135,7 @@ class Monitor:
         *,
         routes: bool = True,
         rules: bool = False,
+        neighbours_on: frozenset[IfName] = frozenset(),
         own_ports: frozenset[int] = frozenset(),
     ) -> None:
         """Subscribe.
@@ -121,20 +145,28 @@ class Monitor:
             routes: whether to hear of routes.
             rules: whether to hear of changes of rules: of nftables where the kernel has them, and of programs that
                 take the lock of the legacy tables.
-            own_ports: `NetlinkRoutes.port` of those whose writes are not to be told.
+            neighbours_on: interfaces, there or not yet, of whose neighbours and forwarding entries to hear. Those of
+                all others, each ARP answer that a host gets among them, are dropped in the kernel and wake nobody.
+            own_ports: `NetlinkRoutes.port` of those whose routes are not to be told: dropped in the kernel too, so that
+                ten thousand at once wake nobody.
         """
         groups = [_RTNLGRP_LINK, _RTNLGRP_IPV4_IFADDR, _RTNLGRP_IPV6_IFADDR]
         if routes:
             groups += [_RTNLGRP_IPV4_ROUTE, _RTNLGRP_IPV6_ROUTE]
+        if neighbours_on:
+            groups.append(_RTNLGRP_NEIGH)
         self._post = post
-        heard = Socket(socket.NETLINK_ROUTE, groups=groups)
-        if own_ports:
-            heard.attach_filter(_all_but_routes_of(own_ports))
-        self._sockets = {heard: self._hear_rtnetlink}
+        self._rtnetlink = Socket(socket.NETLINK_ROUTE, groups=groups)
+        self._sockets = {self._rtnetlink: self._hear_rtnetlink}
         self._lock_events: LockEvents | None = None
         if rules:
             self._hear_of_rules()
+        self._own_ports, self._neighbours_on = own_ports, neighbours_on
+        self._aim: frozenset[int] | None = None
+        """The interfaces whose neighbours pass the filter."""
         self._names = interface_names()
+        if own_ports or neighbours_on:
+            self._aim_filter()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kernel-monitor", daemon=True)
@@ -179,6 +211,7 @@ class Monitor:
         except OSError as exc:
             heard.drain()
             self._names = interface_names()
+            self._aim_again(*self._neighbours_on)
             self._post(ResyncNeeded(str(from_errno(exc.errno or 0, "notifications of the kernel were lost"))))
             if exc.errno != errno.ENOBUFS:
                 self._stopping.wait(_PAUSE_SECONDS)  # not known to happen; whatever it is, do not spin
@@ -198,12 +231,14 @@ class Monitor:
     def _hear_rtnetlink(self, messages: Notifications) -> None:
         decoder = route_wire.Decoder(self._names)
         for kind, _, body in messages:
-            if kind in (route_wire.RTM_NEWROUTE, route_wire.RTM_DELROUTE):
+            if kind in _ROUTE_KINDS:
                 self._hear_route(kind, decoder, body)
             elif kind in (link_wire.RTM_NEWLINK, link_wire.RTM_DELLINK):
                 self._hear_link(kind, body)
             elif kind in (link_wire.RTM_NEWADDR, link_wire.RTM_DELADDR):
                 self._hear_address(kind, body)
+            elif kind in (link_wire.RTM_NEWNEIGH, link_wire.RTM_DELNEIGH):
+                self._hear_neighbour(kind, body)
 
     def _hear_route(self, kind: int, decoder: route_wire.Decoder, body: bytes) -> None:
         entry = decoder.entry(body)
@@ -217,9 +252,11 @@ class Monitor:
         before = self._names.get(link.index)
         if kind == link_wire.RTM_DELLINK:
             self._names.pop(link.index, None)
+            self._aim_again(before)
             self._post(LinkGone(before or link.name))
             return
         self._names[link.index] = link.name
+        self._aim_again(before, link.name)
         if before is not None and before != link.name:
             self._post(LinkGone(before))
         self._post(LinkChanged(link))
@@ -229,16 +266,29 @@ class Monitor:
         if address is not None:
             self._post(AddressAdded(address) if kind == link_wire.RTM_NEWADDR else AddressGone(address))
 
+    def _hear_neighbour(self, kind: int, body: bytes) -> None:
+        found = link_wire.unpack_neighbour(body) or vxlan_wire.unpack_entry(body)
+        device = self._names.get(found[0]) if found is not None else None
+        if found is not None and device in self._neighbours_on:
+            self._post(NeighbourChanged(device, found[1], gone=kind == link_wire.RTM_DELNEIGH))
 
-def _all_but_routes_of(ports: Iterable[int]) -> list[bpf.Instruction]:
-    """Return a filter that drops what is told of routes that these ports wrote: ten thousand at once need no waking."""
-    listed = sorted(ports)
-    return [
-        (bpf.LOAD_HALF, 0, 0, TYPE_AT),
-        (bpf.JUMP_EQUAL, 1, 0, bpf.half(route_wire.RTM_NEWROUTE)),
-        (bpf.JUMP_EQUAL, 0, len(listed) + 1, bpf.half(route_wire.RTM_DELROUTE)),
-        (bpf.LOAD_WORD, 0, 0, PORT_AT),
-        *((bpf.JUMP_EQUAL, len(listed) - index, 0, bpf.word(port)) for index, port in enumerate(listed)),
-        bpf.PASS,
-        bpf.DROP,
-    ]
+    def _aim_again(self, *changed: IfName | None) -> None:
+        """Aim the filter again if one of these names is another interface's now.
+
+        An interface that gets such a name is told of afterwards: who then reads what is on it misses nothing.
+        """
+        if not self._neighbours_on.isdisjoint(changed):
+            self._aim_filter()
+
+    def _aim_filter(self) -> None:
+        """Have the kernel tell of no route of our own, and of neighbours on the interfaces that have the names now."""
+        indices = frozenset(index for index, name in self._names.items() if name in self._neighbours_on)
+        if indices == self._aim:
+            return
+        sections: list[socket_filter.Section] = []
+        if self._own_ports:
+            sections.append(socket_filter.none_caused_by(self._own_ports, _ROUTE_KINDS))
+        if self._neighbours_on:
+            sections.append(socket_filter.neighbours_only_on(indices, _NEIGHBOUR_KINDS))
+        self._rtnetlink.attach_filter(socket_filter.passing(*sections))
+        self._aim = indices

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Final
 
-from kernel import bpf
 from kernel.errors import DataplaneError, DumpInterrupted, KernelFailure, OutcomeUnknown, from_errno
 
 NLM_F_REQUEST: Final = 0x1
@@ -43,10 +42,6 @@ _SO_ATTACH_FILTER: Final = 26
 _NLMSGERR_ATTR_MSG: Final = 1
 
 HEADER: Final = struct.Struct("=IHHII")
-"""Length, type, flags, sequence number, port."""
-TYPE_AT: Final = 4
-PORT_AT: Final = 12
-"""Where in a message, for filters."""
 _ATTRIBUTE: Final = struct.Struct("=HH")
 _ERROR: Final = struct.Struct("=i")
 
@@ -130,10 +125,10 @@ class Socket:
         for group in groups:
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
 
-    def attach_filter(self, program: Sequence[bpf.Instruction]) -> None:
-        """Let the kernel drop what a program refuses."""
-        instructions = ctypes.create_string_buffer(bpf.packed(program))
-        pointer = struct.pack("@HP", len(program), ctypes.addressof(instructions))
+    def attach_filter(self, instructions: Sequence[bytes]) -> None:
+        """Let the kernel drop what a classic BPF program (struct sock_filter, eight bytes each) refuses."""
+        program = ctypes.create_string_buffer(b"".join(instructions))
+        pointer = struct.pack("@HP", len(instructions), ctypes.addressof(program))
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, pointer)
         except OSError as exc:

@@ -6,9 +6,9 @@ Source: Linux include/uapi/linux/netfilter/nf_tables.h (NFT_MSG_GETGEN), nfnetli
 import struct
 from typing import Final
 
-from kernel import bpf
+from kernel import socket_filter
 from kernel.errors import NotSupported
-from kernel.netlink import TYPE_AT, Socket, attributes, text_of
+from kernel.netlink import Socket, attributes, text_of
 
 _NETLINK_NETFILTER: Final = 12
 _SUBSYSTEM_NFTABLES: Final = 10
@@ -53,14 +53,7 @@ def generation_events() -> Socket:
         NotSupported: a kernel without nftables.
     """
     heard = Socket(_NETLINK_NETFILTER, groups=[_NFNLGRP_NFTABLES])
-    heard.attach_filter(
-        (
-            (bpf.LOAD_HALF, 0, 0, TYPE_AT),
-            (bpf.JUMP_EQUAL, 0, 1, bpf.half(_NEWGEN)),
-            bpf.PASS,
-            bpf.DROP,
-        )
-    )
+    heard.attach_filter(socket_filter.only(_NEWGEN))
     return heard
 
 

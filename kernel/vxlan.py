@@ -59,11 +59,11 @@ class VxlanKernel(Protocol):
             AlreadyThere: the name is that of another kind of interface, which stays.
         """
 
-    def entries(self, name: IfName) -> dict[str, IPAddress]:
-        """Return the forwarding entries: which host has each MAC."""
+    def entries(self, name: IfName) -> dict[str, IPAddress | None]:
+        """Return the forwarding entries: which host has each MAC; None only by others (see `ForwardingEntry`)."""
 
     def set_entry(self, name: IfName, mac: str, remote: IPAddress) -> None:
-        """Write a permanent forwarding entry over whatever is there for the MAC."""
+        """Write a permanent forwarding entry over whatever leads to a host there for the MAC."""
 
     def remove_entry(self, name: IfName, mac: str) -> None:
         """Remove a forwarding entry; absent is done."""
@@ -119,12 +119,12 @@ class NetlinkVxlan:
         except NoSuchDevice:
             return
 
-    def entries(self, name: IfName) -> dict[str, IPAddress]:
+    def entries(self, name: IfName) -> dict[str, IPAddress | None]:
         index = interface_index(name)
         what = f"cannot list the forwarding entries of {name}"
         bodies = self._socket.dump(link_wire.RTM_GETNEIGH, vxlan_wire.pack_entry_dump(index), what)
         found = (vxlan_wire.unpack_entry(body) for _, body in bodies)
-        return {entry[1]: entry[2] for entry in found if entry is not None and entry[0] == index}
+        return {entry[1].mac: entry[1].remote for entry in found if entry is not None and entry[0] == index}
 
     def set_entry(self, name: IfName, mac: str, remote: IPAddress) -> None:
         body = vxlan_wire.pack_entry(interface_index(name), mac, remote)

@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from kernel.link import ForwardingEntry
 from kernel.netlink import attribute, attributes, text_of
 from resources.names import IfName, IPAddress
 
@@ -35,7 +36,12 @@ _VXLAN_LOCAL6 = 17
 
 _NDA_DST = 1
 _NDA_LLADDR = 2
+_NDA_PORT = 6
+_NDA_VNI = 7
 _NDA_IFINDEX = 8
+_NDA_NH_ID = 13
+_ODD = frozenset({_NDA_PORT, _NDA_VNI, _NDA_IFINDEX, _NDA_NH_ID})
+"""The kernel tells these of an entry only where they are not the device's."""
 _NUD_PERMANENT = 0x80
 _NTF_SELF = 0x02
 _NESTED = 0x8000
@@ -124,10 +130,12 @@ def pack_entry_dump(index: int) -> bytes:
     return _NDMSG.pack(socket.AF_BRIDGE, 0, 0, 0, 0) + attribute(_NDA_IFINDEX, _UINT.pack(index))
 
 
-def unpack_entry(body: bytes) -> tuple[int, str, IPAddress] | None:
-    """Return interface index, MAC and far end of an RTM_NEWNEIGH body; None if it is no forwarding entry to a host."""
+def unpack_entry(body: bytes) -> tuple[int, ForwardingEntry] | None:
+    """Return interface index and entry of an RTM_NEWNEIGH or RTM_DELNEIGH body; None if it leads to nowhere else."""
     family, index, _, _, _ = _NDMSG.unpack_from(body)
     found = dict(attributes(body, _NDMSG.size))
-    if family != socket.AF_BRIDGE or _NDA_DST not in found or len(found.get(_NDA_LLADDR, b"")) != 6:
+    is_odd = not _ODD.isdisjoint(found)
+    if family != socket.AF_BRIDGE or len(found.get(_NDA_LLADDR, b"")) != 6 or not (is_odd or _NDA_DST in found):
         return None
-    return index, bytes(found[_NDA_LLADDR]).hex(":"), ipaddress.ip_address(bytes(found[_NDA_DST]))
+    remote = None if is_odd else ipaddress.ip_address(bytes(found[_NDA_DST]))
+    return index, ForwardingEntry(mac=bytes(found[_NDA_LLADDR]).hex(":"), remote=remote)

@@ -21,7 +21,7 @@ from felix.dataplane.tables import Drift, TableEffector
 from felix.dataplane.tunnels import Tunnels
 from felix.desired import TABLES, Update
 from kernel.errors import DataplaneError, TableRefused
-from kernel.link import Link, LinkAddress
+from kernel.link import ForwardingEntry, Link, LinkAddress, Neighbour
 from kernel.route import Route, RouteKey
 from kernel.routes import RouteKernel
 from kernel.xtables import TableKernel, TableKey
@@ -46,6 +46,8 @@ class Report:
     """What others had done to our rules, by table, and is mended."""
     repaired_sets: Mapping[str, Drift] = field(default_factory=dict)
     """The same of sets, by name."""
+    repaired_tunnels: Mapping[str, Drift] = field(default_factory=dict)
+    """The same of VXLAN devices and who is behind them, by device."""
 
     @property
     def is_clean(self) -> bool:
@@ -112,6 +114,10 @@ class Dataplane:
     def address_changed(self, entry: LinkAddress) -> bool:
         """Take note that an address came or went; tell whether that matters here."""
         return self._tunnels.address_changed(entry)
+
+    def neighbour_changed(self, device: IfName, entry: Neighbour | ForwardingEntry, *, gone: bool) -> bool:
+        """Take note of an entry about who is where on an interface; tell whether that matters here."""
+        return self._tunnels.neighbour_changed(device, entry, gone=gone)
 
     def link_changed(self, name: IfName, link: Link | None) -> None:
         """Take one interface as it is now; None: it is gone."""
@@ -208,6 +214,7 @@ class Dataplane:
             tables_written=all(written),
             repaired=self._repaired(failed),
             repaired_sets=self._sets.take_drift(),
+            repaired_tunnels=self._tunnels.take_drift(),
             written={kind: count - before[kind] for kind, count in self._counts().items() if count > before[kind]},
         )
 

@@ -5,10 +5,11 @@ from collections.abc import Callable, Collection, Mapping
 from felix.calc.mtu import workload_mtu
 from felix.dataplane.ipip import IpipEffector
 from felix.dataplane.sizes import HostSizes, MtuTeller
+from felix.dataplane.tables import Drift
 from felix.dataplane.vxlan import VxlanEffector
 from felix.desired import Update
 from kernel.errors import DataplaneError
-from kernel.link import Link, LinkAddress
+from kernel.link import ForwardingEntry, Link, LinkAddress, Neighbour
 from resources.names import IfName
 
 Action = Callable[[], Mapping[str, DataplaneError]]
@@ -41,6 +42,14 @@ class Tunnels:
         """Take note that an address came or went; tell whether that matters here."""
         matters = [part.address_changed(entry) for part in (self._sizes, self._ipip, self._vxlan)]
         return any(matters)
+
+    def neighbour_changed(self, device: IfName, entry: Neighbour | ForwardingEntry, *, gone: bool) -> bool:
+        """Take note of an entry about who is where on a device; tell whether that matters here."""
+        return self._vxlan.neighbour_changed(device, entry, gone=gone)
+
+    def take_drift(self) -> dict[str, Drift]:
+        """Return what others did to VXLAN devices and what is on them, by device, since this was last asked for."""
+        return self._vxlan.take_drift()
 
     def resync(self) -> None:
         """Look at everything again at the next apply."""

@@ -6,17 +6,22 @@ there is a permanent neighbour (its tunnel address has that MAC) and a forwardin
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from ipaddress import ip_interface
+from typing import TypeVar
 
 from felix.calc.vxlan import OVERHEAD, FarEnd, Tunnel
+from felix.dataplane.tables import Drift
 from kernel.errors import AlreadyThere, DataplaneError
-from kernel.link import Link, LinkAddress
+from kernel.link import ForwardingEntry, Link, LinkAddress, Neighbour
 from kernel.links import LinkKernel
 from kernel.vxlan import VxlanDevice, VxlanKernel
 from resources.names import IfName, IPAddress, IPInterface, NodeName
 from resources.runtime.delta import Delta
 from resources.vxlan import DEVICES
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
 
 
 class VxlanEffector:
@@ -63,6 +68,16 @@ class VxlanEffector:
         matters = [one.address_changed(entry) for one in self._devices.values()]
         return any(matters)
 
+    def neighbour_changed(self, name: IfName, entry: Neighbour | ForwardingEntry, *, gone: bool) -> bool:
+        """Take note that an entry was written or is gone, perhaps by ourselves; tell whether that matters here."""
+        matters = [one.neighbour_changed(entry, gone=gone) for one in self._devices.values() if one.name == name]
+        return any(matters)
+
+    def take_drift(self) -> dict[str, Drift]:
+        """Return what others did to our devices and what is on them, by device, since this was last asked for."""
+        found = ((device.name, device.take_drift()) for device in self._devices.values())
+        return {name: drift for name, drift in found if drift is not None}
+
     def is_wanted(self, version: int) -> bool:
         """Whether there is to be a device of an address family."""
         return self._devices[version].is_wanted
@@ -103,13 +118,16 @@ class _Device:
         self._tunnel: Tunnel | None = None
         self._ends: dict[NodeName, FarEnd] = {}
         self._neighbours: Delta[IPAddress, str] = Delta()
-        self._entries: Delta[str, IPAddress] = Delta()
+        self._entries: Delta[str, IPAddress | None] = Delta()
         self._takers: dict[IPAddress, NodeName] = {}
         self._mac_takers: dict[str, NodeName] = {}
         self._links: Mapping[IfName, Link] = {}
         self._due = self._resync_due = True
         self._remade = False
         self._mtu = 0
+        self._is_known = False
+        """Whether what is on the device was read or written by us, so that another find is somebody else's doing."""
+        self._drift: Drift | None = None
 
     def state(self) -> dict[str, object] | None:
         tunnel = self._tunnel
@@ -127,6 +145,10 @@ class _Device:
         remade, self._remade = self._remade, False
         return remade
 
+    def take_drift(self) -> Drift | None:
+        drift, self._drift = self._drift, None
+        return drift
+
     @property
     def is_ready(self) -> bool:
         return self._tunnel is not None and not self._due
@@ -139,6 +161,18 @@ class _Device:
         matters = entry.device == self.name and self.is_wanted
         self._due |= matters
         return matters
+
+    def neighbour_changed(self, entry: Neighbour | ForwardingEntry, *, gone: bool) -> bool:
+        """What is known already is our own doing, or changes nothing; the rest is a hint to read all of it back."""
+        if isinstance(entry, Neighbour):
+            mac = None if gone or not entry.permanent else entry.mac or ""
+            is_news = self._neighbours.actual.get(entry.address) != mac
+        elif gone:
+            is_news = entry.mac in self._entries.actual
+        else:
+            is_news = entry.remote is None or self._entries.actual.get(entry.mac) != entry.remote
+        self._resync_due |= is_news
+        return is_news and self.is_wanted
 
     def want(self, tunnel: Tunnel | None) -> None:
         self._tunnel = tunnel
@@ -191,13 +225,28 @@ class _Device:
             self._make(tunnel, mtu)
             self._due = False
         if self._resync_due:
-            found = self._kernel.neighbours(self.name).values()
-            self._neighbours.saw_all({entry.address: entry.mac or "" for entry in found if entry.permanent})
-            self._entries.saw_all(self._vxlan.entries(self.name))
-            self._resync_due = False
+            self._read()
         if not self._neighbours and not self._entries:
             return {}
         return self._write_neighbours() | self._write_entries()
+
+    def _read(self) -> None:
+        """Take what is on the device as it is, and note what others did to it."""
+        found = self._kernel.neighbours(self.name).values()
+        neighbours = {entry.address: entry.mac or "" for entry in found if entry.permanent}
+        entries = self._vxlan.entries(self.name)
+        if self._is_known:
+            neighbour_drift = _compare("neighbours", self._neighbours.actual, neighbours)
+            self._note(neighbour_drift, _compare("forwarding entries", self._entries.actual, entries))
+        self._neighbours.saw_all(neighbours)
+        self._entries.saw_all(entries)
+        self._is_known, self._resync_due = True, False
+
+    def _note(self, *drifts: Drift | None) -> None:
+        """Keep it to be told, behind what is not told yet."""
+        noted = [drift for drift in (self._drift, *drifts) if drift is not None]
+        if noted:
+            self._drift = Drift("; ".join(drift.found for drift in noted), lost=any(drift.lost for drift in noted))
 
     def _make(self, tunnel: Tunnel, mtu: int) -> None:
         """Have the device as it is to be, switched on, with its address and no other."""
@@ -213,6 +262,8 @@ class _Device:
         if parent is not None:
             mtu = min(mtu, parent.mtu - OVERHEAD[tunnel.version])  # the kernel takes no more
         found = self._vxlan.read(self.name)
+        if found is None and self._is_known:
+            self._note(Drift("it was gone", lost=True))
         if found is not None and found != wanted:
             self._vxlan.delete(self.name)
             self.written += 1
@@ -221,6 +272,7 @@ class _Device:
             self._forget()
             self._remade = True
             self._vxlan.create(wanted, mtu)
+            self._is_known = True
             self.written += 1
         link = self._kernel.links()[self.name]
         if link.mtu != mtu:
@@ -245,7 +297,7 @@ class _Device:
         """A device that is not there has nothing on it."""
         self._neighbours.saw_all({})
         self._entries.saw_all({})
-        self._resync_due = False
+        self._is_known = self._resync_due = False
 
     def _write_neighbours(self) -> dict[str, DataplaneError]:
         failed: dict[str, DataplaneError] = {}
@@ -270,6 +322,9 @@ class _Device:
                 self.written += 1
         for mac, host in list(self._entries.missing()):
             with _noting(failed, f"entry {mac}"):
+                if mac in self._entries.actual and self._entries.actual[mac] is None:
+                    self._vxlan.remove_entry(self.name, mac)  # what is no host the kernel may not replace by one
+                assert host is not None  # a far end has one
                 self._vxlan.set_entry(self.name, mac, host)
                 self._entries.saw(mac, host)
                 self.written += 1
@@ -283,3 +338,11 @@ def _noting(failed: dict[str, DataplaneError], what: str) -> Iterator[None]:
         yield
     except DataplaneError as error:
         failed[what] = error
+
+
+def _compare(what: str, left: Mapping[K, V], there: Mapping[K, V]) -> Drift | None:
+    """Return how what is there differs from what we left, in numbers."""
+    changed = sum(1 for key in left.keys() & there.keys() if left[key] != there[key])
+    counts = {"gone": len(left.keys() - there.keys()), "changed": changed, "foreign": len(there.keys() - left.keys())}
+    texts = [f"{count} {how}" for how, count in counts.items() if count]
+    return Drift(f"{what}: {', '.join(texts)}", lost=bool(counts["gone"] or changed)) if texts else None

@@ -147,11 +147,11 @@ class FelixLab:
         assert isinstance(found, dict)
         return found
 
-    def repaired(self, host: Host, table: str = "filter (IPv4)") -> tuple[int, str]:
-        """Return how often felix on a host has put a table right, and what it had found there the last time."""
-        tables = self.state(host)["repaired"]
-        assert isinstance(tables, dict)
-        found = tables.get(table, {"times": 0, "found": ""})
+    def repaired(self, host: Host, what: str = "filter (IPv4)") -> tuple[int, str]:
+        """Return how often felix on a host has put a table or device right, and what it had found the last time."""
+        repaired = self.state(host)["repaired"]
+        assert isinstance(repaired, dict)
+        found = repaired.get(what, {"times": 0, "found": ""})
         return found["times"], found["found"]
 
     def complaints(self) -> list[str]:

@@ -14,8 +14,8 @@ from felix.calc.parameters import Parameters
 from felix.dataplane.driver import Dataplane
 from felix.pipeline import Pipeline
 from kernel.errors import DataplaneError
-from kernel.link import Link, LinkAddress
-from kernel.monitor import AddressAdded, AddressGone, LinkChanged, LinkGone, RulesChanged
+from kernel.link import ForwardingEntry, Link, LinkAddress, Neighbour
+from kernel.monitor import AddressAdded, AddressGone, LinkChanged, LinkGone, NeighbourChanged, RulesChanged
 from resources.codec import encode
 from resources.datastore.keys import ResourceKey, resource_key
 from resources.datastore.sync import Change, Changes, InSync
@@ -49,6 +49,7 @@ class FelixAgent:
         self.ended: list[int] = []
         self.followed: list[Parameters] = []
         self.wait: float | None = None
+        self.unheard: list[NeighbourChanged] = []
         self.links_failure: DataplaneError | None = None
         pipeline = Pipeline(NODE, [Source("test", {"Ipv6Support": "false", **(settings or {})})])
         plurals = sorted(pipeline.plurals | {CLUSTER_INFORMATION.plural})
@@ -147,6 +148,24 @@ class FelixAgent:
         entry = LinkAddress(device=IfName(name), address=ipaddress.ip_interface(address))
         self.host.kernel.links.remove_address(entry.device, entry.address)
         self.hear(AddressGone(entry))
+
+    def listen_to_neighbours(self) -> None:
+        """From now on every entry that is written or goes, by whomever, waits for `hear_neighbours`."""
+
+        def note(device: IfName, entry: Neighbour | ForwardingEntry, gone: bool) -> None:
+            self.unheard.append(NeighbourChanged(device, entry, gone))
+
+        self.host.kernel.links.on_neighbour.append(note)
+
+    def hear_neighbours(self) -> int:
+        """Tell felix of what waits, and of what comes of that; return how many were told."""
+        heard = 0
+        while self.unheard:
+            events, self.unheard = self.unheard, []
+            heard += len(events)
+            assert heard <= 1000, "felix answers itself without end"
+            self.hear(*events)
+        return heard
 
     def rules_changed(self) -> None:
         self.hear(RulesChanged("somebody"))

@@ -5,7 +5,7 @@ import errno
 from collections.abc import Callable
 
 from kernel.errors import AlreadyThere, DataplaneError, InvalidArgument, NoSuchDevice, NoSuchEntry, NotSupported
-from kernel.link import Link, LinkAddress, Neighbour
+from kernel.link import ForwardingEntry, Link, LinkAddress, Neighbour
 from resources.names import IfName, IPAddress, IPInterface
 
 NAME_BYTES = 15
@@ -16,7 +16,7 @@ class FakeLinks:
 
     `refuse` holds names on which every change fails with `refusal`; `has_ipip` off makes a kernel without IPIP.
     `on_lost` is called with an interface that went down or away (the fake routes forget its routes then, as the kernel
-    does).
+    does). `on_neighbour` is called with each entry about who is where that was written or is gone (True), by whomever.
     """
 
     def __init__(self) -> None:
@@ -26,6 +26,9 @@ class FakeLinks:
         self.dumps = 0
         """How often all addresses were read."""
         self.on_lost: list[Callable[[IfName], None]] = []
+        self.neighbour_dumps = 0
+        """How often the neighbours of an interface were read."""
+        self.on_neighbour: list[Callable[[IfName, Neighbour | ForwardingEntry, bool], None]] = []
         self.on_address: list[Callable[[IfName, IPInterface], None]] = []
         self.namespaces: dict[str, dict[IfName, Link]] = {}
         self._links: dict[IfName, Link] = {}
@@ -74,6 +77,7 @@ class FakeLinks:
 
     def neighbours(self, device: IfName) -> dict[IPAddress, Neighbour]:
         self._get(device)
+        self.neighbour_dumps += 1
         return dict(self._neighbours[device])
 
     def set_up(self, name: IfName) -> None:
@@ -105,11 +109,14 @@ class FakeLinks:
 
     def set_neighbour(self, device: IfName, address: IPAddress, mac: str) -> None:
         self._changeable(device)
-        self._neighbours[device][address] = Neighbour(address=address, mac=mac, permanent=True)
+        self._neighbours[device][address] = entry = Neighbour(address=address, mac=mac, permanent=True)
+        self.tell_neighbour(device, entry, gone=False)
 
     def remove_neighbour(self, device: IfName, address: IPAddress) -> None:
         self._changeable(device)
-        self._neighbours[device].pop(address, None)
+        entry = self._neighbours[device].pop(address, None)
+        if entry is not None:
+            self.tell_neighbour(device, entry, gone=True)
 
     def create_veth(
         self,
@@ -162,6 +169,10 @@ class FakeLinks:
             raise NoSuchEntry(f"cannot move {name} to the namespace {namespace}", errno=errno.ENOENT)
         self.namespaces[namespace][name] = self._links.pop(name)
         self._lose(name)
+
+    def tell_neighbour(self, device: IfName, entry: Neighbour | ForwardingEntry, *, gone: bool) -> None:
+        for tell in self.on_neighbour:
+            tell(device, entry, gone)
 
     # ---- inside
 

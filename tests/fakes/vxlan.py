@@ -4,6 +4,7 @@ import errno
 
 from fakes.links import FakeLinks
 from kernel.errors import AlreadyThere, DataplaneError, InvalidArgument, NoSuchDevice
+from kernel.link import ForwardingEntry
 from kernel.vxlan import VxlanDevice, another_kind
 from resources.names import IfName, IPAddress
 
@@ -21,8 +22,15 @@ class FakeVxlan:
         self.log: list[str] = []
         self._links = links
         self._devices: dict[IfName, VxlanDevice] = {}
-        self._entries: dict[IfName, dict[str, IPAddress]] = {}
+        self._entries: dict[IfName, dict[str, IPAddress | None]] = {}
         links.on_lost.append(self._forget)
+
+    # ---- what happens outside
+
+    def lead_astray(self, name: IfName, mac: str) -> None:
+        """Let there be an entry that leads to no host."""
+        self._of(name)[mac] = None
+        self._tell(name, mac, None)
 
     # ---- VxlanKernel
 
@@ -52,25 +60,30 @@ class FakeVxlan:
         if self.read(name) is not None:
             self._links.delete(name)
 
-    def entries(self, name: IfName) -> dict[str, IPAddress]:
+    def entries(self, name: IfName) -> dict[str, IPAddress | None]:
         return dict(self._of(name))
 
     def set_entry(self, name: IfName, mac: str, remote: IPAddress) -> None:
         self._write(f"set {mac} on {name}", name)
         self._of(name)[mac] = remote
+        self._tell(name, mac, remote)
 
     def remove_entry(self, name: IfName, mac: str) -> None:
         self._write(f"remove {mac} on {name}", name)
-        self._of(name).pop(mac, None)
+        if mac in self._of(name):
+            self._tell(name, mac, self._of(name).pop(mac), gone=True)
 
     # ---- inside
+
+    def _tell(self, name: IfName, mac: str, remote: IPAddress | None, *, gone: bool = False) -> None:
+        self._links.tell_neighbour(name, ForwardingEntry(mac=mac, remote=remote), gone=gone)
 
     def _write(self, what: str, name: IfName) -> None:
         self.log.append(what)
         if name in self.refuse:
             raise InvalidArgument(f"cannot {what}", errno=errno.EINVAL)
 
-    def _of(self, name: IfName) -> dict[str, IPAddress]:
+    def _of(self, name: IfName) -> dict[str, IPAddress | None]:
         if name not in self._links.links():
             raise NoSuchDevice(f"no interface {name}", errno=errno.ENODEV, device=name)
         return self._entries.get(name, {})

@@ -28,6 +28,8 @@ V4, V6 = (
 MAC, OTHER_MAC = "66:00:00:00:00:09", "66:00:00:00:00:0a"
 FAR, FURTHER, FAR6 = (ipaddress.ip_address(text) for text in ("10.9.0.9", "10.8.0.9", "fd09::9"))
 NONE = IfName("nope0")
+NO_HOST = "port 9999 vni 77"
+"""What makes a forwarding entry, as bridge(8) writes it, lead to no host."""
 NAMED: dict[str, Callable[[VxlanKernel], object]] = {
     "entries": lambda vxlan: vxlan.entries(NONE),
     "set_entry": lambda vxlan: vxlan.set_entry(NONE, MAC, FAR),
@@ -43,6 +45,8 @@ class Host(Protocol):
     def links(self) -> LinkKernel: ...
     @property
     def vxlan(self) -> VxlanKernel: ...
+    def lead_astray(self, name: IfName, mac: str) -> None:
+        """Write a forwarding entry by hand that leads to no host."""
 
 
 class VxlanContract:
@@ -123,6 +127,18 @@ class VxlanContract:
         vxlan.delete(V4.name)
         vxlan.create(V4, 1450)
         assert vxlan.entries(V4.name) == {}
+
+    @pytest.mark.parametrize("device", [V4, V6], ids=["v4", "v6"])
+    def test_an_entry_that_leads_to_no_host_is_seen_removed_and_written_anew(
+        self, host: Host, vxlan: VxlanKernel, device: VxlanDevice
+    ) -> None:
+        vxlan.create(device, 1400)
+        host.lead_astray(device.name, MAC)
+        assert vxlan.entries(device.name) == {MAC: None}
+        vxlan.remove_entry(device.name, MAC)
+        assert vxlan.entries(device.name) == {}
+        vxlan.set_entry(device.name, MAC, FAR if device == V4 else FAR6)
+        assert vxlan.entries(device.name) == {MAC: FAR if device == V4 else FAR6}
 
     @pytest.mark.parametrize("call", NAMED)
     def test_an_interface_that_is_not_there(self, vxlan: VxlanKernel, call: str) -> None:

@@ -1,20 +1,23 @@
 """The effector of VXLAN devices on the real kernel: what it makes, adopts, mends and removes."""
 
 import ipaddress
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
 
-from bed import Namespace
+from bed import Namespace, wait_until
 from felix.calc.vxlan import FarEnd, Tunnel
 from felix.dataplane.routes import RouteEffector, owns
 from felix.dataplane.vxlan import VxlanEffector
 from kernel.links import NetlinkLinks
+from kernel.monitor import KernelEvent, LinkChanged, Monitor, NeighbourChanged, ResyncNeeded
 from kernel.route import LAST_RESORT_METRIC, PROTOCOL_BGPD, PROTOCOL_FELIX, Route, RouteKey
 from kernel.routes import NetlinkRoutes
 from kernel.vxlan import NetlinkVxlan
 from resources.names import IfName, NodeName
+from resources.runtime.loop import Loop
 
 UPLINK = IfName("eth0")
 TUNNELS = {
@@ -183,3 +186,80 @@ def test_a_thousand_hosts(host: Namespace) -> None:
     at = ipaddress.ip_address("10.67.0.1")
     made.want_far_end(4, NodeName("last"), FarEnd(host=at, tunnel=at, mac="66:00:00:02:00:01"))
     assert run(made, 4) == 2
+
+
+class Repairing:
+    """An effector that repairs what the kernel tells of, as felix has it: the kernel's thread tells, another acts."""
+
+    def __init__(self, version: int) -> None:
+        self.version = version
+        self.turns = 0
+        self._loop: Loop[KernelEvent] = Loop(self._turn)
+        self._monitor = Monitor(self._loop.post, neighbours_on=frozenset({TUNNELS[version].name}))
+        self._made = effector(version)
+        run(self._made, version)
+        self._thread = threading.Thread(target=self._loop.run)  # in the namespace of the thread that makes it
+
+    def __enter__(self) -> "Repairing":
+        self._monitor.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._monitor.close()
+        self._loop.stop()
+        self._thread.join()
+
+    def _turn(self, events: Sequence[KernelEvent]) -> float | None:
+        self.turns += 1
+        matters = False
+        for event in events:
+            match event:
+                case NeighbourChanged(device, entry, gone):
+                    matters |= self._made.neighbour_changed(device, entry, gone=gone)
+                case LinkChanged(link):
+                    self._made.links_changed(NetlinkLinks().links(), [link.name])
+                    matters = True
+                case ResyncNeeded():
+                    self._made.resync()
+                    matters = True
+        if matters:
+            run(self._made, self.version)
+        return None
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_what_somebody_does_to_an_entry_is_repaired_when_the_kernel_tells_of_it(host: Namespace, version: int) -> None:
+    name, end = TUNNELS[version].name, ENDS[version][NodeName("n2")]
+    stranger, far = ("10.65.9.9", "10.9.0.99") if version == 4 else ("fd65::9", "fd09::99")
+    damages = {
+        "the neighbour to be back": f"ip neigh del {end.tunnel} dev {name}",
+        "its MAC to be back": f"ip neigh replace {end.tunnel} lladdr 66:00:00:00:09:09 dev {name} nud permanent",
+        "it to be permanent": f"ip neigh replace {end.tunnel} lladdr 66:00:00:00:09:09 dev {name} nud noarp",
+        "the stranger to go": f"ip neigh replace {stranger} lladdr 66:00:00:00:09:09 dev {name} nud permanent",
+        "the entry to be back": f"bridge fdb del {end.mac} dev {name} self",
+        "its host to be back": f"bridge fdb replace {end.mac} dev {name} dst {far} self permanent",
+        "its port to be back": f"bridge fdb replace {end.mac} dev {name} dst {end.host} port 9999 self permanent",
+        "the foreign entry to go": f"bridge fdb append 00:00:00:00:00:00 dev {name} dst {far} self permanent",
+        "all to be back": f"ip neigh flush dev {name} nud permanent; bridge fdb del {end.mac} dev {name} self",
+    }
+    with Repairing(version):
+        for what, damage in damages.items():
+            host.run(damage)
+            wait_until(what, lambda: seen(version) == wanted(version))
+
+
+def test_neighbours_elsewhere_do_not_wake_it(host: Namespace) -> None:
+    end = ENDS[4][NodeName("n2")]
+    with Repairing(4) as repairing:
+        host.run(f"bridge fdb del {end.mac} dev {TUNNELS[4].name} self")
+        wait_until("the first repair", lambda: seen(4) == wanted(4))
+        before = repairing.turns
+        addresses = [f"10.9.{number >> 8}.{number & 255}" for number in range(2, 502)]
+        for state in ("reachable", "stale"):
+            lines = (f"neigh replace {a} lladdr 66:00:00:00:00:99 dev {UPLINK} nud {state}\n" for a in addresses)
+            host.ip(batch="".join(lines))
+        host.run(f"bridge fdb del {end.mac} dev {TUNNELS[4].name} self")
+        wait_until("the second repair", lambda: seen(4) == wanted(4))
+        # only what concerns the device: what was done to it, the repairs, and what these are told as
+        assert repairing.turns - before <= 10

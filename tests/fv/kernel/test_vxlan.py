@@ -7,16 +7,22 @@ from dataclasses import dataclass
 import pytest
 
 from bed import Namespace
-from fakes.vxlan_contract import FAR, MAC, UPLINK, UPLINK4, UPLINK6, V4, Host, VxlanContract
+from fakes.vxlan_contract import FAR, FAR6, MAC, NO_HOST, UPLINK, UPLINK4, UPLINK6, V4, Host, VxlanContract
 from kernel.errors import InvalidArgument
 from kernel.links import NetlinkLinks
 from kernel.vxlan import NetlinkVxlan
+from resources.names import IfName
 
 
 @dataclass
 class RealHost:
     links: NetlinkLinks
     vxlan: NetlinkVxlan
+    netns: Namespace
+
+    def lead_astray(self, name: IfName, mac: str) -> None:
+        far = FAR if name == V4.name else FAR6
+        self.netns.run(f"bridge fdb replace {mac} dev {name} dst {far} {NO_HOST} self permanent")
 
 
 @pytest.fixture
@@ -26,7 +32,7 @@ def real(netns: Namespace) -> Iterator[RealHost]:
         f"addr add {UPLINK4} dev {UPLINK}\naddr add {UPLINK6} dev {UPLINK} nodad\n"
     )
     with netns.entered():
-        host = RealHost(NetlinkLinks(), NetlinkVxlan())
+        host = RealHost(NetlinkLinks(), NetlinkVxlan(), netns)
         yield host
         host.links.close()
         host.vxlan.close()

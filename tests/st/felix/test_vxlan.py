@@ -255,6 +255,7 @@ def test_a_packet_of_full_size_passes_and_a_larger_one_is_answered(lab: VxlanLab
     lab.set_mode("Always")
     v1, v2, _ = endpoints(lab)
     assert v1.ping(v2.address, size=1422).ok  # not to be fragmented: 1422 and 28 of headers are 1450
+    v1.ip("route", "flush", "cache")  # it remembers for ten minutes what a test with smaller links taught it
     with v1.entered():
         talker = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     with talker:
@@ -338,6 +339,7 @@ def test_a_device_that_somebody_deletes_or_changes_comes_back(lab: VxlanLab) -> 
     node1 = lab.lab.node1
     v1, v2, _ = endpoints(lab)
     before = (lab.routes(node1), lab.far_ends(node1), lab.neighbours(node1))
+    lab.lab.tolerate("tunnel.repaired")
     node1.ip("link", "del", DEVICE)
     wait_until("the device to be back", lambda: v1.ping(v2.address, timeout=0.3).ok)
     node1.ip("link", "set", DEVICE, "down")
@@ -345,6 +347,27 @@ def test_a_device_that_somebody_deletes_or_changes_comes_back(lab: VxlanLab) -> 
     node1.ip("link", "set", DEVICE, "mtu", "1400")
     wait_until("the MTU to be back", lambda: lab.device(node1)["mtu"] == 1450)
     assert (lab.routes(node1), lab.far_ends(node1), lab.neighbours(node1)) == before
+
+
+def test_who_is_where_is_put_right_at_once_when_somebody_changes_it(lab: VxlanLab) -> None:
+    """Felix looks by itself each 90 s only."""
+    lab.set_mode("Always")
+    node1, node2, _ = lab.lab.hosts
+    v1, v2, _ = endpoints(lab)
+    lab.lab.tolerate("tunnel.repaired")
+    wait_until("the other's block to answer", lambda: v1.ping(v2.address, timeout=0.3).ok)
+    mac, near = tunnel_mac(NodeName(node2.node), 4), lab.inside("node2", 1)
+    for damage in (
+        f"bridge fdb del {mac} dev {DEVICE} self",
+        f"bridge fdb replace {mac} dev {DEVICE} dst 10.77.0.99 self permanent",
+        f"ip neigh del {near} dev {DEVICE}",
+        f"ip neigh replace {near} lladdr 66:00:00:00:09:09 dev {DEVICE} nud permanent",
+    ):
+        times, _ = lab.lab.repaired(node1, f"tunnel {DEVICE}")
+        node1.run(damage)
+        wait_until("it to be told", lambda times=times: lab.lab.repaired(node1, f"tunnel {DEVICE}")[0] > times)  # type: ignore[misc]
+        wait_until("the way to be back", lambda: v1.ping(v2.address, timeout=0.3).ok)
+    assert lab.lab.said(node1, "event=tunnel.repaired")
 
 
 def test_without_a_device_there_is_no_route_past_it(lab: VxlanLab) -> None:

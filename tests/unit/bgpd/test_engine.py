@@ -1228,6 +1228,48 @@ def test_a_forgotten_reload_is_repeated() -> None:
     assert host.exabgp.starts == 1
 
 
+NODE2 = node_record("node2", "10.0.0.2/24")
+
+
+@pytest.mark.parametrize("deaf_signals", [0, 1])
+@pytest.mark.parametrize("pause", [0.02, 0.05, 0.15, 0.3, 0.5, 1.0, 1.9, 2.5, 5.0])
+def test_a_node_that_is_deleted_and_comes_back_at_once_has_its_session(pause: float, deaf_signals: int) -> None:
+    """Whatever the reload that is to end its session has come to."""
+    host = meshed()
+    host.exabgp.deaf_signals = deaf_signals
+    host.remove(NODE2)
+    host.run(pause)
+    host.put(NODE2)
+    host.run(8)
+    assert host.speaker.is_settled
+    assert set(host.exabgp.peers) == {N2, N3}
+    if not host.exabgp.peers[N2].is_up:
+        host.exabgp.peer_up(N2)
+        host.exabgp.peer_sends(N2, ["10.65.2.0/26"])
+        host.exabgp.peer_ends(N2)
+        host.run()
+    assert host.peering.neighbors[ip_address(N2)].is_up
+    assert host.routes == ALL
+    assert host.exabgp.peers[N2].words == {"10.65.1.0/26": "self"}
+    host.run(3 * AUDIT_SECONDS)
+    assert host.exabgp.starts == 1
+
+
+def test_a_lost_reload_is_not_repeated_when_the_peer_that_it_was_to_end_is_back() -> None:
+    host = meshed()
+    host.exabgp.deaf_signals = 1
+    host.remove(NODE2)
+    host.run(1)
+    assert host.exabgp.signals == 1
+    assert N2 in host.exabgp.peers
+    session = host.exabgp.peers[N2]
+    host.put(NODE2)
+    host.run(8)
+    assert host.exabgp.peers[N2] is session
+    assert session.is_up
+    assert host.routes == ALL
+
+
 def test_a_poisoned_exabgp_is_restarted() -> None:
     host = meshed()
     host.kernel.routes.log.clear()

@@ -2,19 +2,23 @@
 
 import ipaddress
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from fakes.felix_agent import FelixAgent
 from fakes.felix_records import host, pool
+from fakes.kernel import FakeKernel
 from felix.agent import DATAPLANE
 from felix.withheld import LASTING_SECONDS
 from kernel.errors import NotSupported
-from kernel.monitor import LinkChanged, LinkGone
+from kernel.link import ForwardingEntry, Neighbour
+from kernel.monitor import LinkChanged, LinkGone, NeighbourChanged
 from resources.datastore.keys import block_key
 from resources.datastore.sync import Change, Changes
-from resources.names import IfName
+from resources.names import IfName, NodeName
+from resources.vxlan import tunnel_mac
 
 DEVICE = IfName("vxlan.calico")
 POOL = pool("10.65.0.0/16", vxlan="Always")
@@ -168,3 +172,80 @@ def test_the_next_felix_adopts_what_it_finds(felix: FelixAgent) -> None:
     after.begin(POOL, HERE, THERE)
     assert kernel.links.links()[DEVICE].index == index
     assert (kernel.vxlan.log, [line for line in kernel.routes.log if BLOCK in line]) == ([], [])
+
+
+# ---- who is where on the device
+
+NEAR, FAR = ipaddress.ip_address("10.65.1.1"), ipaddress.ip_address("192.0.2.2")
+MAC, OTHER_MAC = tunnel_mac(NodeName("node2"), 4), "66:00:00:00:09:09"
+ON_DEVICE = ({NEAR: Neighbour(address=NEAR, mac=MAC, permanent=True)}, {MAC: FAR})
+DAMAGE: dict[str, tuple[Callable[[FakeKernel], object], str]] = {
+    "neighbour gone": (lambda kernel: kernel.links.remove_neighbour(DEVICE, NEAR), "neighbours: 1 gone"),
+    "neighbour changed": (lambda kernel: kernel.links.set_neighbour(DEVICE, NEAR, OTHER_MAC), "neighbours: 1 changed"),
+    "neighbour foreign": (lambda kernel: kernel.links.set_neighbour(DEVICE, FAR, OTHER_MAC), "neighbours: 1 foreign"),
+    "entry gone": (lambda kernel: kernel.vxlan.remove_entry(DEVICE, MAC), "forwarding entries: 1 gone"),
+    "entry changed": (lambda kernel: kernel.vxlan.set_entry(DEVICE, MAC, NEAR), "forwarding entries: 1 changed"),
+    "entry to no host": (lambda kernel: kernel.vxlan.lead_astray(DEVICE, MAC), "forwarding entries: 1 changed"),
+    "entry foreign": (lambda kernel: kernel.vxlan.set_entry(DEVICE, OTHER_MAC, FAR), "forwarding entries: 1 foreign"),
+}
+
+
+def on_device(felix: FelixAgent) -> tuple[object, object]:
+    kernel = felix.host.kernel
+    return kernel.links.neighbours(DEVICE), kernel.vxlan.entries(DEVICE)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_what_somebody_does_to_an_entry_is_repaired_when_it_is_told(felix: FelixAgent, damage: str) -> None:
+    act, found = DAMAGE[damage]
+    felix.listen_to_neighbours()
+    act(felix.host.kernel)
+    assert on_device(felix) != ON_DEVICE
+    assert felix.hear_neighbours() <= 3  # the damage, and the repair: felix does not answer itself
+    assert on_device(felix) == ON_DEVICE
+    [event] = felix.events("tunnel.repaired")
+    assert (event["tunnel"], event["found"]) == (DEVICE, found)
+    assert event["log_level"] == ("info" if "foreign" in damage else "warning")
+    assert state(felix, "repaired") == {f"tunnel {DEVICE}": {"times": 1, "found": found}}
+    felix.later(200)
+    assert state(felix, "repaired")[f"tunnel {DEVICE}"]["times"] == 1
+
+
+def test_what_felix_writes_itself_makes_it_read_and_write_nothing(felix: FelixAgent) -> None:
+    kernel = felix.host.kernel
+    felix.listen_to_neighbours()
+    felix.put(host("node3", "192.0.2.3/24", vxlan="10.65.3.1"))
+    felix.put(host("node2", "192.0.2.7/24", vxlan="10.65.1.1"))
+    felix.remove(host("node3")[0])
+    kernel.vxlan.log.clear()
+    reads = kernel.links.neighbour_dumps
+    assert felix.hear_neighbours() >= 5
+    assert (kernel.vxlan.log, felix.events("tunnel.repaired")) == ([], [])
+    # a host that came and went before its entries were told of costs a look, not one for each
+    assert kernel.links.neighbour_dumps <= reads + 1
+
+
+def test_news_that_are_known_or_concern_nobody_cost_no_look(felix: FelixAgent) -> None:
+    kernel = felix.host.kernel
+    kernel.vxlan.log.clear()
+    applied, reads = len(felix.events("dataplane.applied")), kernel.links.neighbour_dumps
+    unresolved = Neighbour(address=ipaddress.ip_address("10.65.9.9"), mac=None, permanent=False)
+    for device, entry, gone in (
+        (DEVICE, ON_DEVICE[0][NEAR], False),
+        (DEVICE, ForwardingEntry(mac=MAC, remote=FAR), False),
+        (DEVICE, ForwardingEntry(mac=OTHER_MAC, remote=FAR), True),
+        (DEVICE, unresolved, False),
+        (DEVICE, unresolved, True),
+        (IfName("vxlan-v6.calico"), ForwardingEntry(mac=MAC, remote=NEAR), False),
+        (IfName("eth0"), ON_DEVICE[0][NEAR], True),
+    ):
+        felix.hear(NeighbourChanged(device, entry, gone))
+    assert kernel.vxlan.log == []
+    assert (len(felix.events("dataplane.applied")), kernel.links.neighbour_dumps) == (applied, reads)
+
+
+def test_a_device_that_somebody_deleted_is_told_of_as_repaired(felix: FelixAgent) -> None:
+    felix.host.kernel.links.delete(DEVICE)
+    felix.hear(LinkGone(DEVICE))
+    assert [event["found"] for event in felix.events("tunnel.repaired")] == ["it was gone"]
+    assert on_device(felix) == ON_DEVICE
