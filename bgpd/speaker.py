@@ -6,6 +6,7 @@ so that the whole of it runs in a test without a process.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -161,6 +162,11 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def sections(configuration: str) -> frozenset[str]:
+    """Return the parts of a configuration that ExaBGP takes or refuses each by itself: a session each, and the rest."""
+    return frozenset(re.split(r"^(?=neighbor )", configuration, flags=re.MULTILINE))
+
+
 def visible(row: Neighbour) -> tuple[object, ...]:
     """Return what of a session's settings ExaBGP shows, to be compared with a plan's."""
     return row.local, row.local_as, row.peer_as, row.hold_seconds
@@ -305,6 +311,12 @@ class Speaker:
         self._signals_needed = 1
         self._signalled_at = 0.0
         self._confirm_at = 0.0
+        self._asked_at: float | None = None
+        """When it was asked whether it has the new configuration, while the answer is due."""
+        self._sound: frozenset[str] = frozenset()
+        """Sections that ExaBGP is known to take."""
+        self._installed = ""
+        """Digest of the file that it reads at a signal, which may yet come; empty: that which it was started with."""
         self._refused: str | None = None
         self._good: Plan | None = None
         """The last plan that ExaBGP ran with."""
@@ -348,6 +360,11 @@ class Speaker:
             and self._running is not None
             and self._plan.digest in (self._running.configuration, self._refused)
         )
+
+    @property
+    def has_signalled(self) -> bool:
+        """Whether ExaBGP has been told to take another configuration, so that it cannot be called back."""
+        return self._reload is Reload.SIGNALLED
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
@@ -402,7 +419,7 @@ class Speaker:
                     times.append(self._stuck_at(self._dialogue.waiting_since))
                 if self._reload is Reload.WAITING:
                     times.append(now + QUIET_SECONDS / 2)
-                if self._reload is Reload.SIGNALLED:
+                if self._reload is Reload.SIGNALLED and self._asked_at is None:
                     times.append(self._confirm_at)
         return max(0.0, min(times) - now)
 
@@ -418,6 +435,7 @@ class Speaker:
             self.pid, self._running, patience = found.pid, found, ADOPT_SECONDS
         else:
             self.pid = self._child.start(plan.configuration, plan.environment)
+            self._installed = plan.digest
             self._running = Found(self.pid, plan.digest, plan.environment_digest)
             patience = START_SECONDS
             self._child.note(self._running)
@@ -565,7 +583,7 @@ class Speaker:
         touched = self._touched
         self.stage, self._ready_at, self.trouble = Stage.READY, now, ""
         if self._plan is not None and self._runs(self._plan):
-            self._good = self._plan
+            self._good, self._sound = self._plan, sections(self._plan.configuration)
         self._syncing, self._touched = [], set()
         return [
             Synced(
@@ -633,7 +651,7 @@ class Speaker:
             case Reload.NONE:
                 if plan.digest not in (running.configuration, self._refused):
                     self._aim(plan)
-                elif self._must_resync:
+                elif self._must_resync and self._dialogue.is_quiet:
                     self._adopting, self._lost = True, 0
                     self._ask_everything(now)
             case Reload.VALIDATING:
@@ -643,10 +661,14 @@ class Speaker:
             case Reload.WAITING:
                 self._signal_when_quiet(now)
             case Reload.SIGNALLED:
-                return self._confirm(now)
+                self._confirm(now)
         return []
 
     def _aim(self, plan: Plan) -> None:
+        """Take up a plan: have it checked, unless ExaBGP took all of its sections before."""
+        if self._is_sound(plan):
+            self._wait_with(plan)
+            return
         self._target, self._reload = plan, Reload.VALIDATING
         self._child.validate(plan.configuration, plan.environment)
 
@@ -666,16 +688,31 @@ class Speaker:
         if fault is not None:
             self._reload, self._refused = Reload.NONE, checked
             return [Refused(checked, fault)]
+        self._sound = sections(self._target.configuration)
         if self._plan is not None and self._would_end_wanted:
             self._aim(self._plan)
             return []
-        self._reload, self._quiet_since, self._signals = Reload.WAITING, None, 0
-        # a change that cannot be seen from outside is signalled twice: ExaBGP may have forgotten the first
-        self._signals_needed = 2 if self._target.visible == self._seen else 1
+        self._wait_with(self._target)
         self._signal_when_quiet(now)
         return []
 
+    def _is_sound(self, plan: Plan) -> bool:
+        """Return whether ExaBGP takes a plan for sure, because it took all of its sections before."""
+        return sections(plan.configuration) <= self._sound
+
+    def _wait_with(self, plan: Plan) -> None:
+        self._target, self._reload, self._quiet_since, self._signals = plan, Reload.WAITING, None, 0
+        # a change that cannot be seen from outside is signalled twice: ExaBGP may have forgotten the first
+        self._signals_needed = 2 if plan.visible == self._seen else 1
+
     def _signal_when_quiet(self, now: float) -> None:
+        if self._plan is not None and self._plan is not self._target and self._is_sound(self._plan):
+            # what was wanted meanwhile needs no check
+            self._wait_with(self._plan)
+        if self._target is not None and self._runs(self._target) and self._installed in ("", self._target.digest):
+            # and is what it has
+            self._reload = Reload.NONE
+            return
         if not self._dialogue.is_quiet:
             self._quiet_since = None
             return
@@ -683,34 +720,37 @@ class Speaker:
             self._quiet_since = now
         if now - self._quiet_since >= QUIET_SECONDS and self._target is not None:
             self._child.install(self._target.configuration)
+            self._installed = self._target.digest
             self._signal(now)
 
     def _signal(self, now: float) -> None:
         self._child.reload()
         self._reload, self._signals = Reload.SIGNALLED, self._signals + 1
         self._signalled_at, self._confirm_at = now, now + CONFIRM_EVERY_SECONDS
+        self._asked_at = None
 
-    def _confirm(self, now: float) -> list[Event]:
-        if now < self._confirm_at:
+    def _confirm(self, now: float) -> None:
+        """Ask for its sessions; one that is slow to answer is not asked again meanwhile."""
+        if now >= self._confirm_at and self._asked_at is None:
+            self._asked_at = now
+            self._dialogue.ask(SHOW_NEIGHBOURS)
+
+    def _on_confirmation(self, reply: Reply, now: float) -> list[Event]:
+        if self._target is None or self.pid is None or self._asked_at is None:
             return []
-        if now - self._signalled_at >= CONFIRM_WITHIN_SECONDS:
+        asked_at, self._asked_at, self._confirm_at = self._asked_at, None, now + CONFIRM_EVERY_SECONDS
+        self._seen = {row.peer: visible(row) for row in _rows(reply)}
+        if self._seen != self._target.visible:
+            if asked_at - self._signalled_at < CONFIRM_WITHIN_SECONDS:
+                return []
             if self._plan is not None and self._would_end_wanted:
                 # the signal was lost, and is not given again for what is not wanted any more
                 self._aim(self._plan)
                 return []
+                return []
             if self._signals >= SIGNALS_MAX:
                 return self._restart("it does not take a new configuration", now)
             self._signal(now)
-            return []
-        self._confirm_at = now + CONFIRM_EVERY_SECONDS
-        self._dialogue.ask(SHOW_NEIGHBOURS)
-        return []
-
-    def _on_confirmation(self, reply: Reply, now: float) -> list[Event]:
-        if self._target is None or self.pid is None:
-            return []
-        self._seen = {row.peer: visible(row) for row in _rows(reply)}
-        if self._seen != self._target.visible:
             return []
         if self._signals < self._signals_needed:
             self._signal(now)

@@ -214,7 +214,8 @@ def test_a_session_that_is_made_anew_is_offered_everything_again(
     host.exabgp.peer_up(N2)
     host.run(5)
     assert "10.65.1.0/26" in host.offered(N2)
-    assert host.exabgp.peers[N2].ends == 1
+    # said before the reload is known of it may be lost with it
+    assert host.exabgp.peers[N2].ends == (1 if is_late else 2)
 
 
 @pytest.mark.bgp_scenario(21)
@@ -1228,6 +1229,31 @@ def test_a_forgotten_reload_is_repeated() -> None:
     assert host.exabgp.starts == 1
 
 
+def test_the_end_of_routes_is_said_again_after_a_reload_that_may_have_lost_it() -> None:
+    host = meshed()
+    assert host.exabgp.peers[N2].ends == 1
+    host.put(node_record("node4", "10.0.0.4/24"))
+    host.run(5)
+    assert host.exabgp.peers[N2].ends == 2
+    host.run(60)
+    host.put(node_record("node5", "10.0.0.5/24"))
+    host.run(5)
+    assert host.exabgp.peers[N2].ends == 2
+
+
+def test_an_exabgp_that_is_slow_to_answer_is_asked_once_and_neither_told_again_nor_restarted() -> None:
+    host = meshed()
+    host.put(node_record("node4", "10.0.0.4/24"))
+    host.run_until(lambda: host.exabgp.signals == 1)
+    host.exabgp.held = []
+    host.run(12)
+    assert host.exabgp.held == ["show neighbor json"]
+    host.exabgp.catch_up()
+    host.run(5)
+    assert host.speaker.is_settled
+    assert (host.exabgp.signals, host.exabgp.starts) == (1, 1)
+
+
 NODE2 = node_record("node2", "10.0.0.2/24")
 
 
@@ -1447,6 +1473,78 @@ def test_a_peer_that_answers_again_is_connected_to_at_once() -> None:
     last.exabgp.peer_up(N2)
     last.run(60)
     assert last.exabgp.starts == 1
+
+
+def last_of_three() -> BgpHost:
+    """node3 with a session to node1, and none to node2, which answers to others."""
+    last = BgpHost("node3", "10.0.0.3/24")
+    last.put(POOL, *NODES)
+    last.in_sync()
+    last.run()
+    last.exabgp.peer_up("10.0.0.1")
+    last.answering.add(ip_address(N2))
+    return last
+
+
+def test_a_retry_is_called_back_when_the_peer_comes_by_itself() -> None:
+    last = last_of_three()
+    peer = last.exabgp.peers[N2]
+    last.run_until(lambda: not last.speaker.is_settled, 20)
+    last.exabgp.peer_up(N2)
+    last.run(30)
+    assert last.exabgp.peers[N2] is peer
+    assert peer.is_up
+    assert last.speaker.is_settled
+    assert last.exabgp.signals == 0
+
+
+def test_a_retry_of_what_exabgp_took_before_is_not_checked_again() -> None:
+    last = last_of_three()
+    last.run(12)
+    assert (last.exabgp.signals, last.exabgp.validations) == (2, 0)
+    last.put(node_record("node4", "10.0.0.4/24"))
+    last.run()
+    assert last.exabgp.validations == 1
+
+
+def test_nobody_is_retried_while_sessions_come_up() -> None:
+    last = BgpHost("node9", "10.0.0.9/24")
+    others = [f"10.0.0.{n}" for n in range(1, 9)]
+    last.put(POOL, *(node_record(f"node{n}", f"10.0.0.{n}/24") for n in range(1, 10)))
+    last.in_sync()
+    last.answering |= {ip_address(peer) for peer in others}
+    for peer in others[:-1]:
+        last.run(2)
+        last.exabgp.peer_up(peer)
+    assert last.probed == []
+    last.run(5)
+    assert {str(target.address) for target in last.probed} == {others[-1]}
+
+
+def test_a_peer_with_a_connection_under_way_is_left_alone() -> None:
+    """It would drop that connection for the one that asks."""
+    last = last_of_three()
+    last.exabgp.peer_connects(N2)
+    last.run(12)
+    assert last.probed == []
+    # nothing came of it
+    last.run(10)
+    assert {str(target.address) for target in last.probed} == {N2}
+
+
+def test_retries_are_not_what_a_slow_host_does_all_the_time() -> None:
+    last = last_of_three()
+    last.run_until(lambda: last.exabgp.signals == 1, 20)
+    last.exabgp.held = []
+    last.run(10)
+    last.exabgp.catch_up()
+    last.run(1)
+    assert last.exabgp.signals == 2
+    asked = len(last.probed)
+    last.run(30)
+    assert len(last.probed) == asked
+    last.run(30)
+    assert len(last.probed) > asked
 
 
 def test_the_side_that_waits_does_not_probe() -> None:
