@@ -28,10 +28,12 @@ from bgpd.messages import (
 )
 from bgpd.neighbor import SILENT_PEER_SECONDS, Change, Neighbor
 from bgpd.offering import Book
+from bgpd.plan import Plan
 from bgpd.probe import Target
+from bgpd.reload import Applied, Refused
 from bgpd.render import configuration, environment
 from bgpd.rib import Rib
-from bgpd.speaker import Applied, Audited, Detached, Event, Gone, Plan, Refused, Seen, Speaker, Synced
+from bgpd.speaker import Audited, Detached, Event, Gone, Seen, Speaker, Synced
 from resources.names import IPAddress, IPNetwork
 
 DEBOUNCE_SECONDS = 0.1
