@@ -15,6 +15,7 @@ import msgspec
 from bgpd.calc.offers import Offer
 from bgpd.calc.paths import NO_PATH_ATTRIBUTES, Origin, PathAttributes, Segment
 from resources.names import IPAddress, IPNetwork
+from resources.networks import key_network
 
 PREFIXES_PER_COMMAND = 100
 
@@ -201,7 +202,7 @@ class _Nlri(msgspec.Struct):
 
 
 class _Update(msgspec.Struct):
-    attribute: _WireAttributes | None = None
+    attribute: msgspec.Raw = msgspec.Raw(b"null")
     announce: dict[str, dict[str, list[_Nlri]]] = {}
     withdraw: dict[str, list[_Nlri]] = {}
 
@@ -315,7 +316,7 @@ class _Prefix(msgspec.Struct):
 
 class _Route(msgspec.Struct):
     nlri: _Prefix
-    attributes: _WireAttributes
+    attributes: msgspec.Raw
 
 
 class _ShownPeer(msgspec.Struct):
@@ -356,6 +357,7 @@ _EVENT = msgspec.json.Decoder(
     _HelloLine | _StateLine | _FsmLine | _OpenLine | _UpdateLine | _NotificationLine | _RefreshLine
 )
 _TYPE = msgspec.json.Decoder(_Type)
+_ATTRIBUTES = msgspec.json.Decoder(_WireAttributes | None)
 _SHOWN = msgspec.json.Decoder(_ShownLine)
 _ROWS = msgspec.json.Decoder(list[_Row])
 _KNOWN_TYPES = frozenset(("hello", "state", "fsm", "open", "update", "notification", "refresh"))
@@ -450,18 +452,22 @@ def _update(neighbor: _UpdateNeighbor) -> Message:
         return EndOfRib(peer, 6 if eor.afi == "ipv6" else 4) if eor.safi == "unicast" else Ignored()
     update = neighbor.message.update or _Update()
     announced = tuple(
-        (ipaddress.ip_network(entry.nlri), _address(next_hop))
+        (key_network(entry.nlri), address)
         for family in _FAMILIES.values()
         for next_hop, entries in update.announce.get(family, {}).items()
+        for address in (_address(next_hop),)
         for entry in entries
     )
     withdrawn = tuple(
-        ipaddress.ip_network(entry.nlri) for family in _FAMILIES.values() for entry in update.withdraw.get(family, ())
+        key_network(entry.nlri) for family in _FAMILIES.values() for entry in update.withdraw.get(family, ())
     )
-    return Updated(peer, announced, _attributes(update.attribute), withdrawn)
+    return Updated(peer, announced, _attributes_of(bytes(update.attribute)), withdrawn)
 
 
-def _attributes(said: _WireAttributes | None) -> PathAttributes:
+@lru_cache(maxsize=4096)
+def _attributes_of(text: bytes) -> PathAttributes:
+    """Return what ExaBGP says of attributes: peers tell thousands of prefixes with few different ones."""
+    said = _ATTRIBUTES.decode(text)
     if said is None:
         return NO_PATH_ATTRIBUTES
     return PathAttributes(
@@ -487,9 +493,9 @@ def _shown(line: _ShownLine) -> Shown:
     route = line.route
     return Shown(
         _address(line.peer.address),
-        ipaddress.ip_network(route.nlri.prefix),
+        key_network(route.nlri.prefix),
         _address(route.nlri.nexthop),
-        _attributes(route.attributes),
+        _attributes_of(bytes(route.attributes)),
     )
 
 

@@ -6,13 +6,14 @@ Session events change the Rib; everything else about routes is bgpd.routing's.
 import ipaddress
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import structlog
 
 from bgpd import messages
 from bgpd.audit import AUDIT_SECONDS, Audit, Remedy
 from bgpd.calc.offers import Offer
-from bgpd.calc.paths import UNKNOWN_IDENTIFIER, Path
+from bgpd.calc.paths import UNKNOWN_IDENTIFIER, Path, PathAttributes
 from bgpd.calc.sessions import DEFAULT_PORT, PeerSpec, Sessions
 from bgpd.dialogue import Doubt
 from bgpd.messages import (
@@ -27,10 +28,12 @@ from bgpd.messages import (
 )
 from bgpd.neighbor import SILENT_PEER_SECONDS, Change, Neighbor
 from bgpd.offering import Book
+from bgpd.plan import Plan
 from bgpd.probe import Target
+from bgpd.reload import Applied, Refused
 from bgpd.render import configuration, environment
 from bgpd.rib import Rib
-from bgpd.speaker import Applied, Audited, Detached, Event, Gone, Plan, Refused, Seen, Speaker, Synced
+from bgpd.speaker import Audited, Detached, Event, Gone, Seen, Speaker, Synced
 from resources.names import IPAddress, IPNetwork
 
 DEBOUNCE_SECONDS = 0.1
@@ -234,20 +237,16 @@ class Peering:
         external, told_at = neighbor.spec.is_external, self._wall()
         attributes = event.attributes.from_outside() if external else event.attributes
         identifier = neighbor.router_id or UNKNOWN_IDENTIFIER
+        path: Path | None = None
+        told: IPAddress | None = None
         for prefix, next_hop in event.announced:
-            self._rib.learn(
-                prefix,
-                Path(
-                    peer=event.peer,
-                    # a link-local one says no interface, and is told on a link with the peer only (RFC 2545, 3): it
-                    # is the peer itself or a router beside it, so packets may as well go to the peer
-                    next_hop=event.peer if next_hop.is_link_local else next_hop,
-                    attributes=attributes,
-                    is_external=external,
-                    identifier=identifier,
-                ),
-                told_at,
-            )
+            if path is None or next_hop is not told:
+                told = next_hop
+                # a link-local one says no interface, and is told on a link with the peer only (RFC 2545, 3): it is
+                # the peer itself or a router beside it, so packets may as well go to the peer
+                usable = event.peer if next_hop.is_link_local else next_hop
+                path = _shared(event.peer, usable, attributes, external, identifier)
+            self._rib.learn(prefix, path, told_at)
 
     def _on_change(self, neighbor: Neighbor, change: Change, now: float, reason: str = "") -> None:
         peer = neighbor.spec.address
@@ -548,6 +547,14 @@ class Peering:
         if self.speaker.is_ready and self._audit.at is not None:
             times.append(self._audit.at)
         return max(0.0, min(times) - now) if times else None
+
+
+@lru_cache(maxsize=4096)
+def _shared(
+    peer: IPAddress, next_hop: IPAddress, attributes: PathAttributes, external: bool, identifier: ipaddress.IPv4Address
+) -> Path:
+    """Return one path for all prefixes that are told with it, in however many messages."""
+    return Path(peer=peer, next_hop=next_hop, attributes=attributes, is_external=external, identifier=identifier)
 
 
 def _name(peer: PeerSpec) -> tuple[object, ...]:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
-from bgpd.speaker import ChildEnded, ChildMessage, Found, Lines, RelayClosed, Validated, digest
+from bgpd.plan import Found, digest
+from bgpd.speaker import ChildEnded, ChildMessage, Lines, RelayClosed, Validated
 
 _NEIGHBOR = re.compile(r"^neighbor (\S+) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 _SETTING = re.compile(r"^  ([a-z0-9-]+) ([^;{]+);$", re.MULTILINE)

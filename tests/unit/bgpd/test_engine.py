@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from bgpd import audit
 from bgpd.audit import AUDIT_SECONDS
+from bgpd.calc.imports import Refusal
 from bgpd.calc.secrets import Password, SecretName, Unread
 from bgpd.engine import KERNEL, NODE, SPEAKER, STORE
 from fakes.bgp_host import (
@@ -764,6 +765,29 @@ def test_one_change_among_many_is_one_write() -> None:
     host.run(30)
     assert host.kernel.routes.log == ["delete 10.65.100.0/26"]
     assert host.exabgp.commands == []
+
+
+def test_what_one_message_tells_is_judged_prefix_by_prefix() -> None:
+    """Its prefixes share one path, and what follows from the path alone is worked out once."""
+    host = BgpHost()
+    host.put(
+        pool_record("plain", "10.65.0.0/16"),
+        pool_record("wrapped", "10.66.0.0/16", ipipMode="Always"),
+        pool_record("felixs", "10.67.0.0/16", vxlanMode="Always"),
+        *(node_record(f"node{n}", f"10.0.0.{n}/24") for n in (1, 2)),
+    )
+    host.in_sync()
+    host.run()
+    host.exabgp.peer_up(N2, graceful=False)
+    host.exabgp.peer_sends(N2, [B2, "10.66.2.0/26", "10.67.2.0/26", "10.68.2.0/26", "10.65.3.0/26", "127.0.0.0/26"])
+    host.run(5)
+    assert {prefix: route for prefix, route in host.routes.items() if "unreachable" not in route} == {
+        B2: f"via {N2} dev eth0",
+        "10.65.3.0/26": f"via {N2} dev eth0",
+    }
+    assert set(map(str, host.routing.withheld)) == {"10.66.2.0/26"}
+    refused = host.routing.rib.table(ip_address(N2)).refused
+    assert refused == {Refusal.NOT_IN_POOL: 1, Refusal.NODE_ADDRESS: 1}
 
 
 # --- sessions fall ----------------------------------------------------------------------------------------------------
