@@ -48,6 +48,7 @@ def clean(*, config: str | None, confirmed: bool, ask: Callable[[str], bool]) ->
         try:
             agreed = ask(_question(name, config))
         except click.Abort:
+            click.echo(err=True)  # the question has no line end
             raise Unanswered("nothing was changed: nobody answered", hint=_ANSWER) from None
         if not agreed:
             click.echo("Nothing was changed.")
