@@ -205,13 +205,18 @@ def allocations(block: Block) -> Iterator[tuple[int, IPAddress, str | None, Mapp
             yield ordinal, block.address(ordinal), owner.handle, owner.attributes
 
 
+def described(handle: str | None, attributes: Mapping[str, str]) -> str:
+    """Return whose an allocation is, as Calico's check prints it."""
+    extra = ",".join(f"{name}={text}" for name, text in sorted(attributes.items()))
+    return f"attrs Main:{handle or '<none>'} Extra:{extra}"
+
+
 def _addresses(evidence: Evidence) -> Iterator[Finding]:
     active = [pool for pool in evidence.pools if not pool.disabled]
     held: dict[IPAddress, str] = {}
     for block in evidence.readable:
         for _, address, handle, attributes in allocations(block):
-            extra = ",".join(f"{name}={text}" for name, text in sorted(attributes.items()))
-            held[address] = f"attrs Main:{handle or '<none>'} Extra:{extra}"
+            held[address] = described(handle, attributes)
     for address, attrs in held.items():
         if address not in evidence.users:
             yield Finding(Kind.LEAKED, str(address), f"{address} leaked; {attrs}",
@@ -248,7 +253,7 @@ def _handles(evidence: Evidence) -> Iterator[Finding]:
         truth = dict(real.get(handle_id.split("\r", 1)[0], {}))
         if not truth and len(counts) == len(handle.counts):
             yield Finding(Kind.LEAKED_HANDLE, handle_id, f"{handle_id} doesn't have any active IPs.",
-                          "harmless; it goes with a release of the handle")
+                          "harmless; calicoctl ipam release --stale-handles removes all of these")
         elif counts != truth:
             yield Finding(Kind.MISCOUNTED_HANDLE, handle_id,
                           f"{handle_id} says {_counts(counts)}, blocks say {_counts(truth)}",
