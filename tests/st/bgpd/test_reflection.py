@@ -7,24 +7,10 @@ import time
 import pytest
 
 from bed import Cluster, wait_until
-from bed.bgp import EXABGP, Mesh, block, flooding, monitored, routes, send
+from bed.bgp import EXABGP, Mesh, block, flooding, monitored, send
+from bed.speakers import Bird, Neighbor
 from fakes.bgp_host import affinity_record, block_record, configuration_record, node_record, peer_record
 
-CLIENT = """
-router id {address};
-protocol device {{ scan time 2; }}
-protocol direct {{ ipv4; }}
-protocol static st {{ ipv4; route {prefix} blackhole; }}
-protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; }}
-template bgp reflector {{
-  local {address} as 64512;
-  connect delay time 1; connect retry time 1;
-  graceful restart on;
-  ipv4 {{ import all; export where source = RTS_STATIC; next hop self; }};
-}}
-protocol bgp one from reflector {{ neighbor {one} as 64512; }}
-protocol bgp two from reflector {{ neighbor {two} as 64512; }}
-"""
 FAR_BLOCK = "10.65.40.0/26"
 
 
@@ -33,7 +19,6 @@ def test_two_nodes_reflect_for_a_bird_and_a_node_and_one_of_them_dies() -> None:
     """node1 and node2 reflect, node3 is a node and node4 a BIRD; nobody has a session with another client."""
     with Cluster(4) as cluster:
         mesh = Mesh(cluster)
-        bird = mesh["node4"]
         addresses = {name: mesh[name].address for name in ("node1", "node2", "node3", "node4")}
         one, two, three, four = addresses.values()
         mesh.remove(*mesh.records(4, four))
@@ -50,16 +35,17 @@ def test_two_nodes_reflect_for_a_bird_and_a_node_and_one_of_them_dies() -> None:
             peer_record("rr", nodeSelector="all()", peerSelector="has(rr)"),
             peer_record("bird", nodeSelector="has(rr)", peerIP=str(four), asNumber=64512),
         )
-        bird.write_file("/run/bird.conf", CLIENT.format(address=four, prefix=FAR_BLOCK, one=one, two=two))
-        bird.popen(["bird", "-f", "-c", "/run/bird.conf", "-s", "/run/bird.ctl"])
+        reflectors = [Neighbor(address=str(address)) for address in (one, two)]
+        bird = Bird(mesh["node4"], neighbors=reflectors, announces=[FAR_BLOCK])
+        bird.start()
         mesh.start("node1", "node2", "node3", wait=False)
 
         def ask(prefix: str) -> str:
-            return bird.run(["birdc", "-s", "/run/bird.ctl", "show", "route", "all", prefix], check=False).stdout
+            return bird.ask(f"show route all {prefix}")
 
         ways = {block(1): one, block(2): two, block(3): three}
         seen = {prefix: f"via {way} dev eth0" for prefix, way in ways.items()}
-        wait_until("BIRD to have all blocks", lambda: routes(bird, "12") == seen, timeout=30)
+        wait_until("BIRD to have all blocks", lambda: bird.routes() == seen, timeout=30)
         here = {block(3): "blackhole", block(1): seen[block(1)], block(2): seen[block(2)]}
         here[FAR_BLOCK] = f"via {four} dev eth0"
         mesh.await_routes("node3", here)
@@ -71,7 +57,7 @@ def test_two_nodes_reflect_for_a_bird_and_a_node_and_one_of_them_dies() -> None:
 
         # one of them is gone, with all that it had said: the other said the same
         mesh["node3"].ip("addr", "add", "10.65.3.1/32", "dev", "lo")
-        with flooding(bird, "10.65.3.1") as flood, monitored(mesh["node3"]) as events:
+        with flooding(bird.host, "10.65.3.1") as flood, monitored(mesh["node3"]) as events:
             mesh.daemons["node1"].kill()
             send(mesh["node1"], EXABGP, signal.SIGTERM)
             wait_until("node3 to notice", lambda: str(one) not in up(mesh, "node3"), timeout=20)
@@ -82,9 +68,9 @@ def test_two_nodes_reflect_for_a_bird_and_a_node_and_one_of_them_dies() -> None:
         # a block that goes is withdrawn once everywhere
         more = [block_record("10.65.3.64/26", "node3"), affinity_record("10.65.3.64/26", "node3")]
         mesh.put(*more)
-        wait_until("the new block", lambda: "10.65.3.64/26" in routes(bird, "12"))
+        wait_until("the new block", lambda: "10.65.3.64/26" in bird.routes())
         mesh.remove(*more)
-        wait_until("the new block to go", lambda: "10.65.3.64/26" not in routes(bird, "12"))
+        wait_until("the new block to go", lambda: "10.65.3.64/26" not in bird.routes())
 
         # two clusters: what the one reflects the other reflects again
         mesh.start("node1", wait=False)
@@ -93,7 +79,7 @@ def test_two_nodes_reflect_for_a_bird_and_a_node_and_one_of_them_dies() -> None:
         own = f"via {two} dev eth0"
         wait_until("both ways to node2", lambda: ask(block(2)).count("BGP.next_hop") == 2, timeout=20)
         assert "BGP.cluster_list: 1.0.0.1\n" in ask(block(2))
-        assert routes(bird, "12")[block(2)] == own
+        assert bird.routes()[block(2)] == own
 
         # and a reflector that is one no more: a client of the other
         with monitored(mesh["node3"]) as events:
@@ -107,42 +93,27 @@ def up(mesh: Mesh, name: str) -> set[str]:
     return {peer for peer, session in mesh.sessions(name).items() if session["state"] == "up"}
 
 
-LONE_CLIENT = """
-router id {address};
-protocol device {{ scan time 2; }}
-protocol direct {{ ipv4; }}
-protocol static st {{ ipv4; route {prefix} blackhole; }}
-protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; }}
-protocol bgp up {{
-  local {address} as 64512; neighbor {one} as 64512;
-  connect delay time 1; connect retry time 1; error wait time 1, 2;
-  graceful restart on;
-  ipv4 {{ import all; export where source = RTS_STATIC; next hop self; }};
-}}
-"""
-
-
 def test_the_only_reflector_forgets_all_it_knew_and_nobody_loses_a_route() -> None:
     """It must not say that it has told all before its clients have told it."""
     with Cluster(3) as cluster:
-        mesh, bird = Mesh(cluster), cluster["node3"]
-        one, two = (mesh[name].address for name in ("node1", "node2"))
-        mesh.remove(*mesh.records(3, bird.address))
+        mesh = Mesh(cluster)
+        one, two, three = (mesh[name].address for name in ("node1", "node2", "node3"))
+        mesh.remove(*mesh.records(3, three))
         mesh.put(
             configuration_record(nodeToNodeMeshEnabled=False),
             node_record("node1", f"{one}/24", routeReflectorClusterID="1.0.0.1"),
             peer_record("rr", nodeSelector="all()", peerIP=str(one)),
-            peer_record("bird", node="node1", peerIP=str(bird.address), asNumber=64512),
+            peer_record("bird", node="node1", peerIP=str(three), asNumber=64512),
         )
-        bird.write_file("/run/bird.conf", LONE_CLIENT.format(address=bird.address, prefix=FAR_BLOCK, one=one))
-        bird.popen(["bird", "-f", "-c", "/run/bird.conf", "-s", "/run/bird.ctl"])
+        bird = Bird(mesh["node3"], neighbors=[Neighbor(address=str(one))], announces=[FAR_BLOCK])
+        bird.start()
         mesh.start("node1", "node2", wait=False)
-        here = {block(2): "blackhole", block(1): f"via {one} dev eth0", FAR_BLOCK: f"via {bird.address} dev eth0"}
+        here = {block(2): "blackhole", block(1): f"via {one} dev eth0", FAR_BLOCK: f"via {three} dev eth0"}
         there = {block(number): f"via {way} dev eth0" for number, way in ((1, one), (2, two))}
         mesh.await_routes("node2", here, timeout=30)
-        wait_until("BIRD to have all blocks", lambda: routes(bird, "12") == there, timeout=20)
+        wait_until("BIRD to have all blocks", lambda: bird.routes() == there, timeout=20)
 
-        with monitored(mesh["node2"]) as at_node, monitored(bird) as at_bird:
+        with monitored(mesh["node2"]) as at_node, monitored(bird.host) as at_bird:
             mesh.daemons["node1"].kill()
             send(mesh["node1"], EXABGP, signal.SIGKILL)
             wait_until("node2 to notice", lambda: str(one) not in up(mesh, "node2"), timeout=20)
@@ -152,4 +123,4 @@ def test_the_only_reflector_forgets_all_it_knew_and_nobody_loses_a_route() -> No
             time.sleep(0.5)
         assert at_node == at_bird == []
         assert mesh.routes("node2") == here
-        assert routes(bird, "12") == there
+        assert bird.routes() == there
