@@ -12,6 +12,7 @@ from ipaddress import IPv4Address
 
 import msgspec
 
+from bgpd import carried
 from bgpd.calc.offers import Offer
 from bgpd.calc.paths import NO_PATH_ATTRIBUTES, Origin, PathAttributes, Segment
 from resources.names import IPAddress, IPNetwork
@@ -185,6 +186,10 @@ class _AsSegment(msgspec.Struct):
     value: list[int]
 
 
+class _ExtendedCommunity(msgspec.Struct):
+    value: int
+
+
 class _WireAttributes(msgspec.Struct, rename="kebab"):
     origin: str = "igp"
     as_path: dict[str, _AsSegment] = {}
@@ -194,6 +199,9 @@ class _WireAttributes(msgspec.Struct, rename="kebab"):
     large_community: list[list[int] | str] = []
     originator_id: str | None = None
     cluster_list: list[str] = []
+    atomic_aggregate: bool = False
+    aggregator: str | None = None
+    extended_community: list[_ExtendedCommunity | str] = []
 
 
 class _Nlri(msgspec.Struct):
@@ -384,7 +392,7 @@ def parse(line: bytes) -> Message:
         if text.startswith(b"["):
             return Neighbours(tuple(_neighbour(row) for row in _ROWS.decode(text)))
         if text.startswith(b'{"peer"'):
-            return _shown(_SHOWN.decode(text))
+            return _shown(_SHOWN.decode(text), text)
         if text.startswith(b"{"):
             return _event(text)
     except (ValueError, msgspec.MsgspecError) as error:
@@ -403,7 +411,7 @@ def _event(text: bytes) -> Message:
         case _HelloLine():
             return Hello(line.pid, line.boot, line.lost, line.unanswered)
         case _UpdateLine():
-            return _update(line.neighbor)
+            return _update(line.neighbor, text)
         case _StateLine():
             return SessionChanged(_address(line.neighbor.address.peer), line.neighbor.state, line.neighbor.reason)
         case _FsmLine():
@@ -444,7 +452,7 @@ def _opened(neighbor: _OpenNeighbor) -> Message:
     return Opened(peer, IPv4Address(said.router_id), said.asn, said.hold_time, restart, has_restarted)
 
 
-def _update(neighbor: _UpdateNeighbor) -> Message:
+def _update(neighbor: _UpdateNeighbor, line: bytes) -> Message:
     peer = _address(neighbor.address.peer)
     if (eor := neighbor.message.eor) is not None:
         return EndOfRib(peer, 6 if eor.afi == "ipv6" else 4) if eor.safi == "unicast" else Ignored()
@@ -458,10 +466,10 @@ def _update(neighbor: _UpdateNeighbor) -> Message:
     withdrawn = tuple(
         ipaddress.ip_network(entry.nlri) for family in _FAMILIES.values() for entry in update.withdraw.get(family, ())
     )
-    return Updated(peer, announced, _attributes(update.attribute), withdrawn)
+    return Updated(peer, announced, _attributes(update.attribute, line), withdrawn)
 
 
-def _attributes(said: _WireAttributes | None) -> PathAttributes:
+def _attributes(said: _WireAttributes | None, line: bytes) -> PathAttributes:
     if said is None:
         return NO_PATH_ATTRIBUTES
     return PathAttributes(
@@ -476,6 +484,12 @@ def _attributes(said: _WireAttributes | None) -> PathAttributes:
         large_communities=_communities(said.large_community),
         originator=None if said.originator_id is None else IPv4Address(said.originator_id),
         clusters=tuple(IPv4Address(cluster) for cluster in said.cluster_list),
+        carried=carried.carried(
+            line,
+            is_atomic=said.atomic_aggregate,
+            aggregator=said.aggregator,
+            extended=[one if isinstance(one, str) else one.value for one in said.extended_community],
+        ),
     )
 
 
@@ -483,13 +497,13 @@ def _communities(said: Iterable[Sequence[int] | str]) -> tuple[str, ...]:
     return tuple(_WELL_KNOWN.get(one, one) if isinstance(one, str) else ":".join(map(str, one)) for one in said)
 
 
-def _shown(line: _ShownLine) -> Shown:
+def _shown(line: _ShownLine, text: bytes) -> Shown:
     route = line.route
     return Shown(
         _address(line.peer.address),
         ipaddress.ip_network(route.nlri.prefix),
         _address(route.nlri.nexthop),
-        _attributes(route.attributes),
+        _attributes(route.attributes, text),
     )
 
 
@@ -557,7 +571,7 @@ def _words(found: Offer) -> str:
         words.append(f"originator-id {said.originator}")
     if said.clusters:
         words.append(f"cluster-list [ {' '.join(map(str, said.clusters))} ]")
-    return " ".join(words)
+    return " ".join(words + carried.words(said.carried))
 
 
 def _segment(segment: Segment) -> str:

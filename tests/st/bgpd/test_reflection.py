@@ -1,6 +1,7 @@
 """Nodes that pass routes on and filter them, with real ExaBGP, etcd and kernels, and BIRD to see what was said."""
 
 import json
+import re
 import signal
 import time
 
@@ -8,10 +9,11 @@ import pytest
 
 from bed import Cluster, wait_until
 from bed.bgp import EXABGP, Mesh, block, flooding, monitored, send
-from bed.speakers import Bird, Neighbor
+from bed.speakers import Bird, Frr, Neighbor
+from bed.verbatim import Verbatim, attribute, update
 from fakes.bgp_host import affinity_record, block_record, configuration_record, node_record, peer_record
 
-FAR_BLOCK = "10.65.40.0/26"
+FAR_BLOCK, OTHER_BLOCK = "10.65.40.0/26", "10.65.41.0/26"
 
 
 @pytest.mark.bgp_scenario(22, 23, 24, 28, 30)
@@ -124,3 +126,70 @@ def test_the_only_reflector_forgets_all_it_knew_and_nobody_loses_a_route() -> No
         assert at_node == at_bird == []
         assert mesh.routes("node2") == here
         assert bird.routes() == there
+
+
+class Tagging(Frr):
+    """It gives what it announces all kinds of attributes that a reflector has no use for."""
+
+    def _configuration(self) -> str:
+        plain = super()._configuration()
+        (network,) = (line for line in plain.splitlines() if line.startswith("  network "))
+        return plain.replace(network, f"{network} route-map tags") + (
+            "route-map tags permit 10\n"
+            " set aggregator as 65009 10.9.0.1\n"
+            " set atomic-aggregate\n"
+            " set extcommunity rt 65000:100\n"
+            " set extcommunity soo 10.9.0.1:7\n"
+            " set large-community 65000:1:2\n"
+        )
+
+
+def test_what_means_nothing_to_a_reflector_comes_out_of_it_as_it_went_in() -> None:
+    """Told by FRR and, what FRR has no word for, byte for byte; seen by BIRD; and again by a bgpd that starts anew."""
+    with Cluster(4) as cluster:
+        mesh = Mesh(cluster)
+        one, two, three, four = (mesh[f"node{number}"] for number in (1, 2, 3, 4))
+        for number, far in ((2, two), (3, three), (4, four)):
+            mesh.remove(*mesh.records(number, far.address))
+        mesh.put(
+            configuration_record(nodeToNodeMeshEnabled=False),
+            node_record("node1", f"{one.address}/24", routeReflectorClusterID="1.0.0.1"),
+            *(
+                peer_record(far.name, node="node1", peerIP=str(far.address), asNumber=64512)
+                for far in (two, three, four)
+            ),
+        )
+        mesh.start("node1", wait=False)
+        reflector = [Neighbor(address=str(one.address))]
+        bird = Bird(two, neighbors=reflector)
+        bird.start()
+        Tagging(three, neighbors=reflector, announces=[FAR_BLOCK]).start()
+        wait_until("BIRD to hear of FRR's", lambda: "10.9.0.1" in bird.ask(f"show route all {FAR_BLOCK}"), timeout=30)
+        seen = bird.ask(f"show route all {FAR_BLOCK}")
+        assert "BGP.originator_id: " + str(three.address) in seen
+        assert "BGP.aggregator: 10.9.0.1 AS65009" in seen
+        assert "BGP.atomic_aggr:" in seen
+        assert "BGP.large_community: (65000, 1, 2)" in seen
+        assert "BGP.ext_community: (rt, 65000, 100) (ro, 10.9.0.1, 7)" in seen
+
+        peer = Verbatim(four, one.address)
+        strange, not_transitive = (0x63, 0xE0, b"\1\2"), (0x64, 0x80, b"\3")
+        bandwidth = attribute(16, bytes.fromhex("4004fde84cbebc20"), flags=0xC0)
+        told = [attribute(code, value, flags=flags) for code, flags, value in (strange, not_transitive)]
+        peer.say(update(OTHER_BLOCK, four.address.packed, bandwidth, *told))
+        wait_until("BIRD to hear of the other", lambda: OTHER_BLOCK in bird.ask("show route"), timeout=30)
+        seen = bird.ask(f"show route all {OTHER_BLOCK}")
+        assert "BGP.ext_community: (unknown 0x4004, 65000, 1287568416)" in seen
+        assert re.search(r"BGP\.63 \[.*\]: 01 02$", seen, re.MULTILINE)
+        assert "BGP.64" not in seen
+
+        shown = bird.ask("show route all")
+        mesh.daemons["node1"].kill()
+        mesh.start("node1", wait=False)
+        wait_until("bgpd to know all again", lambda: len(up(mesh, "node1")) == 3, timeout=30)
+        wait_until("it to know both routes", lambda: {FAR_BLOCK, OTHER_BLOCK} <= told_prefixes(mesh, "node1"))
+        assert bird.ask("show route all") == shown  # with the times at which it was told
+
+
+def told_prefixes(mesh: Mesh, name: str) -> set[str]:
+    return {str(route["prefix"]) for route in mesh.learned(name)}
