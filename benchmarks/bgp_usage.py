@@ -11,6 +11,8 @@ import json, os, re
 NAMES = {"bgpd": r"calico-bgpd", "exabgp": r"bin/exabgp server", "relay": r"relay\.py --socket", "bird": r"^bird -f"}
 ticks, found = os.sysconf("SC_CLK_TCK"), {}
 for entry in filter(str.isdigit, os.listdir("/proc")):
+    if entry == str(os.getpid()):
+        continue  # the patterns are in this program's own arguments
     try:
         words = open(f"/proc/{entry}/cmdline", "rb").read().replace(b"\0", b" ").decode()
         fields = open(f"/proc/{entry}/stat").read().rpartition(")")[2].split()

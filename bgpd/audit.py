@@ -9,7 +9,8 @@ from enum import Enum
 
 from bgpd.messages import Neighbour
 from bgpd.neighbor import Neighbor
-from bgpd.speaker import Audited, Plan, visible
+from bgpd.plan import Plan, visible
+from bgpd.speaker import Audited
 from resources.names import IPAddress, IPNetwork
 
 AUDIT_SECONDS = 90.0

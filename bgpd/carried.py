@@ -28,14 +28,14 @@ _HEX: Final = re.compile(r"0x[0-9A-Fa-f]{16}")
 _SUBTYPES: Final = {"target": 2, "origin": 3}
 
 
-def carried(line: bytes, *, is_atomic: bool, aggregator: str | None, extended: Sequence[int | str]) -> Carried:
-    """Return what a line says of these attributes.
+def carried(text: bytes, *, is_atomic: bool, aggregator: str | None, extended: Sequence[int | str]) -> Carried:
+    """Return what ExaBGP says of these attributes.
 
     Args:
-        line: as ExaBGP wrote it, for the attributes without a name.
-        extended: the extended communities, as the number or the text that the line has.
+        text: all attributes of a route, as ExaBGP wrote them, for those without a name.
+        extended: the extended communities, as the number or the text that stands there.
     """
-    unknown = tuple(_unknown(line)) if _MARK in line else ()
+    unknown = tuple(_unknown(text)) if _MARK in text else ()
     if not (is_atomic or aggregator or extended or unknown):
         return NOTHING_CARRIED
     known = (f"0x{one:016x}" if isinstance(one, int) else _community(one) for one in extended)
@@ -58,8 +58,8 @@ def words(said: Carried) -> list[str]:
     return found + [f"attribute [ {one} ]" for one in said.unknown]
 
 
-def _unknown(line: bytes) -> Iterable[str]:
-    for found in _UNKNOWN.finditer(line):
+def _unknown(text: bytes) -> Iterable[str]:
+    for found in _UNKNOWN.finditer(text):
         code, flags, value = (part.decode() for part in found.groups())
         if int(code, 16) not in _NAMED and int(flags, 16) & _TRANSITIVE:
             yield f"0x{code.lower()} 0x{flags.lower()} 0x{value}"

@@ -18,7 +18,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from bgpd import pidfile, relay
-from bgpd.speaker import ChildEnded, ChildMessage, Found, Lines, RelayClosed, Validated, digest
+from bgpd.plan import Found, digest
+from bgpd.speaker import ChildEnded, ChildMessage, Lines, RelayClosed, Validated
 from resources.runtime import paths
 
 EXABGP = Path(sys.executable).parent / "exabgp"

@@ -10,6 +10,7 @@ felix's are gone, and who gives a route up removes only its own; bgpd does so la
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Protocol
 
 from kernel.errors import AlreadyThere, DataplaneError, OutcomeUnknown
@@ -58,7 +59,7 @@ class Fib:
 
     def __init__(self, kernel: RouteKernel) -> None:
         self._kernel = kernel
-        self._delta: Delta[RouteKey, Route] = Delta()
+        self._delta: Delta[RouteKey, Route] = Delta(order=attrgetter("order"))
         self._foreign: dict[RouteKey, tuple[Route, ...]] = {}
         self._handed: dict[RouteKey, float | None] = {}
         """Routes of ours that felix is to take over, and until when they stay if it does not."""
@@ -205,7 +206,7 @@ class Fib:
             if key not in self.inherited and key not in self._handed and not (waits and key in self.failed)
         }
         failed = self._write(new, changed, doomed)
-        self._after(new.keys() | changed.keys() | doomed.keys(), failed, now)
+        self._after((*new, *changed, *doomed), failed, now)
         return Applied(
             added=len(new) - len(failed.keys() & new.keys()),
             replaced=len(changed) - len(failed.keys() & changed.keys()),
@@ -240,14 +241,14 @@ class Fib:
         return failed
 
     def _after(self, tried: Iterable[RouteKey], failed: Mapping[RouteKey, DataplaneError], now: float) -> None:
-        for key in tried:
-            self.failed.pop(key, None)
-        self.failed |= failed
-        self.failed = {
-            key: error
-            for key, error in self.failed.items()
-            if key in self._delta.desired or key in self._delta.actual
-        }
+        if self.failed or failed:
+            for key in tried:
+                self.failed.pop(key, None)
+            self.failed = {
+                key: error
+                for key, error in (*self.failed.items(), *failed.items())
+                if key in self._delta.desired or key in self._delta.actual
+            }
         if not self.failed:
             self._retry_at = None
         elif failed or self._retry_at is None or now >= self._retry_at:

@@ -16,6 +16,7 @@ from bgpd import carried
 from bgpd.calc.offers import Offer
 from bgpd.calc.paths import NO_PATH_ATTRIBUTES, Origin, PathAttributes, Segment
 from resources.names import IPAddress, IPNetwork
+from resources.networks import key_network
 
 PREFIXES_PER_COMMAND = 100
 
@@ -209,7 +210,7 @@ class _Nlri(msgspec.Struct):
 
 
 class _Update(msgspec.Struct):
-    attribute: _WireAttributes | None = None
+    attribute: msgspec.Raw = msgspec.Raw(b"null")
     announce: dict[str, dict[str, list[_Nlri]]] = {}
     withdraw: dict[str, list[_Nlri]] = {}
 
@@ -323,7 +324,7 @@ class _Prefix(msgspec.Struct):
 
 class _Route(msgspec.Struct):
     nlri: _Prefix
-    attributes: _WireAttributes
+    attributes: msgspec.Raw
 
 
 class _ShownPeer(msgspec.Struct):
@@ -364,6 +365,7 @@ _EVENT = msgspec.json.Decoder(
     _HelloLine | _StateLine | _FsmLine | _OpenLine | _UpdateLine | _NotificationLine | _RefreshLine
 )
 _TYPE = msgspec.json.Decoder(_Type)
+_ATTRIBUTES = msgspec.json.Decoder(_WireAttributes | None)
 _SHOWN = msgspec.json.Decoder(_ShownLine)
 _ROWS = msgspec.json.Decoder(list[_Row])
 _KNOWN_TYPES = frozenset(("hello", "state", "fsm", "open", "update", "notification", "refresh"))
@@ -392,7 +394,7 @@ def parse(line: bytes) -> Message:
         if text.startswith(b"["):
             return Neighbours(tuple(_neighbour(row) for row in _ROWS.decode(text)))
         if text.startswith(b'{"peer"'):
-            return _shown(_SHOWN.decode(text), text)
+            return _shown(_SHOWN.decode(text))
         if text.startswith(b"{"):
             return _event(text)
     except (ValueError, msgspec.MsgspecError) as error:
@@ -411,7 +413,7 @@ def _event(text: bytes) -> Message:
         case _HelloLine():
             return Hello(line.pid, line.boot, line.lost, line.unanswered)
         case _UpdateLine():
-            return _update(line.neighbor, text)
+            return _update(line.neighbor)
         case _StateLine():
             return SessionChanged(_address(line.neighbor.address.peer), line.neighbor.state, line.neighbor.reason)
         case _FsmLine():
@@ -452,24 +454,28 @@ def _opened(neighbor: _OpenNeighbor) -> Message:
     return Opened(peer, IPv4Address(said.router_id), said.asn, said.hold_time, restart, has_restarted)
 
 
-def _update(neighbor: _UpdateNeighbor, line: bytes) -> Message:
+def _update(neighbor: _UpdateNeighbor) -> Message:
     peer = _address(neighbor.address.peer)
     if (eor := neighbor.message.eor) is not None:
         return EndOfRib(peer, 6 if eor.afi == "ipv6" else 4) if eor.safi == "unicast" else Ignored()
     update = neighbor.message.update or _Update()
     announced = tuple(
-        (ipaddress.ip_network(entry.nlri), _address(next_hop))
+        (key_network(entry.nlri), address)
         for family in _FAMILIES.values()
         for next_hop, entries in update.announce.get(family, {}).items()
+        for address in (_address(next_hop),)
         for entry in entries
     )
     withdrawn = tuple(
-        ipaddress.ip_network(entry.nlri) for family in _FAMILIES.values() for entry in update.withdraw.get(family, ())
+        key_network(entry.nlri) for family in _FAMILIES.values() for entry in update.withdraw.get(family, ())
     )
-    return Updated(peer, announced, _attributes(update.attribute, line), withdrawn)
+    return Updated(peer, announced, _attributes_of(bytes(update.attribute)), withdrawn)
 
 
-def _attributes(said: _WireAttributes | None, line: bytes) -> PathAttributes:
+@lru_cache(maxsize=4096)
+def _attributes_of(text: bytes) -> PathAttributes:
+    """Return what ExaBGP says of attributes: peers tell thousands of prefixes with few different ones."""
+    said = _ATTRIBUTES.decode(text)
     if said is None:
         return NO_PATH_ATTRIBUTES
     return PathAttributes(
@@ -485,7 +491,7 @@ def _attributes(said: _WireAttributes | None, line: bytes) -> PathAttributes:
         originator=None if said.originator_id is None else IPv4Address(said.originator_id),
         clusters=tuple(IPv4Address(cluster) for cluster in said.cluster_list),
         carried=carried.carried(
-            line,
+            text,
             is_atomic=said.atomic_aggregate,
             aggregator=said.aggregator,
             extended=[one if isinstance(one, str) else one.value for one in said.extended_community],
@@ -497,13 +503,13 @@ def _communities(said: Iterable[Sequence[int] | str]) -> tuple[str, ...]:
     return tuple(_WELL_KNOWN.get(one, one) if isinstance(one, str) else ":".join(map(str, one)) for one in said)
 
 
-def _shown(line: _ShownLine, text: bytes) -> Shown:
+def _shown(line: _ShownLine) -> Shown:
     route = line.route
     return Shown(
         _address(line.peer.address),
-        ipaddress.ip_network(route.nlri.prefix),
+        key_network(route.nlri.prefix),
         _address(route.nlri.nexthop),
-        _attributes(route.attributes, text),
+        _attributes_of(bytes(route.attributes)),
     )
 
 

@@ -19,6 +19,8 @@ RESTARTS = 2
 """For so many of its restart times routes are kept in all that the peer does not tell again (adr 31)."""
 
 _REFUSED_WITHIN_SECONDS = 0.05
+HANDSHAKE_SECONDS = 15.0
+"""A connection that has led to no session for so long, without a step ahead, leads to none."""
 
 
 class Phase(Enum):
@@ -34,6 +36,8 @@ class Phase(Enum):
 
 
 _PHASES = {"CONNECT": Phase.CONNECT, "OPENSENT": Phase.OPEN_SENT, "OPENCONFIRM": Phase.OPEN_CONFIRM}
+
+_HANDSHAKE = (Phase.CONNECT, Phase.OPEN_SENT, Phase.OPEN_CONFIRM)
 
 _NOTIFICATIONS = {
     (2, 2): "Bad peer AS",
@@ -81,6 +85,8 @@ class Neighbor:
 
     spec: PeerSpec
     phase: Phase = Phase.IDLE
+    phase_at: float = 0.0
+    """When ExaBGP last told of a phase."""
     since: float = 0.0
     """Wall time of the last change between up and not up."""
     up_at: float | None = None
@@ -93,6 +99,7 @@ class Neighbor:
     end_is_unknown: bool = False
     """The session is older than we are: the peer may have said its end to an earlier bgpd."""
     end_sent: bool = False
+    end_sent_at: float = 0.0
     keep_until: float | None = None
     """When stale routes of the peer go, whatever it says."""
     kept_since: float | None = None
@@ -151,10 +158,14 @@ class Neighbor:
 
     # --- events ------------------------------------------------------------------------------------------------------
 
-    def on_fsm(self, event: FsmChanged) -> None:
+    def on_fsm(self, event: FsmChanged, now: float) -> None:
         if self.is_up:
             return
-        self.phase = _PHASES.get(event.state, Phase.ACTIVE)
+        self.phase, self.phase_at = _PHASES.get(event.state, Phase.ACTIVE), now
+
+    def is_connecting(self, now: float) -> bool:
+        """Whether there is a connection that may become a session yet."""
+        return self.phase in _HANDSHAKE and now - self.phase_at < HANDSHAKE_SECONDS
 
     def on_open(self, event: Opened) -> None:
         self.router_id = event.router_id
@@ -207,7 +218,7 @@ class Neighbor:
                 self.come_up(now, wall, for_seconds=row.seconds)
                 return Change.UP
             return Change.NONE
-        self.on_fsm(FsmChanged(row.peer, row.fsm))
+        self.on_fsm(FsmChanged(row.peer, row.fsm), now)
         return self._go_down("", now, wall) if self.is_up else Change.NONE
 
     def lose_speaker(self, now: float, wall: float) -> Change:

@@ -1,7 +1,7 @@
 """Which next hops are in trouble, for how many prefixes: kept as prefixes are decided, told when it changes."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 import structlog
 
@@ -19,8 +19,10 @@ class NextHops:
         self._told: dict[IPAddress, str] = {}
         self._log = structlog.get_logger().bind(part="routes")
 
-    def note(self, prefix: IPNetwork, doubtful: Iterable[IPAddress]) -> None:
+    def note(self, prefix: IPNetwork, doubtful: Collection[IPAddress]) -> None:
         """Take it that these next hops of a prefix may be in trouble, and no others of it."""
+        if not doubtful and prefix not in self._of:
+            return
         before, now = self._of.pop(prefix, frozenset()), frozenset(doubtful)
         if now:
             self._of[prefix] = now

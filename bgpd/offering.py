@@ -25,9 +25,13 @@ class Book:
         self._own: Mapping[IPNetwork, Attributes] = {}
         self._workloads: Mapping[IPNetwork, str] = {}
         self._hosts: Mapping[IPNetwork, tuple[str, ...]] = {}
-        self._learned: dict[IPNetwork, Candidate] = {}
+        self._learned: dict[IPNetwork, Path] = {}
+        self._withheld: set[IPNetwork] = set()
+        """Those that were learned, and that this host sends nothing to."""
         self._changed: set[IPNetwork] = set()
         self._all_changed = True
+        self.is_transit = False
+        """Whether this node tells anybody about what it learned."""
 
     # --- what is known -----------------------------------------------------------------------------------------------
 
@@ -45,13 +49,17 @@ class Book:
 
     def set_learned(self, prefix: IPNetwork, path: Path | None, *, is_withheld: bool = False) -> None:
         """Take the best path to a prefix; None: there is none."""
-        found = None if path is None else Candidate(path=path, is_withheld=is_withheld)
-        if self._learned.get(prefix) == found:
+        before, was_withheld = self._learned.get(prefix), prefix in self._withheld
+        if (before is path or before == path) and was_withheld == is_withheld:
             return
-        if found is None:
-            del self._learned[prefix]
+        if path is None:
+            self._learned.pop(prefix, None)
         else:
-            self._learned[prefix] = found
+            self._learned[prefix] = path
+        if path is not None and is_withheld:
+            self._withheld.add(prefix)
+        else:
+            self._withheld.discard(prefix)
         if self.is_transit:
             self._changed.add(prefix)
 
@@ -63,6 +71,7 @@ class Book:
         """
         rules = replace(rules, filters=self.rules.filters, peers=self.rules.peers)
         before, self.rules = self.rules, rules
+        self.is_transit = self._is_transit()
         if replace(rules, own_blocks=before.own_blocks) != before:
             self._all_changed = True
             self._hosts = rules.surroundings.host_routes
@@ -78,14 +87,13 @@ class Book:
         """Take the sessions: whom a path came from decides who may hear of it."""
         was_transit, before = self.is_transit, self.rules.peers
         self.rules = replace(self.rules, peers=dict(peers))
+        self.is_transit = self._is_transit()
         # one that is new has told nothing yet, and what one that is gone told goes with it
         others = any(address in before and _role(before[address]) != _role(peer) for address, peer in peers.items())
         if others or was_transit != self.is_transit:
             self._all_changed = True
 
-    @property
-    def is_transit(self) -> bool:
-        """Whether this node tells anybody about what it learned."""
+    def _is_transit(self) -> bool:
         return self.rules.cluster_id is not None or any(peer.is_external for peer in self.rules.peers.values())
 
     # --- what follows ------------------------------------------------------------------------------------------------
@@ -116,7 +124,7 @@ class Book:
         if own is not None or device is not None:
             return Candidate(attributes=own, devices=() if device is None else (device,))
         if (learned := self._learned.get(prefix)) is not None:
-            return learned
+            return Candidate(path=learned, is_withheld=prefix in self._withheld)
         devices = self._hosts.get(prefix)
         return None if devices is None else Candidate(devices=devices, is_hosts=True)
 

@@ -6,13 +6,14 @@ Session events change the Rib; everything else about routes is bgpd.routing's.
 import ipaddress
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import structlog
 
 from bgpd import messages
 from bgpd.audit import AUDIT_SECONDS, Audit, Remedy
 from bgpd.calc.offers import Offer
-from bgpd.calc.paths import UNKNOWN_IDENTIFIER, Path
+from bgpd.calc.paths import UNKNOWN_IDENTIFIER, Path, PathAttributes
 from bgpd.calc.sessions import DEFAULT_PORT, PeerSpec, Sessions
 from bgpd.dialogue import Doubt
 from bgpd.messages import (
@@ -27,10 +28,12 @@ from bgpd.messages import (
 )
 from bgpd.neighbor import SILENT_PEER_SECONDS, Change, Neighbor
 from bgpd.offering import Book
+from bgpd.plan import Plan
 from bgpd.probe import Target
+from bgpd.reload import Applied, Refused
 from bgpd.render import configuration, environment
 from bgpd.rib import Rib
-from bgpd.speaker import Applied, Audited, Detached, Event, Gone, Plan, Refused, Seen, Speaker, Synced
+from bgpd.speaker import Audited, Detached, Event, Gone, Seen, Speaker, Synced
 from resources.names import IPAddress, IPNetwork
 
 DEBOUNCE_SECONDS = 0.1
@@ -40,8 +43,16 @@ DOUBT_PAUSE_SECONDS = 1.0
 PROBE_EVERY_SECONDS = 2.0
 PROBE_AFTER_SECONDS = 6.0
 """Before, ExaBGP itself tries often enough."""
+COMING_SECONDS, COMING_MAX_SECONDS = 3.0, 30.0
+"""While sessions come up one after the other, the others are not far; for so long that is believed."""
+END_DOUBT_SECONDS = 30.0
+"""ExaBGP says that it has an End-of-RIB when it has queued it, and forgets it with a reload that comes before it is
+sent."""
 NUDGE_PAUSE_SECONDS = (15.0, 30.0, 60.0, 120.0)
 """Before a peer that answers is retried once more, by how often it was without coming up."""
+NUDGE_REST = 4.0
+"""A host that took some time for a retry does nothing of the kind for so many times longer: on one that is slow because
+it has too much to do, retries must not be what it does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +89,9 @@ class Peering:
         self._nudging: frozenset[IPAddress] = frozenset()
         self._nudged: dict[IPAddress, list[float]] = {}
         """When a peer that is down was retried."""
+        self._nudged_at: float | None = None
+        self._rest_until = 0.0
+        self._came_up_at = -COMING_SECONDS
         self._probe_at = 0.0
         self._is_complete_at: float | None = None
         self._audit = Audit(audit_seconds)
@@ -125,6 +139,7 @@ class Peering:
         for address, spec in sessions.peers.items():
             if (neighbor := self.neighbors.get(address)) is None:
                 self.neighbors[address] = Neighbor(spec, since=self._wall(), down_at=now)
+                self.speaker.meet(address)
                 self._log.info("session.added", peer=str(address), name=spec.name, passive=spec.passive)
             elif neighbor.spec != spec:
                 neighbor.is_renamed |= _name(spec) != _name(neighbor.spec)
@@ -172,10 +187,12 @@ class Peering:
                 self._on_update(event)
             case SessionChanged():
                 if (neighbor := self.neighbors.get(event.peer)) is not None:
-                    self._on_change(neighbor, neighbor.on_session(event, now, self._wall()), event.reason)
+                    self._on_change(neighbor, neighbor.on_session(event, now, self._wall()), now, event.reason)
             case FsmChanged():
                 if (neighbor := self.neighbors.get(event.peer)) is not None:
-                    neighbor.on_fsm(event)
+                    neighbor.on_fsm(event, now)
+                    if neighbor.is_connecting(now):
+                        self._leave_alone(event.peer, now)
             case Opened():
                 if (neighbor := self.neighbors.get(event.peer)) is not None:
                     neighbor.on_open(event)
@@ -201,7 +218,7 @@ class Peering:
             case Gone():
                 self._on_gone(event, now)
             case Applied():
-                self._on_applied()
+                self._on_applied(now)
             case Refused():
                 self._log.error("configuration.refused", reason=event.reason)
             case Doubt():
@@ -220,28 +237,26 @@ class Peering:
         external, told_at = neighbor.spec.is_external, self._wall()
         attributes = event.attributes.from_outside() if external else event.attributes
         identifier = neighbor.router_id or UNKNOWN_IDENTIFIER
+        path: Path | None = None
+        told: IPAddress | None = None
         for prefix, next_hop in event.announced:
-            self._rib.learn(
-                prefix,
-                Path(
-                    peer=event.peer,
-                    # a link-local one says no interface, and is told on a link with the peer only (RFC 2545, 3): it
-                    # is the peer itself or a router beside it, so packets may as well go to the peer
-                    next_hop=event.peer if next_hop.is_link_local else next_hop,
-                    attributes=attributes,
-                    is_external=external,
-                    identifier=identifier,
-                ),
-                told_at,
-            )
+            if path is None or next_hop is not told:
+                told = next_hop
+                # a link-local one says no interface, and is told on a link with the peer only (RFC 2545, 3): it is
+                # the peer itself or a router beside it, so packets may as well go to the peer
+                usable = event.peer if next_hop.is_link_local else next_hop
+                path = _shared(event.peer, usable, attributes, external, identifier)
+            self._rib.learn(prefix, path, told_at)
 
-    def _on_change(self, neighbor: Neighbor, change: Change, reason: str = "") -> None:
+    def _on_change(self, neighbor: Neighbor, change: Change, now: float, reason: str = "") -> None:
         peer = neighbor.spec.address
         match change:
             case Change.NONE:
                 return
             case Change.UP:
                 self._nudged.pop(peer, None)
+                self._leave_alone(peer, now)
+                self._came_up_at = now
                 self._rib.mark_stale(peer)
                 if neighbor.is_renamed:
                     neighbor.offer_again()
@@ -305,18 +320,18 @@ class Peering:
 
     def _show(self, neighbour: Neighbour, now: float) -> None:
         if (neighbor := self.neighbors.get(neighbour.peer)) is not None:
-            self._on_change(neighbor, neighbor.show(neighbour, now, self._wall()))
+            self._on_change(neighbor, neighbor.show(neighbour, now, self._wall()), now)
 
     def _on_gone(self, event: Gone, now: float) -> None:
         self._log.error("speaker.lost", reason=event.reason, retry_seconds=event.retry_seconds)
-        self._nudging = frozenset()
+        self._nudging, self._nudged_at = frozenset(), None
         for neighbor in self.neighbors.values():
-            self._on_change(neighbor, neighbor.lose_speaker(now, self._wall()), "the BGP speaker ended")
+            self._on_change(neighbor, neighbor.lose_speaker(now, self._wall()), now, "the BGP speaker ended")
             neighbor.offered = {}
         if self._plan is not None:
             self._make_plan()
 
-    def _on_applied(self) -> None:
+    def _on_applied(self, now: float) -> None:
         self.reconfigured = self._wall()
         self._log.info("configuration.applied", sessions=len(self.neighbors) - len(self._nudging))
         if self._nudging:
@@ -325,7 +340,11 @@ class Peering:
                     neighbor.offered = {}
             self._nudging = frozenset()
             self._make_plan()
+        for neighbor in self.neighbors.values():
+            if now - neighbor.end_sent_at < END_DOUBT_SECONDS:
+                neighbor.end_sent = False
         if self.is_settled:
+            self._rest(now)
             for neighbor in self.neighbors.values():
                 if neighbor.is_renamed:
                     # what was said since its session came up may have gone to its predecessor
@@ -414,7 +433,7 @@ class Peering:
                 neighbor.pending, neighbor.offer_after = set(), now + OFFER_PAUSE_SECONDS
             if not neighbor.end_sent and not waits_for_routes:
                 self.speaker.say([messages.end_of_rib(neighbor.spec.address)])
-                neighbor.end_sent = True
+                neighbor.end_sent, neighbor.end_sent_at = True, now
 
     def _difference(self, neighbor: Neighbor, book: Book) -> list[str]:
         """Return the commands that make what a peer is offered what it should be, and note that they were said."""
@@ -454,6 +473,8 @@ class Peering:
             for neighbor in self.neighbors.values()
             if not neighbor.is_up
             and not neighbor.spec.passive
+            # ExaBGP over there would drop it for the connection that asks
+            and not neighbor.is_connecting(now)
             and now - neighbor.down_at >= after
             and self._may_nudge(neighbor.spec.address, now)
         ]
@@ -464,7 +485,7 @@ class Peering:
         return not tries or now - tries[-1] >= pause
 
     def _probe_silent(self, now: float) -> None:
-        if now < self._probe_at or not self.speaker.is_settled:
+        if now < max(self._probe_at, self._rest_until) or not self.speaker.is_settled:
             return
         self._probe_at = now + PROBE_EVERY_SECONDS
         self._probe(
@@ -474,8 +495,12 @@ class Peering:
                 local=None if neighbor.spec.any_source else neighbor.spec.local_address,
                 password=neighbor.spec.password,
             )
-            for neighbor in self._silent(now, PROBE_AFTER_SECONDS)
+            for neighbor in self._silent(now, self._patience(now))
         )
+
+    def _patience(self, now: float) -> float:
+        """Return for how long a peer must have been down to be tried."""
+        return COMING_MAX_SECONDS if now - self._came_up_at < COMING_SECONDS else PROBE_AFTER_SECONDS
 
     def probe_soon(self, now: float) -> None:
         """Try the peers that are down now: an interface or address came."""
@@ -485,13 +510,27 @@ class Peering:
         """Have ExaBGP begin anew with peers that answer: taken out of its file and put back, it connects at once."""
         if not self.speaker.is_settled or self._plan_at is not None:
             return
-        silent = {neighbor.spec.address for neighbor in self._silent(now, PROBE_AFTER_SECONDS)}
+        silent = {neighbor.spec.address for neighbor in self._silent(now, self._patience(now))}
         self._nudging = frozenset(silent.intersection(addresses))
         if self._nudging:
+            self._nudged_at = now
             for address in self._nudging:
                 self._nudged.setdefault(address, []).append(now)
             self._log.info("session.retried", peers=sorted(map(str, self._nudging)))
             self._make_plan()
+
+    def _leave_alone(self, peer: IPAddress, now: float) -> None:
+        """Do not have ExaBGP begin anew with a peer after all: it has come by itself, and it is not too late."""
+        if peer in self._nudging and not self.speaker.has_signalled:
+            self._nudging -= {peer}
+            self._make_plan()
+            if not self._nudging:
+                self._rest(now)
+
+    def _rest(self, now: float) -> None:
+        """A retry is over, and took until now."""
+        if self._nudged_at is not None:
+            self._rest_until, self._nudged_at = now + NUDGE_REST * (now - self._nudged_at), None
 
     def due(self, now: float) -> float | None:
         """Return the seconds until `tick` has something to do, or None."""
@@ -504,10 +543,18 @@ class Peering:
             elif neighbor.is_up and not neighbor.end_sent:
                 times.append(max(self._is_complete_at or now, neighbor.offer_after, now + 0.02))
         if self.speaker.is_ready and self._silent(now, 0.0):
-            times.append(self._probe_at)
+            times.append(max(self._probe_at, self._rest_until))
         if self.speaker.is_ready and self._audit.at is not None:
             times.append(self._audit.at)
         return max(0.0, min(times) - now) if times else None
+
+
+@lru_cache(maxsize=4096)
+def _shared(
+    peer: IPAddress, next_hop: IPAddress, attributes: PathAttributes, external: bool, identifier: ipaddress.IPv4Address
+) -> Path:
+    """Return one path for all prefixes that are told with it, in however many messages."""
+    return Path(peer=peer, next_hop=next_hop, attributes=attributes, is_external=external, identifier=identifier)
 
 
 def _name(peer: PeerSpec) -> tuple[object, ...]:

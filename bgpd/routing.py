@@ -5,7 +5,7 @@ what a person should hear about.
 """
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -13,10 +13,10 @@ import structlog
 
 from bgpd.calc.exports import Advertisement, Attributes, advertisements, aggregates, exports, own_blocks
 from bgpd.calc.filters import Filters
-from bgpd.calc.imports import ImportRules, Refusal, Withheld, forward, is_forbidden, other_owner
+from bgpd.calc.imports import ImportRules, Refusal, Withheld, forward_in, is_forbidden, other_owner
 from bgpd.calc.offers import OfferRules
 from bgpd.calc.paths import Choice
-from bgpd.calc.pools import Pools
+from bgpd.calc.pools import Pool, Pools
 from bgpd.calc.prefixes import PrefixTable
 from bgpd.calc.sessions import PeerSpec
 from bgpd.calc.surroundings import Surroundings
@@ -24,7 +24,7 @@ from bgpd.fib import Fib, is_felixs
 from bgpd.inventory import Inventory
 from bgpd.nexthops import NextHops
 from bgpd.offering import Book, naming
-from bgpd.rib import Rib
+from bgpd.rib import Entry, Rib
 from kernel.link import Link, LinkAddress
 from kernel.route import LAST_RESORT_METRIC, PROTOCOL_BGPD, Route, RouteKey, RouteKind
 from resources.names import IfName, IPAddress, IPNetwork, NodeName
@@ -199,21 +199,27 @@ class Routing:
         """Decide about every prefix on which something changed."""
         if not self.rib.is_dirty:
             return
+        forwarding = _Forwarding(self.rules)
         for prefix, choice in self.rib.decide(peers, self.rules):
-            self._learned.pop(prefix, None)
             was_withheld, is_withheld = self.withheld.pop(prefix, None) is not None, False
-            if choice is not None:
-                found = forward(prefix, choice, self.rules)
-                if isinstance(found, Withheld):
+            found = None if choice is None else forwarding.route(prefix, choice)
+            if isinstance(found, Route):
+                self._learned[prefix] = found
+            else:
+                self._learned.pop(prefix, None)
+                if found is not None:
                     self.withheld[prefix], is_withheld = found, True
-                elif found is not None:
-                    self._learned[prefix] = found
             self.book.set_learned(prefix, choice.best if choice else None, is_withheld=is_withheld)
             self._want(prefix)
             if is_withheld or was_withheld or self.fib.inherited:
                 self.fib.want(prefix, self._last_resort(prefix), metric=LAST_RESORT_METRIC)
-            self.next_hops.note(prefix, self._doubtful_next_hops(prefix))
-            self._tell_refusals(prefix, now)
+            doubtful: list[IPAddress] = []
+            for peer, entry in self.rib.told(prefix):
+                if entry.refusal is not None:
+                    self._tell_refusal(peer, prefix, entry.refusal, now)
+                if _is_doubtful(entry, found):
+                    doubtful.append(entry.path.next_hop)
+            self.next_hops.note(prefix, doubtful)
             self._tell_owner(prefix, choice, now)
         self._count_withheld(now)
         self.next_hops.tell(peers.keys(), self.rules)
@@ -221,16 +227,6 @@ class Routing:
     def _last_resort(self, prefix: IPNetwork) -> Route | None:
         """Without it, packets that their tunnel is missing for would follow the default route in the clear."""
         return Route.unreachable(protocol=PROTOCOL_BGPD) if prefix in self.withheld else None
-
-    def _doubtful_next_hops(self, prefix: IPNetwork) -> Iterator[IPAddress]:
-        """Yield next hops that a prefix was refused for, and those of its route that are behind a router."""
-        for entry in self.rib.entries(prefix).values():
-            if entry.refusal is Refusal.NEXT_HOP:
-                yield entry.path.next_hop
-            elif entry.refusal is None and (route := self._learned.get(prefix)) is not None:
-                gateways = {hop.gateway for hop in route.next_hops}
-                if entry.path.next_hop not in gateways:
-                    yield entry.path.next_hop
 
     def _want(self, prefix: IPNetwork) -> None:
         route = self._wanted(prefix)
@@ -306,15 +302,12 @@ class Routing:
         self._told[what] = now
         return True
 
-    def _tell_refusals(self, prefix: IPNetwork, now: float) -> None:
-        for peer, entry in self.rib.entries(prefix).items():
-            if entry.refusal is not None and self._may_tell(("refused", peer, entry.refusal), now):
-                count = self.rib.table(peer).refused[entry.refusal]
-                # what a filter rejects was meant so
-                tell = self._log.info if entry.refusal is Refusal.FILTER_REJECT else self._log.warning
-                tell(
-                    "route.refused", peer=str(peer), reason=entry.refusal.value, prefix=str(prefix), so_far=count
-                )
+    def _tell_refusal(self, peer: IPAddress, prefix: IPNetwork, refusal: Refusal, now: float) -> None:
+        if self._may_tell(("refused", peer, refusal), now):
+            count = self.rib.table(peer).refused[refusal]
+            # what a filter rejects was meant so
+            tell = self._log.info if refusal is Refusal.FILTER_REJECT else self._log.warning
+            tell("route.refused", peer=str(peer), reason=refusal.value, prefix=str(prefix), so_far=count)
 
     def _tell_owner(self, prefix: IPNetwork, choice: Choice | None, now: float) -> None:
         if choice is None:
@@ -356,3 +349,26 @@ class Routing:
             self._log.info("route.conflict_gone", destination=str(key))
         self._told_conflicts = frozenset(conflicts)
 
+
+def _is_doubtful(entry: Entry, route: Route | Withheld | None) -> bool:
+    """Whether a prefix was refused for the next hop of a path, or is sent there by way of a router."""
+    if entry.refusal is not None:
+        return entry.refusal is Refusal.NEXT_HOP
+    return isinstance(route, Route) and entry.path.next_hop not in [hop.gateway for hop in route.next_hops]
+
+
+class _Forwarding:
+    """Kernel routes of many prefixes by the same rules: prefixes of one choice and pool share one route."""
+
+    def __init__(self, rules: ImportRules) -> None:
+        self._rules = rules
+        # choice and pool are kept with their route, so that their identities are not others' meanwhile
+        self._known: dict[tuple[int, int], tuple[Choice, Pool | None, Route | Withheld | None]] = {}
+
+    def route(self, prefix: IPNetwork, choice: Choice) -> Route | Withheld | None:
+        pool = self._rules.pools.of(prefix)
+        known = self._known.get((id(choice), id(pool)))
+        if known is None:
+            found = forward_in(pool, prefix.version, choice, self._rules)
+            known = self._known[id(choice), id(pool)] = choice, pool, found
+        return known[2]

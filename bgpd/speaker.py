@@ -5,11 +5,9 @@
 so that the whole of it runs in a test without a process.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from types import MappingProxyType
 from typing import Protocol
 
 from bgpd.dialogue import Dialogue, Doubt, Reply
@@ -31,6 +29,8 @@ from bgpd.messages import (
     parse,
     show_sent,
 )
+from bgpd.plan import Found, Plan
+from bgpd.reload import Applied, Refused, Reload, Untaken
 from resources.names import IPAddress, IPNetwork
 
 PING = "version"
@@ -42,11 +42,6 @@ DEAF_FACTOR = 4
 ADOPT_SECONDS = 5.0
 START_SECONDS = 20.0
 END_SECONDS = 3.0
-QUIET_SECONDS = 0.1
-"""After the last answer: ExaBGP forgets a reload while it still sends routes (reference bgp.md 2.3)."""
-CONFIRM_EVERY_SECONDS = 0.3
-CONFIRM_WITHIN_SECONDS = 2.0
-SIGNALS_MAX = 3
 BACKOFF_SECONDS = (0.0, 1.0, 2.0, 5.0, 10.0)
 STEADY_SECONDS = 60.0
 REATTACH_SECONDS = 2.0
@@ -56,15 +51,6 @@ REATTACH_PAUSE_SECONDS = 30.0
 
 
 # --- the port --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """An ExaBGP that an earlier bgpd left running, and digests of what it runs with."""
-
-    pid: int
-    configuration: str
-    environment: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,32 +126,6 @@ class Child(Protocol):
 # --- what the speaker is to be, and what it says ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What ExaBGP is to run with. `visible` is what ``show neighbor json`` must say then, by the peer's address."""
-
-    configuration: str
-    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    visible: Mapping[IPAddress, tuple[object, ...]] = field(default_factory=lambda: MappingProxyType({}))
-
-    @property
-    def digest(self) -> str:
-        return digest(self.configuration)
-
-    @property
-    def environment_digest(self) -> str:
-        return digest("\n".join(f"{key}={value}" for key, value in sorted(self.environment.items())))
-
-
-def digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def visible(row: Neighbour) -> tuple[object, ...]:
-    """Return what of a session's settings ExaBGP shows, to be compared with a plan's."""
-    return row.local, row.local_as, row.peer_as, row.hold_seconds
-
-
 @dataclass(frozen=True, slots=True)
 class Seen:
     """The sessions as they are now, after a connection was made.
@@ -214,21 +174,6 @@ class Gone:
     retry_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """ExaBGP runs with the plan of this digest."""
-
-    digest: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """ExaBGP does not take the plan of this digest and goes on with what it has."""
-
-    digest: str
-    reason: str
-
-
 Event = Message | Seen | Synced | Detached | Audited | Gone | Applied | Refused | Doubt
 
 
@@ -240,15 +185,6 @@ class Stage(Enum):
     SYNCING = "syncing"
     READY = "ready"
     ENDING = "ending"
-
-
-class Reload(Enum):
-    """Where a change of the configuration is."""
-
-    NONE = "none"
-    VALIDATING = "validating"
-    WAITING = "waiting for quiet"
-    SIGNALLED = "signalled"
 
 
 class _Audit:
@@ -266,20 +202,16 @@ class Speaker:
 
     def __init__(self, child: Child, *, patience: float = PATIENCE_SECONDS) -> None:
         self._child, self._patience = child, patience
-        self._plan: Plan | None = None
         self._dialogue = Dialogue()
         self.stage = Stage.ABSENT
         self.restarts = 0
         self.lost_events = 0
         self.trouble = ""
         """Why there is none at the moment, if it is not by our own will."""
-        self.reloads = 0
-        """How often ExaBGP took a configuration over while it ran."""
         self.pid: int | None = None
         self._is_first = True
         self._adopting = False
         self._connection = -1
-        self._running: Found | None = None
         self._deadline = 0.0
         self._retry_at = 0.0
         self._failures = 0
@@ -292,27 +224,24 @@ class Speaker:
         # the audit under way
         self._audit: _Audit | None = None
         self._said = 0
-        self._quiet_since: float | None = None
         self._syncing: list[Reply] = []
         self._touched: set[tuple[IPAddress, IPNetwork]] = set()
         self._restart_reason: str | None = None
-        # the reload under way
-        self._reload = Reload.NONE
-        self._target: Plan | None = None
-        self._seen: Mapping[IPAddress, tuple[object, ...]] = {}
-        self._signals = 0
-        self._signals_needed = 1
-        self._signalled_at = 0.0
-        self._confirm_at = 0.0
-        self._refused: str | None = None
-        self._good: Plan | None = None
-        """The last plan that ExaBGP ran with."""
+        self._must_resync = False
+        self._reload = Reload(child)
 
     # --- what the owner wants ----------------------------------------------------------------------------------------
 
     def want(self, plan: Plan) -> None:
         """Run with `plan` from now on; takes effect with the next `tick`."""
-        self._plan = plan
+        self._reload.wanted = plan
+
+    def meet(self, peer: IPAddress) -> None:
+        """Take it that a session is wanted that was not; ExaBGP may have it still, and say nothing new of it.
+
+        Then everything is asked for again once the last plan is in place.
+        """
+        self._must_resync |= self._reload.has_shown(peer)
 
     def say(self, commands: Iterable[str]) -> None:
         """Queue commands for ExaBGP. They are lost unless it is ready."""
@@ -333,13 +262,17 @@ class Speaker:
     @property
     def is_settled(self) -> bool:
         """Whether ExaBGP runs with the last plan, or has refused it."""
-        return (
-            self.stage is Stage.READY
-            and self._reload is Reload.NONE
-            and self._plan is not None
-            and self._running is not None
-            and self._plan.digest in (self._running.configuration, self._refused)
-        )
+        return self.stage is Stage.READY and self._reload.is_settled
+
+    @property
+    def has_signalled(self) -> bool:
+        """Whether ExaBGP has been told to take another configuration, so that it cannot be called back."""
+        return self._reload.has_signalled
+
+    @property
+    def reloads(self) -> int:
+        """How often ExaBGP took a configuration over while it ran."""
+        return self._reload.count
 
     # --- what happens ------------------------------------------------------------------------------------------------
 
@@ -352,15 +285,16 @@ class Speaker:
             case ChildEnded():
                 return self._on_ended(message, now) if message.pid == self.pid else []
             case Validated(digest=checked, fault=fault):
-                return self._on_validated(checked, fault, now)
+                refused = self._reload.on_validated(checked, fault, now, is_quiet=self._dialogue.is_quiet)
+                return [] if refused is None else [refused]
 
     def tick(self, now: float) -> list[Event]:
         """Do what is due, and write what may be written."""
         events: list[Event] = []
         match self.stage:
             case Stage.ABSENT:
-                if self._plan is not None and now >= self._retry_at:
-                    self._begin(self._plan, now)
+                if (plan := self._reload.to_start_with()) is not None and now >= self._retry_at:
+                    self._begin(plan, now)
             case Stage.STARTING:
                 if now >= self._deadline:
                     events += self._give_up("it did not answer", now)
@@ -383,7 +317,7 @@ class Speaker:
         times: list[float] = []
         match self.stage:
             case Stage.ABSENT:
-                if self._plan is None:
+                if self._reload.wanted is None:
                     return None
                 times.append(self._retry_at)
             case Stage.STARTING | Stage.ENDING:
@@ -392,27 +326,22 @@ class Speaker:
                 times.append(self._ping_at)
                 if self._dialogue.waiting_since is not None:
                     times.append(self._stuck_at(self._dialogue.waiting_since))
-                if self._reload is Reload.WAITING:
-                    times.append(now + QUIET_SECONDS / 2)
-                if self._reload is Reload.SIGNALLED:
-                    times.append(self._confirm_at)
+                if (at := self._reload.due(now)) is not None:
+                    times.append(at)
         return max(0.0, min(times) - now)
 
     # --- start and end -----------------------------------------------------------------------------------------------
 
     def _begin(self, plan: Plan, now: float) -> None:
-        if plan.digest == self._refused and self._good is not None:
-            plan = self._good
         found = self._child.find() if self._is_first else None
         self._is_first = False
         self._adopting = found is not None
         if found is not None:
-            self.pid, self._running, patience = found.pid, found, ADOPT_SECONDS
+            self.pid, self._reload.running, patience = found.pid, found, ADOPT_SECONDS
         else:
             self.pid = self._child.start(plan.configuration, plan.environment)
-            self._running = Found(self.pid, plan.digest, plan.environment_digest)
+            self._reload.note_started(self.pid, plan)
             patience = START_SECONDS
-            self._child.note(self._running)
         self.stage, self._deadline = Stage.STARTING, now + patience
         self._connection = self._child.connect(patience)
 
@@ -443,7 +372,7 @@ class Speaker:
         elif ended.status and self.trouble:
             # its relay ended before it
             self.trouble = reason
-        self.stage, self.pid, self._running = Stage.ABSENT, None, None
+        self.stage, self.pid, self._reload.running = Stage.ABSENT, None, None
         return events
 
     def _give_up(self, reason: str, now: float) -> list[Event]:
@@ -465,7 +394,7 @@ class Speaker:
         return [Gone(reason, 0.0)]
 
     def _forget_connection(self) -> None:
-        self._reload = Reload.NONE
+        self._reload.interrupt()
         self._syncing, self._touched, self._audit = [], set(), None
         self._connection = -1
         self._dialogue = Dialogue()
@@ -527,7 +456,11 @@ class Speaker:
         self.lost_events += hello.lost
         self._lost, self._detached_for = hello.lost, ""
         self._dialogue.greet(hello, now)
+        self._ask_everything(now)
+
+    def _ask_everything(self, now: float) -> None:
         self.stage, self._syncing, self._touched = Stage.SYNCING, [], set()
+        self._must_resync = False
         self._ping_at = now + self._patience / PINGS_PER_PATIENCE
         for question in (SHOW_NEIGHBOURS, SHOW_RECEIVED, SHOW_SENT):
             self._dialogue.ask(question)
@@ -538,22 +471,25 @@ class Speaker:
                 # the table that is asked for next is newer than all updates so far
                 self._touched.clear()
                 rows = _rows(reply)
-                self._seen = {row.peer: visible(row) for row in rows}
+                self._reload.show(rows)
                 return [Seen(rows)]
             self._syncing.append(reply)
             return self._synced(now) if reply.question == SHOW_SENT else []
         if self._audit is not None and reply.question != PING:
             return self._on_audit(self._audit, reply)
-        if reply.question == SHOW_NEIGHBOURS and self._reload is Reload.SIGNALLED:
-            return self._on_confirmation(reply, now)
+        if reply.question == SHOW_NEIGHBOURS and self._reload.has_signalled:
+            match self._reload.on_rows(_rows(reply), now):
+                case Applied() as applied:
+                    return [applied]
+                case Untaken():
+                    return self._restart("it does not take a new configuration", now)
         return []
 
     def _synced(self, now: float) -> list[Event]:
         received, sent = self._syncing
         touched = self._touched
         self.stage, self._ready_at, self.trouble = Stage.READY, now, ""
-        if self._plan is not None and self._runs(self._plan):
-            self._good = self._plan
+        self._reload.note_synced()
         self._syncing, self._touched = [], set()
         return [
             Synced(
@@ -598,91 +534,21 @@ class Speaker:
         if reply.failed or self._said != audit.said:
             return []
         sent = {peer: frozenset(prefixes) for peer, prefixes in audit.sent.items()}
-        return [Audited(audit.rows, sent, is_current=self._plan is not None and self._runs(self._plan))]
-
-    def _runs(self, plan: Plan) -> bool:
-        return self._running is not None and self._running.configuration == plan.digest
+        return [Audited(audit.rows, sent, is_current=self._reload.is_current)]
 
     def restart(self, reason: str, now: float) -> list[Event]:
         """End ExaBGP and start it again, because it does not do what it was told."""
         return self._give_up(reason, now) if self.stage is Stage.READY else []
 
-    # --- a new configuration -----------------------------------------------------------------------------------------
-
     def _advance(self, now: float) -> list[Event]:
-        plan, running = self._plan, self._running
-        if plan is None or running is None:
-            return []
-        if plan.digest == self._refused and self._reload is Reload.NONE:
-            return []
-        if running.environment != plan.environment_digest and self._reload is Reload.NONE:
+        if self._reload.needs_restart:
             return self._restart("its environment is to change", now)
-        match self._reload:
-            case Reload.NONE:
-                if plan.digest not in (running.configuration, self._refused):
-                    self._target, self._reload = plan, Reload.VALIDATING
-                    self._child.validate(plan.configuration, plan.environment)
-            case Reload.VALIDATING:
-                pass
-            case Reload.WAITING:
-                self._signal_when_quiet(now)
-            case Reload.SIGNALLED:
-                return self._confirm(now)
+        if self._must_resync and self._reload.is_settled and self._dialogue.is_quiet:
+            self._adopting, self._lost = True, 0
+            self._ask_everything(now)
+        elif self._reload.advance(now, is_quiet=self._dialogue.is_quiet):
+            self._dialogue.ask(SHOW_NEIGHBOURS)
         return []
-
-    def _on_validated(self, checked: str, fault: str | None, now: float) -> list[Event]:
-        if self._reload is not Reload.VALIDATING or self._target is None or checked != self._target.digest:
-            return []
-        if fault is not None:
-            self._reload, self._refused = Reload.NONE, checked
-            return [Refused(checked, fault)]
-        self._reload, self._quiet_since, self._signals = Reload.WAITING, None, 0
-        # a change that cannot be seen from outside is signalled twice: ExaBGP may have forgotten the first
-        self._signals_needed = 2 if self._target.visible == self._seen else 1
-        self._signal_when_quiet(now)
-        return []
-
-    def _signal_when_quiet(self, now: float) -> None:
-        if not self._dialogue.is_quiet:
-            self._quiet_since = None
-            return
-        if self._quiet_since is None:
-            self._quiet_since = now
-        if now - self._quiet_since >= QUIET_SECONDS and self._target is not None:
-            self._child.install(self._target.configuration)
-            self._signal(now)
-
-    def _signal(self, now: float) -> None:
-        self._child.reload()
-        self._reload, self._signals = Reload.SIGNALLED, self._signals + 1
-        self._signalled_at, self._confirm_at = now, now + CONFIRM_EVERY_SECONDS
-
-    def _confirm(self, now: float) -> list[Event]:
-        if now < self._confirm_at:
-            return []
-        if now - self._signalled_at >= CONFIRM_WITHIN_SECONDS:
-            if self._signals >= SIGNALS_MAX:
-                return self._restart("it does not take a new configuration", now)
-            self._signal(now)
-            return []
-        self._confirm_at = now + CONFIRM_EVERY_SECONDS
-        self._dialogue.ask(SHOW_NEIGHBOURS)
-        return []
-
-    def _on_confirmation(self, reply: Reply, now: float) -> list[Event]:
-        if self._target is None or self.pid is None:
-            return []
-        self._seen = {row.peer: visible(row) for row in _rows(reply)}
-        if self._seen != self._target.visible:
-            return []
-        if self._signals < self._signals_needed:
-            self._signal(now)
-            return []
-        self._running = Found(self.pid, self._target.digest, self._target.environment_digest)
-        self._child.note(self._running)
-        self._reload, self._good = Reload.NONE, self._target
-        self.reloads += 1
-        return [Applied(self._target.digest)]
 
 
 def _in_our_words(last: str) -> str:

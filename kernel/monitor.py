@@ -36,6 +36,7 @@ _RTNLGRP_IPV6_IFADDR: Final = 9
 _RTNLGRP_IPV6_ROUTE: Final = 11
 _PAUSE_SECONDS: Final = 1.0
 _NEIGHBOUR_KINDS: Final = (link_wire.RTM_NEWNEIGH, link_wire.RTM_DELNEIGH, link_wire.RTM_GETNEIGH)
+_ROUTE_KINDS: Final = (route_wire.RTM_NEWROUTE, route_wire.RTM_DELROUTE)
 
 Notifications = list[tuple[int, int, bytes]]
 """Type, port of the causer, body."""
@@ -146,7 +147,8 @@ class Monitor:
                 take the lock of the legacy tables.
             neighbours_on: interfaces, there or not yet, of whose neighbours and forwarding entries to hear. Those of
                 all others, each ARP answer that a host gets among them, are dropped in the kernel and wake nobody.
-            own_ports: `NetlinkRoutes.port` of those whose routes are not to be told.
+            own_ports: `NetlinkRoutes.port` of those whose routes are not to be told: dropped in the kernel too, so that
+                ten thousand at once wake nobody.
         """
         groups = [_RTNLGRP_LINK, _RTNLGRP_IPV4_IFADDR, _RTNLGRP_IPV6_IFADDR]
         if routes:
@@ -154,17 +156,17 @@ class Monitor:
         if neighbours_on:
             groups.append(_RTNLGRP_NEIGH)
         self._post = post
-        self._own_ports = own_ports
         self._rtnetlink = Socket(socket.NETLINK_ROUTE, groups=groups)
         self._sockets = {self._rtnetlink: self._hear_rtnetlink}
         self._lock_events: LockEvents | None = None
         if rules:
             self._hear_of_rules()
-        self._neighbours_on = neighbours_on
+        self._own_ports, self._neighbours_on = own_ports, neighbours_on
         self._aim: frozenset[int] | None = None
         """The interfaces whose neighbours pass the filter."""
         self._names = interface_names()
-        self._aim_filter(*neighbours_on)
+        if own_ports or neighbours_on:
+            self._aim_filter()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="kernel-monitor", daemon=True)
@@ -209,7 +211,7 @@ class Monitor:
         except OSError as exc:
             heard.drain()
             self._names = interface_names()
-            self._aim_filter(*self._neighbours_on)
+            self._aim_again(*self._neighbours_on)
             self._post(ResyncNeeded(str(from_errno(exc.errno or 0, "notifications of the kernel were lost"))))
             if exc.errno != errno.ENOBUFS:
                 self._stopping.wait(_PAUSE_SECONDS)  # not known to happen; whatever it is, do not spin
@@ -228,10 +230,9 @@ class Monitor:
 
     def _hear_rtnetlink(self, messages: Notifications) -> None:
         decoder = route_wire.Decoder(self._names)
-        for kind, port, body in messages:
-            if kind in (route_wire.RTM_NEWROUTE, route_wire.RTM_DELROUTE):
-                if port not in self._own_ports:
-                    self._hear_route(kind, decoder, body)
+        for kind, _, body in messages:
+            if kind in _ROUTE_KINDS:
+                self._hear_route(kind, decoder, body)
             elif kind in (link_wire.RTM_NEWLINK, link_wire.RTM_DELLINK):
                 self._hear_link(kind, body)
             elif kind in (link_wire.RTM_NEWADDR, link_wire.RTM_DELADDR):
@@ -251,11 +252,11 @@ class Monitor:
         before = self._names.get(link.index)
         if kind == link_wire.RTM_DELLINK:
             self._names.pop(link.index, None)
-            self._aim_filter(before)
+            self._aim_again(before)
             self._post(LinkGone(before or link.name))
             return
         self._names[link.index] = link.name
-        self._aim_filter(before, link.name)
+        self._aim_again(before, link.name)
         if before is not None and before != link.name:
             self._post(LinkGone(before))
         self._post(LinkChanged(link))
@@ -271,14 +272,23 @@ class Monitor:
         if found is not None and device in self._neighbours_on:
             self._post(NeighbourChanged(device, found[1], gone=kind == link_wire.RTM_DELNEIGH))
 
-    def _aim_filter(self, *changed: IfName | None) -> None:
-        """Have the kernel tell of the neighbours of the interfaces that have the names now; `changed` are others now.
+    def _aim_again(self, *changed: IfName | None) -> None:
+        """Aim the filter again if one of these names is another interface's now.
 
         An interface that gets such a name is told of afterwards: who then reads what is on it misses nothing.
         """
-        if self._neighbours_on.isdisjoint(changed):
-            return
+        if not self._neighbours_on.isdisjoint(changed):
+            self._aim_filter()
+
+    def _aim_filter(self) -> None:
+        """Have the kernel tell of no route of our own, and of neighbours on the interfaces that have the names now."""
         indices = frozenset(index for index, name in self._names.items() if name in self._neighbours_on)
-        if indices != self._aim:
-            self._rtnetlink.attach_filter(socket_filter.neighbours_only_on(indices, _NEIGHBOUR_KINDS))
-            self._aim = indices
+        if indices == self._aim:
+            return
+        sections: list[socket_filter.Section] = []
+        if self._own_ports:
+            sections.append(socket_filter.none_caused_by(self._own_ports, _ROUTE_KINDS))
+        if self._neighbours_on:
+            sections.append(socket_filter.neighbours_only_on(indices, _NEIGHBOUR_KINDS))
+        self._rtnetlink.attach_filter(socket_filter.passing(*sections))
+        self._aim = indices

@@ -5,7 +5,7 @@ The numbers are the kernel's: Linux include/uapi/linux/rtnetlink.h.
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Final
 
@@ -64,10 +64,22 @@ class RouteKey:
 
     destination: IPNetwork
     metric: int = 0
+    _hash: int = field(init=False, repr=False, compare=False)
+    """Kept: a route passes a dozen tables under its key."""
 
     def __post_init__(self) -> None:
         if self.metric == 0 and self.destination.version == 6:
             object.__setattr__(self, "metric", _IPV6_METRIC)
+        object.__setattr__(self, "_hash", hash((self.destination, self.metric)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @property
+    def order(self) -> tuple[int, int, int, int]:
+        """For sorting by address."""
+        destination = self.destination
+        return destination.version, int(destination.network_address), destination.prefixlen, self.metric
 
     def __str__(self) -> str:
         plain = self.metric == (_IPV6_METRIC if self.destination.version == 6 else 0)

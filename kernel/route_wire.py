@@ -12,6 +12,7 @@ from typing import Final
 from kernel.netlink import attribute, attributes
 from kernel.route import NextHop, Route, RouteKey, RouteKind, Scope
 from resources.names import IfName, IPAddress, IPNetwork
+from resources.networks import key_network_at
 
 RTM_NEWROUTE: Final = 24
 RTM_DELROUTE: Final = 25
@@ -51,32 +52,61 @@ def family_of(network: IPNetwork | IPAddress) -> int:
     return socket.AF_INET if network.version == 4 else socket.AF_INET6
 
 
-def pack(key: RouteKey, route: Route, index_of: IndexOf) -> bytes:
-    """Return the body of RTM_NEWROUTE."""
-    hops = route.next_hops
-    flags = _RTNH_F_ONLINK if len(hops) == 1 and hops[0].onlink else 0
-    parts = [_head(key, route.protocol, route.scope or 0, route.kind, flags), *_key_attributes(key)]
-    if route.source is not None:
-        parts.append(attribute(_RTA_PREFSRC, route.source.packed))
-    if len(hops) == 1:
-        parts += _hop_attributes(hops[0], key.destination.version)
-        if hops[0].device is not None:
-            parts.append(attribute(_RTA_OIF, _INT.pack(index_of(hops[0].device))))
-    elif hops:
-        parts.append(attribute(_RTA_MULTIPATH, b"".join(_pack_hop(h, key.destination.version, index_of) for h in hops)))
-    return b"".join(parts)
+class Packer:
+    """Values -> bodies of route messages. A route that is given for many keys is packed once.
 
-
-def pack_deletion(key: RouteKey, route: Route, index_of: IndexOf) -> bytes:
-    """Return the body of RTM_DELROUTE for the route of this key, protocol and (if it has one) device.
-
-    The rest are wildcards: scope nowhere, kind 0 (reference felix.md 2.4). Without the protocol an IPv4 deletion with
-    metric 0 would take a foreign route of any metric.
+    For one writing: it keeps the interface numbers that it was told.
     """
-    parts = [_head(key, route.protocol, Scope.NOWHERE, 0, 0), *_key_attributes(key)]
-    if len(route.next_hops) == 1 and route.next_hops[0].device is not None:
-        parts.append(attribute(_RTA_OIF, _INT.pack(index_of(route.next_hops[0].device))))
-    return b"".join(parts)
+
+    def __init__(self, index_of: IndexOf) -> None:
+        self._index_of = index_of
+        # each route is kept with its bytes, so that its identity is not another's meanwhile
+        self._ends: dict[tuple[int, int], tuple[Route, int, bytes]] = {}
+        self._devices: dict[int, tuple[Route, bytes]] = {}
+
+    def written(self, key: RouteKey, route: Route) -> bytes:
+        """Return the body of RTM_NEWROUTE.
+
+        Raises:
+            NoSuchDevice: an interface of the route is not there.
+        """
+        version = key.destination.version
+        known = self._ends.get((id(route), version))
+        if known is None:
+            hops = route.next_hops
+            flags = _RTNH_F_ONLINK if len(hops) == 1 and hops[0].onlink else 0
+            known = self._ends[id(route), version] = route, flags, self._end(route, version)
+        _, flags, end = known
+        return _start(key, route.protocol, route.scope or 0, route.kind, flags) + end
+
+    def _end(self, route: Route, version: int) -> bytes:
+        hops = route.next_hops
+        parts = [] if route.source is None else [attribute(_RTA_PREFSRC, route.source.packed)]
+        if len(hops) == 1:
+            parts += _hop_attributes(hops[0], version)
+            parts.append(self._device(route))
+        elif hops:
+            parts.append(attribute(_RTA_MULTIPATH, b"".join(_pack_hop(h, version, self._index_of) for h in hops)))
+        return b"".join(parts)
+
+    def deleted(self, key: RouteKey, route: Route) -> bytes:
+        """Return the body of RTM_DELROUTE for the route of this key, protocol and (if it has one) device.
+
+        The rest are wildcards: scope nowhere, kind 0 (reference felix.md 2.4). Without the protocol an IPv4 deletion
+        with metric 0 would take a foreign route of any metric.
+
+        Raises:
+            NoSuchDevice: the interface of the route is not there.
+        """
+        known = self._devices.get(id(route))
+        if known is None:
+            known = self._devices[id(route)] = route, self._device(route)
+        return _start(key, route.protocol, Scope.NOWHERE, 0, 0) + known[1]
+
+    def _device(self, route: Route) -> bytes:
+        if len(route.next_hops) != 1 or route.next_hops[0].device is None:
+            return b""
+        return attribute(_RTA_OIF, _INT.pack(self._index_of(route.next_hops[0].device)))
 
 
 def pack_dump(family: int, protocol: int | None) -> bytes:
@@ -119,8 +149,7 @@ class Decoder:
         destination = found.get(_RTA_DST)
         (metric,) = _UINT.unpack(found[_RTA_PRIORITY]) if _RTA_PRIORITY in found else (0,)
         raw = int.from_bytes(destination, "big") if destination is not None else 0
-        network = ipaddress.IPv4Network if family == socket.AF_INET else ipaddress.IPv6Network
-        return RouteKey(network((raw, length)), metric), route
+        return RouteKey(key_network_at(4 if family == socket.AF_INET else 6, raw, length), metric), route
 
     def route(self, body: bytes) -> Route | None:
         """Return only the route, of whichever table (the answer to `pack_lookup`)."""
@@ -137,18 +166,16 @@ class Decoder:
         return self._seen[identity]
 
 
-def _head(key: RouteKey, protocol: int, scope: int, kind: int, flags: int) -> bytes:
+def _start(key: RouteKey, protocol: int, scope: int, kind: int, flags: int) -> bytes:
+    """Return what a body begins with: the header, and the attributes that are the key."""
     destination = key.destination
-    return _RTMSG.pack(family_of(destination), destination.prefixlen, 0, 0, TABLE_MAIN, protocol, scope, kind, flags)
-
-
-def _key_attributes(key: RouteKey) -> list[bytes]:
-    parts = []
-    if key.destination.prefixlen:
-        parts.append(attribute(_RTA_DST, key.destination.network_address.packed))
+    length = destination.prefixlen
+    start = _RTMSG.pack(family_of(destination), length, 0, 0, TABLE_MAIN, protocol, scope, kind, flags)
+    if length:
+        start += attribute(_RTA_DST, destination.network_address.packed)
     if key.metric:
-        parts.append(attribute(_RTA_PRIORITY, _UINT.pack(key.metric)))
-    return parts
+        start += attribute(_RTA_PRIORITY, _UINT.pack(key.metric))
+    return start
 
 
 def _hop_attributes(hop: NextHop, version: int) -> list[bytes]:

@@ -116,13 +116,13 @@ class NetlinkRoutes:
         return entries
 
     def add(self, routes: Mapping[RouteKey, Route]) -> dict[RouteKey, DataplaneError]:
-        return self._write(routes, wire.RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, "add", wire.pack)
+        return self._write(routes, wire.RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, "add")
 
     def replace(self, routes: Mapping[RouteKey, Route]) -> dict[RouteKey, DataplaneError]:
-        return self._write(routes, wire.RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, "write", wire.pack)
+        return self._write(routes, wire.RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, "write")
 
     def delete(self, routes: Mapping[RouteKey, Route]) -> dict[RouteKey, DataplaneError]:
-        failed = self._write(routes, wire.RTM_DELROUTE, 0, "delete", wire.pack_deletion)
+        failed = self._write(routes, wire.RTM_DELROUTE, 0, "delete")
         return {key: exc for key, exc in failed.items() if not _is_gone(exc)}
 
     def lookup(self, address: IPAddress) -> Route | None:
@@ -134,20 +134,16 @@ class NetlinkRoutes:
         return route if route is not None and route.kind.has_next_hops else None
 
     def _write(
-        self,
-        routes: Mapping[RouteKey, Route],
-        kind: int,
-        flags: int,
-        verb: str,
-        pack: Callable[[RouteKey, Route, wire.IndexOf], bytes],
+        self, routes: Mapping[RouteKey, Route], kind: int, flags: int, verb: str
     ) -> dict[RouteKey, DataplaneError]:
         failed: dict[RouteKey, DataplaneError] = {}
-        index_of = _Indices()
+        packer = wire.Packer(_Indices())
+        pack = packer.deleted if kind == wire.RTM_DELROUTE else packer.written
         keys: list[RouteKey] = []
         messages: list[Message] = []
         for key, route in routes.items():
             try:
-                body = pack(key, route, index_of)
+                body = pack(key, route)
             except NoSuchDevice as exc:
                 failed[key] = NoSuchDevice(f"cannot {verb} route {key} {route}: {exc}", errno=exc.errno)
                 continue

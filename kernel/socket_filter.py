@@ -17,8 +17,15 @@ _RETURN: Final = 0x06
 _ALL: Final = 0xFFFFFFFF
 _TYPE_AT: Final = 4
 """Where the type is in a netlink message."""
+_PORT_AT: Final = 12
+"""Where the port is of who caused it."""
 _NEIGHBOUR_INDEX_AT: Final = 16 + 4
 """Where the interface index is in a message about a neighbour: in the ndmsg, behind the header."""
+
+Instruction = tuple[int, int, int, int]
+"""Code, how many instructions to pass over if true and if false, number."""
+Section = Sequence[Instruction]
+"""Part of a program: it drops a message, or goes on behind its own end."""
 
 
 def only(kind: int) -> list[bytes]:
@@ -31,18 +38,33 @@ def only(kind: int) -> list[bytes]:
     )
 
 
-def neighbours_only_on(indices: Collection[int], kinds: Sequence[int]) -> list[bytes]:
-    """Return a program that drops neighbours of other interfaces than these; what is of none of `kinds` passes."""
-    accept = len(kinds) + len(indices) + 3
-    program = [(_LOAD_HALF, 0, 0, _TYPE_AT)]
-    for at, kind in enumerate(kinds, 1):
-        is_last = at == len(kinds)
-        program.append((_JUMP_EQUAL, len(kinds) - at, accept - at - 1 if is_last else 0, socket.htons(kind)))
-    program.append((_LOAD_WORD, 0, 0, _NEIGHBOUR_INDEX_AT))
-    for at, index in enumerate(sorted(indices), len(program)):
-        program.append((_JUMP_EQUAL, accept - at - 1, 0, socket.htonl(index)))
-    return _pack(*program, (_RETURN, 0, 0, 0), (_RETURN, 0, 0, _ALL))
+def passing(*sections: Section) -> list[bytes]:
+    """Return a program that lets pass what none of the sections drops."""
+    return _pack(*(instruction for section in sections for instruction in section), (_RETURN, 0, 0, _ALL))
 
 
-def _pack(*instructions: tuple[int, int, int, int]) -> list[bytes]:
+def neighbours_only_on(indices: Collection[int], kinds: Sequence[int]) -> Section:
+    """Return what drops messages of these types, unless they are about neighbours on one of these interfaces."""
+    numbers = len(indices)
+    found = ((_JUMP_EQUAL, numbers - at, 0, socket.htonl(index)) for at, index in enumerate(sorted(indices)))
+    return _about(kinds, [(_LOAD_WORD, 0, 0, _NEIGHBOUR_INDEX_AT), *found, (_RETURN, 0, 0, 0)])
+
+
+def none_caused_by(ports: Collection[int], kinds: Sequence[int]) -> Section:
+    """Return what drops messages of these types about what one of these netlink ports (at least one) has done."""
+    last = len(ports) - 1
+    found = ((_JUMP_EQUAL, last - at, int(at == last), socket.htonl(port)) for at, port in enumerate(sorted(ports)))
+    return _about(kinds, [(_LOAD_WORD, 0, 0, _PORT_AT), *found, (_RETURN, 0, 0, 0)])
+
+
+def _about(kinds: Sequence[int], body: Section) -> Section:
+    """Return a section that runs `body` for messages of these types (at least one), and else nothing."""
+    last = len(kinds) - 1
+    asked = (
+        (_JUMP_EQUAL, last - at, len(body) if at == last else 0, socket.htons(kind)) for at, kind in enumerate(kinds)
+    )
+    return [(_LOAD_HALF, 0, 0, _TYPE_AT), *asked, *body]
+
+
+def _pack(*instructions: Instruction) -> list[bytes]:
     return [_INSTRUCTION.pack(*instruction) for instruction in instructions]

@@ -342,7 +342,8 @@ class Reader:
             hint = f"write {node.text} without quotes" if value is not None else None
             return self._bad(path, node, "must be a whole number" + (", is a text" if not node.plain else ""), hint)
         if not shape.low <= value <= shape.high:
-            return self._bad(path, node, f"must be between {shape.low} and {shape.high}")
+            low = 1 if shape.form == "port-number" else shape.low
+            return self._bad(path, node, f"must be between {low} and {shape.high}")
         return value
 
     def _as_number(self, node: Scalar, path: Path) -> int | Missing:
@@ -351,7 +352,7 @@ class Reader:
             value = integer(node.text)
             if value is None or "." in node.text:
                 hint = f"quote it: '{node.text}'" if _HI_LO.match(node.text) else None
-                return self._bad(path, node, "must be an AS number: 0 to 4294967295, or a quoted 'hi.lo'", hint)
+                return self._bad(path, node, "must be an AS number: 1 to 4294967295, or a quoted 'hi.lo'", hint)
         elif node.text.isascii() and node.text.isdigit():
             value = int(node.text[-20:]) if len(node.text) <= 20 else _INTEGER_MAX
         elif parts := _HI_LO.match(node.text):
@@ -359,7 +360,7 @@ class Reader:
             value = high << 16 | low if max(high, low) <= 0xFFFF else _INTEGER_MAX
         if value is None or not 0 <= value <= 0xFFFFFFFF:
             return self._bad(
-                path, node, "invalid AS Number: it is 0 to 4294967295, or 'hi.lo' with both below 65536"
+                path, node, "invalid AS Number: it is 1 to 4294967295, or 'hi.lo' with both below 65536"
             )
         return value
 

@@ -10,7 +10,7 @@ from typing import Final
 from bgpd.calc.filters import Filters, Ruling, Subject, ruling
 from bgpd.calc.paths import Choice, Path
 from bgpd.calc.pools import Encapsulation, Pool, Pools
-from bgpd.calc.prefixes import PrefixTable
+from bgpd.calc.prefixes import PrefixTable, Ranges
 from bgpd.calc.sessions import PeerSpec
 from bgpd.calc.surroundings import IPIP_DEVICE, Surroundings
 from kernel.route import PROTOCOL_BGPD, NextHop, Route
@@ -65,10 +65,16 @@ class ImportRules:
     """Whose each block is, by the store."""
     is_strict: bool = False
     """Refuse a block that comes from another node than the store says. Off: the store may lag behind BGP."""
+    guarded: Ranges = field(init=False, repr=False, compare=False)
+    """All that routes of others must keep away from. Nearly none comes near: which of it it was is asked only then."""
+
+    def __post_init__(self) -> None:
+        tables = (self.own_blocks, self.node_addresses, self.surroundings.connected, _SPECIAL)
+        object.__setattr__(self, "guarded", Ranges(network for table in tables for network in table.networks))
 
     def node_at(self, address: IPAddress) -> NodeName | None:
         """Return the node that speaks BGP on `address`, or None."""
-        found = self.node_addresses.match(ipaddress.ip_network(address))
+        found = self.node_addresses.at(address)
         return None if found is None else found[1]
 
 
@@ -79,21 +85,45 @@ def accept(peer: PeerSpec, prefix: IPNetwork, path: Path, rules: ImportRules) ->
     pool, single addresses too, and the default route if it is named exactly. Our own blocks, the addresses of nodes and
     next hops that cannot be are no filter's to give away.
     """
-    if (refusal := next(_session(peer, prefix, path, rules), None)) is not None:
-        return refusal
-    said = _filtered(peer, prefix, path, rules)
+    return accept_at(peer, prefix, path, PathVerdict.of(peer, path, rules), rules)
+
+
+@dataclass(frozen=True, slots=True)
+class PathVerdict:
+    """What can be said of a path whatever its prefix is: one UPDATE gives the same path to hundreds."""
+
+    refusal: Refusal | None
+    is_next_hop: bool
+    """Packets may be sent to its next hop."""
+
+    @classmethod
+    def of(cls, peer: PeerSpec, path: Path, rules: ImportRules) -> "PathVerdict":
+        return cls(next(_session(peer, path, rules), None), _is_next_hop(peer, path.next_hop, rules))
+
+
+def accept_at(
+    peer: PeerSpec, prefix: IPNetwork, path: Path, verdict: PathVerdict, rules: ImportRules
+) -> Path | Refusal:
+    """Return what `accept` does, given what was said of the path."""
+    if prefix.version != peer.version:
+        return Refusal.NOT_PEER
+    if verdict.refusal is not None:
+        return verdict.refusal
+    said = _filtered(peer, prefix, path, rules) if peer.filters else None
     if said is not None and not said.is_accept:
         return Refusal.FILTER_REJECT
     if (refusal := _prefix(peer, prefix, path, rules, said)) is not None:
         return refusal
+    if not verdict.is_next_hop:
+        return Refusal.NEXT_HOP
+    if rules.is_strict and other_owner(prefix, path, rules) is not None:
+        return Refusal.SPOOFED_OWNER
     if said is None or said.attributes is path.attributes:
         return path
     return replace(path, attributes=said.attributes)
 
 
 def _filtered(peer: PeerSpec, prefix: IPNetwork, path: Path, rules: ImportRules) -> Ruling | None:
-    if not peer.filters:
-        return None
     subject = Subject(
         prefix=prefix,
         attributes=path.attributes,
@@ -104,9 +134,9 @@ def _filtered(peer: PeerSpec, prefix: IPNetwork, path: Path, rules: ImportRules)
     return ruling(rules.filters.imports(peer.filters, prefix.version), subject)
 
 
-def _session(peer: PeerSpec, prefix: IPNetwork, path: Path, rules: ImportRules) -> Iterator[Refusal]:
+def _session(peer: PeerSpec, path: Path, rules: ImportRules) -> Iterator[Refusal]:
     attributes = path.attributes
-    if path.peer != peer.address or prefix.version != peer.version:
+    if path.peer != peer.address:
         yield Refusal.NOT_PEER
     if attributes.as_path and attributes.occurrences(peer.local_as) > peer.own_as_allowed:
         yield Refusal.AS_LOOP
@@ -124,17 +154,13 @@ def _prefix(
     if prefix.prefixlen == 0:
         if accepted is None or not accepted.rule.points_at(prefix):
             return Refusal.DEFAULT
-    elif _touches_own_block(prefix, path, rules):
-        return Refusal.OWN_BLOCK
-    elif _is_special(prefix, rules):
-        return Refusal.NODE_ADDRESS
-    elif accepted is None and (refusal := _pools(peer, prefix, path, rules)) is not None:
-        return refusal
-    if not _is_next_hop(peer, path.next_hop, rules):
-        return Refusal.NEXT_HOP
-    if rules.is_strict and other_owner(prefix, path, rules) is not None:
-        return Refusal.SPOOFED_OWNER
-    return None
+        return None
+    if rules.guarded.overlap(prefix):
+        if _touches_own_block(prefix, path, rules):
+            return Refusal.OWN_BLOCK
+        if _is_special(prefix, rules):
+            return Refusal.NODE_ADDRESS
+    return _pools(peer, prefix, path, rules) if accepted is None else None
 
 
 def _pools(peer: PeerSpec, prefix: IPNetwork, path: Path, rules: ImportRules) -> Refusal | None:
@@ -195,13 +221,17 @@ def forward(prefix: IPNetwork, choice: Choice, rules: ImportRules) -> Route | Wi
 
     In a pool with a tunnel nothing is ever sent unwrapped because the tunnel is missing.
     """
-    pool = rules.pools.of(prefix)
-    if rules.pools.is_felixs(prefix):
+    return forward_in(rules.pools.of(prefix), prefix.version, choice, rules)
+
+
+def forward_in(pool: Pool | None, version: int, choice: Choice, rules: ImportRules) -> Route | Withheld | None:
+    """Return what `forward` does, for any prefix of a family in `pool` (None: in none)."""
+    if pool is not None and pool.vxlan is not Encapsulation.NEVER:
         return None
     hops: set[NextHop] = set()
     for path in choice.group:
         if pool is not None and _is_wrapped(pool, path.next_hop, rules):
-            if rules.surroundings.has_ipip and prefix.version == 4:
+            if rules.surroundings.has_ipip and version == 4:
                 hops.add(NextHop(gateway=path.next_hop, device=IPIP_DEVICE, onlink=True))
         else:
             reach = rules.surroundings.reach(path.next_hop)

@@ -221,6 +221,9 @@ def _what(name: str, member: str) -> str:
     return f"BGPConfiguration({name}) {member}"
 
 
+_MESH_PASSWORD = _what(_GLOBAL, "nodeMeshPassword")
+
+
 def _port(spec: BGPConfigurationSpec, name: str, unusable: list[Unusable]) -> int | None:
     port = spec.listen_port
     if port is None or 0 < port < 65536:
@@ -519,7 +522,7 @@ def _mesh(own: NodeView, version: int, work: _Work) -> Iterator[_Wanted]:
             work.unusable.append(Unusable(what=f"Node({node.name})", reason=reason))
             continue
         if globals.mesh_fault:
-            yield _Wanted("nodeMeshPassword", remote.ip, None, globals.mesh_fault)
+            yield _Wanted(_MESH_PASSWORD, remote.ip, None, globals.mesh_fault)
             continue
         spec = PeerSpec(
             address=remote.ip,
@@ -533,7 +536,7 @@ def _mesh(own: NodeView, version: int, work: _Work) -> Iterator[_Wanted]:
             hold_seconds=work.hold_seconds,
             restart_seconds=globals.restart_seconds,
         )
-        yield _Wanted("nodeMeshPassword", remote.ip, spec, secret=globals.mesh_secret)
+        yield _Wanted(_MESH_PASSWORD, remote.ip, spec, secret=globals.mesh_secret)
 
 
 def waits(local: IPAddress, remote: IPAddress) -> bool:

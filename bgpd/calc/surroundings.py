@@ -1,6 +1,5 @@
 """What this host's own interfaces and routes say about reaching a next hop; routes of ours count for nothing here."""
 
-import ipaddress
 from collections.abc import Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass
@@ -69,7 +68,7 @@ class Surroundings:
         """Return the address of this host that the kernel would send from to `address`, or None if it has no way."""
         if address in self.addresses or address.is_link_local:
             return None  # a link-local one is on every interface
-        found = self._table.match(ipaddress.ip_network(address))
+        found = self._table.at(address)
         if found is None or found[1].kind is not RouteKind.UNICAST:
             return None
         network, route = found
@@ -99,7 +98,7 @@ class Surroundings:
 
     def are_neighbours(self, one: IPAddress, other: IPAddress) -> bool:
         """Return whether two addresses are on the same network of ours, so that they reach each other without us."""
-        here = [self.connected.match(ipaddress.ip_network(address)) for address in (one, other)]
+        here = [self.connected.at(address) for address in (one, other)]
         return here[0] is not None and here[0] == here[1] and self.cost(one) == self.cost(other) == 0
 
     @property
@@ -118,7 +117,7 @@ class Surroundings:
     def _find(self, address: IPAddress) -> Reach | None:
         if address in self.addresses:
             return None
-        found = self._table.match(ipaddress.ip_network(address))
+        found = self._table.at(address)
         if found is None or found[1].kind is not RouteKind.UNICAST:
             return None
         hops = found[1].next_hops

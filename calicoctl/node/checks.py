@@ -43,6 +43,9 @@ def openings(
         Opening("loopback", "this host", "-i lo", "the daemons talk to each other"),
         Opening("established", "anywhere", "-m conntrack --ctstate RELATED,ESTABLISHED", "replies"),
         Opening("icmp echo", "anywhere", "-p icmp --icmp-type echo-request", "ping, also by containers"),
+        # nothing from beyond the link has that hop limit (RFC 4861)
+        Opening("icmpv6 133-136", "the link", "-p icmpv6 -m hl --hl-eq 255", "neighbour discovery, on hosts with IPv6"),
+        Opening("icmpv6 echo", "anywhere", "-p icmpv6 --icmpv6-type echo-request", "ping, on hosts with IPv6"),
         Opening("tcp 179", nodes, "-p tcp --dport 179", "BGP"),
     ]
     found += [

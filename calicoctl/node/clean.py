@@ -19,7 +19,7 @@ from kernel.sets import TEMPORARY_PREFIXES, IpsetSets
 from kernel.vxlan import NetlinkVxlan
 from kernel.xtables import BackEnd, TableChange, TableKernel, TableKey
 from kernel.xtables_present import open_present
-from resources.errors import CalicoError, DoesNotExist
+from resources.errors import CalicoError, DoesNotExist, Rejected
 from resources.kinds.node import KIND as NODE
 from resources.kinds.node import NODE_ID_ANNOTATION
 from resources.kinds.workloadendpoint import KIND as ENDPOINT
@@ -32,14 +32,26 @@ SET_PREFIXES = ("cali40", "cali60", *TEMPORARY_PREFIXES)
 TUNNEL = IfName("tunl0")
 OWN_VETH = re.compile(r"cali.+|temp[0-9a-f]{11}")
 """Our ends of veth pairs: the host's, and the container's until Docker took it."""
+_ANSWER = "the question goes to a terminal; 'calicoctl node clean --yes' is the answer where there is none"
+
+
+class Unanswered(Rejected):
+    """A question that nobody answered: there is no terminal, or it was interrupted."""
+
+    reference = "unanswered"
 
 
 def clean(*, config: str | None, confirmed: bool, ask: Callable[[str], bool]) -> int:
     """Remove everything of ours; 0 if nothing is left."""
     name, _ = node_name()
-    if not confirmed and not ask(_question(name, config)):
-        click.echo("Nothing was changed.")
-        return 1
+    if not confirmed:
+        try:
+            agreed = ask(_question(name, config))
+        except click.Abort:
+            raise Unanswered("nothing was changed: nobody answered", hint=_ANSWER) from None
+        if not agreed:
+            click.echo("Nothing was changed.")
+            return 1
     was_running = supervisor.stop()
     with turn.taken(seconds=PATIENCE_SECONDS):
         if supervisor.stop() | speaker.end() | was_running:

@@ -17,7 +17,10 @@ def as_number(value: str) -> int | None:
     limit = 0xFFFF if dot else 0xFFFFFFFF
     if not all(0 <= part <= limit for part in parts):
         raise ValueError(f"each part of an AS number is between 0 and {limit}")
-    return (parts[0] << 16) + parts[1] if dot else parts[0]
+    number = (parts[0] << 16) + parts[1] if dot else parts[0]
+    if number == 0:
+        raise ValueError("0 is no AS number (RFC 7607); leave it out to have the global one")
+    return number
 
 
 def network(version: int, longest: int) -> Callable[[str], IPNetwork | None]:

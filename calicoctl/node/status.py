@@ -150,6 +150,8 @@ class _NextHop(msgspec.Struct):
 class _Unusable(msgspec.Struct):
     what: str
     reason: str
+    peer: str | None = None
+    """Set if a session with it is withheld for that."""
 
 
 class _Kernel(msgspec.Struct):
@@ -253,7 +255,7 @@ def warnings(state: BgpState) -> list[str]:
         for (pool, reason), prefixes in sorted(by_cause.items())
     ]
     lines += [f"next hop of {one.routes} routes {one.what}" for _, one in sorted(state.next_hops.items())]
-    lines += [f"{one.what} is not used: {one.reason}" for one in state.unusable]
+    lines += _not_used(state.unusable)
     lines += state.twins
     lines += [
         f"{node} is up and does not announce {len(blocks)} of its blocks ({_some(blocks)}): its "
@@ -267,6 +269,19 @@ def warnings(state: BgpState) -> list[str]:
     ]
     lines += [f"{key} could not be written: {error}" for key, error in sorted(kernel.failed.items())]
     return lines
+
+
+def _not_used(unusable: Sequence[_Unusable]) -> list[str]:
+    """Return one line per cause: sessions that are withheld for it, or what is passed over."""
+    peers: dict[tuple[str, str], list[str]] = {}
+    for one in unusable:
+        found = peers.setdefault((one.what, one.reason), [])
+        if one.peer is not None:
+            found.append(one.peer)
+    return [
+        f"no session with {_some(withheld)}: {what}: {reason}" if withheld else f"{what} is not used: {reason}"
+        for (what, reason), withheld in peers.items()
+    ]
 
 
 def _some(names: Sequence[str]) -> str:

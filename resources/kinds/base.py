@@ -24,6 +24,8 @@ Path = tuple[str | int, ...]
 # Field types whose text has more than one form in a document; resources.reader brings them into the stored form.
 Uint8 = Annotated[int, msgspec.Meta(ge=0, le=0xFF)]
 Uint16 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF)]
+PortNumber = Annotated[int, msgspec.Meta(ge=0, le=0xFFFF, extra={"form": "port-number"})]
+"""A port. The original's type lets 0 through, so what is stored may have it; the checks of the kinds do not."""
 Uint32 = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF)]
 ASN = Annotated[int, msgspec.Meta(ge=0, le=0xFFFFFFFF, extra={"form": "as-number"})]
 """An AS number; a document may also write ``"64512"`` or ``"hi.lo"``."""

@@ -7,7 +7,7 @@ import msgspec
 
 from resources.durations import canonical_or_same
 from resources.kinds import fields
-from resources.kinds.base import ASN, Column, GoDuration, Kind, Metadata, Problem, Uint16, name_cell, wire, yes_no
+from resources.kinds.base import ASN, Column, GoDuration, Kind, Metadata, PortNumber, Problem, name_cell, wire, yes_no
 from resources.kinds.community import BAD_FORMAT, community_fault
 from resources.kinds.secret import BGPPassword, password_problems
 
@@ -54,7 +54,7 @@ class BGPConfigurationSpec(
     service_load_balancer_aggregation: str = ""
     communities: list[Community] = []
     prefix_advertisements: list[PrefixAdvertisement] = []
-    listen_port: Uint16 | None = None
+    listen_port: PortNumber | None = None
     node_mesh_password: BGPPassword | None = None
     node_mesh_max_restart_time: GoDuration = ""
     """A Go duration; empty means 120 s."""

@@ -11,7 +11,7 @@ import msgspec
 
 from resources.durations import canonical_or_same, fits_configuration
 from resources.kinds import fields
-from resources.kinds.base import Column, GoDuration, Kind, Metadata, Path, Problem, Uint16, Uint32, name_cell, wire
+from resources.kinds.base import Column, GoDuration, Kind, Metadata, Path, PortNumber, Problem, Uint32, name_cell, wire
 from resources.kinds.rule import Port
 from resources.names import DNS_LABEL_REGEX
 
@@ -27,7 +27,7 @@ class RouteTableRange(msgspec.Struct, frozen=True, kw_only=True):
 
 class ProtoPort(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     protocol: str = ""
-    port: Uint16
+    port: PortNumber
     net: str = ""
 
 

@@ -23,8 +23,8 @@ ANNOTATION_BYTES = 256 * 1024
 LOG_LEVELS = ("Trace", "Debug", "Info", "Warning", "Error", "Fatal")
 RESTART_SECONDS_MAX = 4095
 """The restart time of BGP has twelve bits (RFC 4724, section 3)."""
-RESERVED_AS_NUMBERS = (0, 23456, 65535, 4294967295)
-"""RFC 7607, 6793 and 7300."""
+RESERVED_AS_NUMBERS = (23456, 65535, 4294967295)
+"""RFC 6793 and 7300."""
 PORT_PROTOCOLS = ("TCP", "UDP", "SCTP")
 PORT_PROTOCOL_NUMBERS = (6, 17, 132)
 NUMBERED_PROTOCOLS = {
@@ -235,7 +235,10 @@ def restart_time(path: Path, value: str) -> Iterator[Problem]:
 
 
 def as_number(path: Path, value: int) -> Iterator[Problem]:
-    """Warn of an AS number that no peer takes."""
+    """Refuse 0, with which no session can be (RFC 7607), and warn of other AS numbers that no peer takes."""
+    if value == 0:
+        reason = "0 is no AS number: no peer accepts it (RFC 7607)"
+        yield Problem(path, "0", reason, "leave it out to have the default, or write one of 64512 to 65534")
     if value in RESERVED_AS_NUMBERS:
         reason = "this AS number is reserved, and peers refuse it"
         yield Problem(path, str(value), reason, "for use at home are 64512 to 65534 and 4200000000 to 4294967294", True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from resources.kinds import fields, rule_v1
-from resources.kinds.base import V1, Column, Kind, Metadata, Path, Problem, Uint16, View, name_cell, wire
+from resources.kinds.base import V1, Column, Kind, Metadata, Path, PortNumber, Problem, Uint16, View, name_cell, wire
 from resources.kinds.naming import node_name, profile_name, segment_name
 from resources.kinds.rule import Protocol
 from resources.names import CONTAINER_ID_PATTERN, IfName, IPAddress, IPNetwork, NodeName, parse_address, parse_network
@@ -32,7 +32,7 @@ class EndpointPort(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str = ""
     protocol: Protocol
-    port: Uint16
+    port: PortNumber
 
 
 class WorkloadEndpointPort(EndpointPort, frozen=True, kw_only=True, rename=wire(host_ip="hostIP")):

@@ -1,10 +1,12 @@
 """Desired, actual and the difference, under the kernel's own key. One class for all effectors; no I/O."""
 
-from collections.abc import Hashable, Iterator, Mapping
-from typing import Generic, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from typing import Any, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+
+_NOTHING = object()
 
 
 class Delta(Generic[K, V]):
@@ -14,7 +16,9 @@ class Delta(Generic[K, V]):
     must be written, `stale` what must be removed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, order: Callable[[K], Any] = str) -> None:
+        """`order`: what keys are sorted by, for `missing` and `stale`."""
+        self._order = order
         self._desired: dict[K, V] = {}
         self._actual: dict[K, V] = {}
         self._dirty: set[K] = set()
@@ -62,27 +66,24 @@ class Delta(Generic[K, V]):
 
     def missing(self) -> Iterator[tuple[K, V]]:
         """Yield what is desired and not there (or there with another value), in a stable order."""
-        for key in self._ordered():
-            if key in self._desired:
-                yield key, self._desired[key]
+        for key in self._ordered(key for key in self._dirty if key in self._desired):
+            yield key, self._desired[key]
 
     def stale(self) -> Iterator[K]:
         """Yield keys that are there and not desired, in a stable order."""
-        for key in self._ordered():
-            if key not in self._desired and key in self._actual:
-                yield key
+        yield from self._ordered(key for key in self._dirty if key not in self._desired and key in self._actual)
 
     def __bool__(self) -> bool:
         """True if anything is to be written or removed."""
         return bool(self._dirty)
 
-    def _ordered(self) -> list[K]:
-        return sorted(self._dirty, key=str)
+    def _ordered(self, keys: Iterable[K]) -> list[K]:
+        return sorted(keys, key=self._order)
 
     def _settled(self, key: K) -> bool:
-        if key not in self._desired:
-            return key not in self._actual
-        return key in self._actual and self._actual[key] == self._desired[key]
+        wanted, there = self._desired.get(key, _NOTHING), self._actual.get(key, _NOTHING)
+        # most equal ones are the same object
+        return wanted is there or wanted == there
 
     def _note(self, key: K) -> None:
         if self._settled(key):

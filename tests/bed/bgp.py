@@ -125,9 +125,15 @@ class Mesh:
         }
 
 
+TRANSACTION_MAX = 128
+"""Operations that etcd takes in one transaction, as it comes."""
+
+
 def put(store: Etcd, *records: tuple[str, bytes]) -> None:
-    operations = [f"put {key} {json.dumps(value.decode())}" for key, value in records]
-    store.etcdctl("txn", stdin="\n" + "\n".join(operations) + "\n\n\n")
+    for first in range(0, len(records), TRANSACTION_MAX):
+        some = records[first : first + TRANSACTION_MAX]
+        operations = [f"put {key} {json.dumps(value.decode())}" for key, value in some]
+        store.etcdctl("txn", stdin="\n" + "\n".join(operations) + "\n\n\n")
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A cluster: several hosts and an etcd on one fabric, and whatever is to run on each host."""
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -114,6 +115,20 @@ class Cluster:
         with ThreadPoolExecutor(len(self.hosts)) as pool:
             started = [pool.submit(work, host) for host in self.hosts]
         return [future.result() for future in started]
+
+    def introduce(self) -> None:
+        """Write the hosts' link addresses into each other's tables of neighbours, to stay.
+
+        The kernel counts the entries that it learns over all namespaces together, and takes 1,024
+        (net.ipv4.neigh.default.gc_thresh3): too few for 33 hosts that all speak with each other.
+        """
+        links = self.on_each(lambda host: json.loads(host.ip("-j", "link", "show", "eth0").stdout)[0]["address"])
+        entries = [
+            f"neigh replace {host.address} lladdr {link} dev eth0 nud permanent"
+            for host, link in zip(self.hosts, links, strict=True)
+        ]
+        for number, host in enumerate(self.hosts):
+            host.ip(batch="\n".join(entries[:number] + entries[number + 1 :]) + "\n")
 
     def resize_links(self, mtu: int) -> None:
         """Give the links between the hosts, and the bridge, another MTU."""

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 
-from bgpd.speaker import ChildEnded, ChildMessage, Found, Lines, RelayClosed, Validated, digest
+from bgpd.plan import Found, digest
+from bgpd.speaker import ChildEnded, ChildMessage, Lines, RelayClosed, Validated
 
 _NEIGHBOR = re.compile(r"^neighbor (\S+) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 _SETTING = re.compile(r"^  ([a-z0-9-]+) ([^;{]+);$", re.MULTILINE)
@@ -65,6 +66,9 @@ class FakeExabgp:
         self.is_hung = False
         self.is_mute = False
         """It takes what it is told to announce, and sends nothing."""
+        self.held: list[str] | None = None
+        """Commands that it is too slow to answer now, if it is."""
+        self.validations = 0
         self.refuse_commands = 0
         """So many commands to come are answered by error."""
         self.left_behind: Found | None = None
@@ -98,6 +102,7 @@ class FakeExabgp:
         return self.pid
 
     def validate(self, configuration: str, environment: Mapping[str, str]) -> None:
+        self.validations += 1
         self.outbox.append(Validated(digest(configuration), self.refuse_validation))
 
     def install(self, configuration: str) -> None:
@@ -137,12 +142,21 @@ class FakeExabgp:
         if self.is_hung or self._connected is None:
             return
         for line in data.decode("ascii").splitlines():
-            self._command(line)
+            if self.held is None:
+                self._command(line)
+            else:
+                self.held.append(line)
 
     def end(self, *, hard: bool) -> None:
         self._connected = None
         if self.pid is not None and (hard or not self.is_hung):
             self.die(0)
+
+    def catch_up(self) -> None:
+        """Answer everything that was put to it while it was slow."""
+        held, self.held = self.held or [], None
+        for line in held:
+            self._command(line)
 
     # --- what happens to it -------------------------------------------------------------------------------------------
 
@@ -152,9 +166,7 @@ class FakeExabgp:
         """Bring a session up. `graceful` None: the peer's OPEN says nothing of a restart."""
         peer = self.peers[address]
         assert not peer.is_up
-        self._event(address, "state", {"state": "connected"})
-        self._event(address, "fsm", {"state": "CONNECT"})
-        self._event(address, "fsm", {"state": "OPENSENT"})
+        self.peer_connects(address)
         capabilities: dict[str, object] = {"1": {"name": "multiprotocol", "families": ["ipv4/unicast"]}}
         if graceful is not None:
             flags = {peer.families.replace(" ", "/"): ["restart"]} if graceful else {}
@@ -178,6 +190,12 @@ class FakeExabgp:
         peer.is_up, peer.up_at, peer.ends = True, self.now, 0
         peer.updates = int(bool(peer.offered) and not self.is_mute)
         self._event(address, "state", {"state": "up"})
+
+    def peer_connects(self, address: str) -> None:
+        """A connection is there, and what the peer says is awaited."""
+        self._event(address, "state", {"state": "connected"})
+        self._event(address, "fsm", {"state": "CONNECT"})
+        self._event(address, "fsm", {"state": "OPENSENT"})
 
     def peer_down(self, address: str, reason: str = "closing connection") -> None:
         peer = self.peers[address]

@@ -113,6 +113,20 @@ def test_nodes_come_go_and_move_without_touching_the_others(mesh: Mesh) -> None:
     assert one.run("ss -Htn state established 'sport = :179 or dport = :179'").stdout.count("\n") == 2
 
 
+def test_a_node_whose_record_is_deleted_and_written_again_at_once_is_meshed(mesh: Mesh) -> None:
+    mesh.start()
+    speakers = {name: mesh.state(name)["speaker"]["pid"] for name in mesh.daemons}
+    record = mesh.records(2, mesh["node2"].address)[0]
+    for pause in (0.0, 0.3):
+        mesh.remove(record)
+        time.sleep(pause)
+        mesh.put(record)
+        for name in mesh.daemons:
+            mesh.await_routes(name, mesh.expected(name), timeout=30)
+        wait_until("all to be up again", lambda: all(mesh.is_up(name) for name in mesh.daemons), timeout=30)
+    assert {name: mesh.state(name)["speaker"]["pid"] for name in mesh.daemons} == speakers
+
+
 def test_a_bad_record_harms_nobody(mesh: Mesh) -> None:
     mesh.start()
     mesh.put(node_record("node9", "10.77.0.300/24"), pool_record("bad", "10.66.0.0/99"))

@@ -34,6 +34,36 @@ def test_the_summary_ends_with_the_sum() -> None:
     assert lines[-1] == "11 passed, 2 failed"
 
 
+def once_more(first: levels.Outcome, second: levels.Outcome) -> str:
+    return levels.summary([levels.tried_again(first, lambda: second)])
+
+
+def test_what_fails_and_then_passes_by_itself_is_named_as_unsteady() -> None:
+    first = levels.Outcome(level="st", passed=7, failed=2, failures=["st.one", "st.two"])
+    second = levels.Outcome(level="st", passed=1, failed=1, failures=["st.two"])
+    lines = once_more(first, second).splitlines()
+    assert "st            8       1      0.0  1 unsteady" in lines
+    assert "    st.one" in lines
+    assert "    st.two" not in lines
+    assert lines[-1] == "8 passed, 1 failed"
+
+
+@pytest.mark.parametrize(
+    ("failed", "failures", "second"),
+    [
+        (4, ["a", "b", "c", "d"], levels.Outcome(level="st", passed=4)),  # too many
+        (1, [], levels.Outcome(level="st", passed=1)),  # pytest itself failed
+        (1, ["a"], levels.Outcome(level="st")),  # nothing ran
+        (1, ["a"], levels.Outcome(level="st", passed=500)),  # everything ran
+        (1, ["a"], levels.Outcome(level="st", passed=1, failed=1, note="pytest ended with 3")),
+    ],
+)
+def test_a_second_try_does_not_hide_a_failure(failed: int, failures: list[str], second: levels.Outcome) -> None:
+    first = levels.Outcome(level="st", passed=7, failed=failed, failures=failures)
+    assert once_more(first, second).splitlines()[-1] == f"7 passed, {failed} failed"
+    assert first.unsteady == []
+
+
 @pytest.mark.parametrize(("exit", "findings", "failed"), [(0, 0, 0), (1, 7, 7), (2, 0, 1)])
 def test_a_checker_that_fails_counts_at_least_once(exit: int, findings: int, failed: int) -> None:
     outcome = levels.counted("lint", exit, findings, "ruff")

@@ -126,6 +126,23 @@ def test_routes_of_others_are_told_and_our_own_are_not(
     heard.until(lambda event: event == RouteWritten(RouteKey(ipaddress.ip_network("fd00::/64")), ours))
 
 
+def test_many_routes_of_our_own_wake_nobody(
+    netns: Namespace, heard: Heard, monitor: Monitor, routes: NetlinkRoutes
+) -> None:
+    # so many would overflow the buffer, if they came to it
+    ours = Route.blackhole(protocol=81)
+    with netns.entered():
+        for second in range(3):
+            many = [RouteKey(ipaddress.ip_network(f"10.{second}.{i >> 8}.{i & 255}/32")) for i in range(15000)]
+            assert routes.add(dict.fromkeys(many, ours)) == {}
+    monitor.start()
+    netns.ip("route", "add", "blackhole", "10.9.0.0/26", "proto", "static")
+    told = heard.until(lambda event: isinstance(event, RouteWritten))
+    assert [event for event in told if isinstance(event, RouteWritten | ResyncNeeded)] == [
+        RouteWritten(RouteKey(ipaddress.ip_network("10.9.0.0/26")), Route.blackhole(protocol=4))
+    ]
+
+
 def test_lost_notifications_ask_for_a_resync_and_then_it_goes_on(
     netns: Namespace, heard: Heard, monitor: Monitor
 ) -> None:

@@ -17,7 +17,7 @@ def blackhole(number: int) -> tuple[RouteKey, Route]:
 
 
 def test_lost_refusals_are_unknown_outcomes_and_the_socket_goes_on(netns: Namespace) -> None:
-    message = (wire.RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, wire.pack(*blackhole(1), interface_index))
+    message = (wire.RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, wire.Packer(interface_index).written(*blackhole(1)))
     with netns.entered(), Socket(receive_buffer=4096) as tight:
         assert tight.execute([message]) == {}
         refused = tight.execute([message] * 400)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bed import wait_until
+from bed import Timeout, wait_until
 from bed.felix import FelixLab, raw_passes, tcp_passes
 from bed.probes import checksum
 from bed.workload import Workload
@@ -50,16 +50,24 @@ def test_a_host_has_one_route_for_each_of_its_containers_and_nothing_else_of_our
 
 
 def test_docker_keeps_its_rules_and_ours_stand_around_them(lab: FelixLab) -> None:
-    def forwarding() -> list[str]:
-        return [line for line in saved(lab) if line.startswith("-A FORWARD ")]
+    def stand() -> bool:
+        lines = saved(lab)
+        forward = [line for line in lines if line.startswith("-A FORWARD ")]
+        between = forward[1:-2]
+        return (
+            "cali-FORWARD" in forward[0]
+            and all("cali:" in line for line in forward[-2:])
+            and any("DOCKER-USER" in line for line in between)
+            and not any("cali" in line for line in between)
+            and ":FORWARD DROP" in next(line for line in lines if line.startswith(":FORWARD"))
+        )
 
-    wait_until("ours to be first, if Docker has only just begun", lambda: "cali-FORWARD" in forwarding()[0])
-    forward = forwarding()
-    assert all("cali:" in line for line in forward[-2:])
-    between = forward[1:-2]
-    assert any("DOCKER-USER" in line for line in between)
-    assert not any("cali" in line for line in between)
-    assert ":FORWARD DROP" in next(line for line in saved(lab) if line.startswith(":FORWARD"))
+    # Docker may have only just begun, and felix to be about to take its places again
+    try:
+        wait_until("our rules to stand around Docker's", stand)
+    except Timeout as error:
+        error.add_note("\n".join(saved(lab)))
+        raise
 
 
 @pytest.mark.scenario(6, 59, 60, 61, 62)

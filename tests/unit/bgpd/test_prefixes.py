@@ -1,11 +1,11 @@
 """Longest match, against going through all entries."""
 
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bgpd.calc.prefixes import PrefixTable
+from bgpd.calc.prefixes import PrefixTable, Ranges
 from resources.names import IPNetwork
 
 # few different bits, so that prefixes meet
@@ -30,9 +30,15 @@ def test_it_answers_as_a_walk_through_all_entries(entries: frozenset[IPNetwork],
     assert table.match(asked) == ((around[0], str(around[0])) if around else None)
     assert {entry for entry, _ in table.inside(asked)} == within
     assert table.overlaps(asked) == bool(around or within)
+    assert set(table.networks) == entries
+    address = asked.network_address
+    assert table.at(address) == table.match(ip_network(address))
+    assert Ranges(entries).overlap(asked) == bool(around or within)
 
 
 def test_an_empty_table_matches_nothing() -> None:
     table: PrefixTable[int] = PrefixTable({})
     assert table.match(ip_network("10.0.0.0/8")) is None
     assert not table.overlaps(ip_network("::/0"))
+    assert table.at(ip_address("10.0.0.1")) is None
+    assert not Ranges(()).overlap(ip_network("::/0"))

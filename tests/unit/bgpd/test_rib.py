@@ -1,5 +1,6 @@
 """The incremental tables, against working everything out anew."""
 
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
 from hypothesis import given, settings
@@ -40,7 +41,9 @@ def rules(*pools: str) -> ImportRules:
 NARROW, WIDE = rules("10.65.0.0/16"), rules("10.65.0.0/16", "10.66.0.0/16")
 
 
+@lru_cache
 def path(peer: IPAddress, preference: int = 100) -> Path:
+    """Equal paths are one object, as those of one message are."""
     return Path(peer=peer, next_hop=peer, attributes=PathAttributes(local_preference=preference))
 
 

@@ -131,7 +131,7 @@ def test_the_life_of_a_session() -> None:
     found = neighbor()
     assert shown(found) == ("start", "Active", "")
     for state, phase in (("CONNECT", "Connect"), ("OPENSENT", "OpenSent"), ("OPENCONFIRM", "OpenConfirm")):
-        found.on_fsm(FsmChanged(PEER, state))
+        found.on_fsm(FsmChanged(PEER, state), 0.0)
         assert shown(found) == ("start", phase, "")
     found.on_open(Opened(PEER, ip_address("10.0.0.2"), 64512, 90, 120))  # type: ignore[arg-type]
     found.on_session(SessionChanged(PEER, "up"), 10.0, 1000.0)
@@ -155,7 +155,7 @@ def test_one_that_never_says_its_end_is_up_all_the_same() -> None:
 
 def test_one_that_waits_is_passive() -> None:
     found = neighbor(passive=True)
-    found.on_fsm(FsmChanged(PEER, "IDLE"))
+    found.on_fsm(FsmChanged(PEER, "IDLE"), 0.0)
     assert shown(found) == ("start", "Passive", "")
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import pytest
 
 from bgpd.messages import SessionChanged
-from bgpd.speaker import Event, Found, Lines, Plan, Seen, Speaker, Synced
+from bgpd.plan import Found, Plan
+from bgpd.speaker import Event, Lines, Seen, Speaker, Synced
 
 PEER = "10.77.0.3"
 

@@ -61,19 +61,20 @@ def entries(draw: st.DrawFn) -> tuple[RouteKey, Route]:
 
 @given(entries())
 def test_what_was_packed_is_read(entry: tuple[RouteKey, Route]) -> None:
-    assert wire.Decoder(NAMES).entry(wire.pack(*entry, index_of)) == entry
+    assert wire.Decoder(NAMES).entry(wire.Packer(index_of).written(*entry)) == entry
 
 
 @given(st.lists(entries(), max_size=8))
 def test_one_decoder_reads_many(table: list[tuple[RouteKey, Route]]) -> None:
     decoder = wire.Decoder(NAMES)
-    assert [decoder.entry(wire.pack(*entry, index_of)) for entry in table] == table
+    packer = wire.Packer(index_of)
+    assert [decoder.entry(packer.written(*entry)) for entry in table] == table
 
 
 @given(entries())
 def test_pyroute2_reads_what_was_packed(entry: tuple[RouteKey, Route]) -> None:
     key, route = entry
-    seen = by_pyroute2(wire.pack(key, route, index_of))
+    seen = by_pyroute2(wire.Packer(index_of).written(key, route))
     destination = seen.get_attr("RTA_DST") or str(key.destination.network_address)
     assert ipaddress.ip_network((destination, seen["dst_len"])) == key.destination
     assert (seen.get_attr("RTA_PRIORITY") or 0) == key.metric
@@ -119,7 +120,7 @@ def hop_in_words(hop: NextHop) -> HopWords:
 @given(entries())
 def test_a_deletion_names_key_protocol_and_one_device_only(entry: tuple[RouteKey, Route]) -> None:
     key, route = entry
-    seen = by_pyroute2(wire.pack_deletion(key, route, index_of))
+    seen = by_pyroute2(wire.Packer(index_of).deleted(key, route))
     assert (seen["proto"], seen["type"], seen["scope"]) == (route.protocol, 0, Scope.NOWHERE)
     assert seen["dst_len"] == key.destination.prefixlen
     assert (seen.get_attr("RTA_PRIORITY") or 0) == key.metric
@@ -133,7 +134,7 @@ def test_equal_routes_of_one_table_are_one_object() -> None:
     decoder = wire.Decoder(NAMES)
     route = Route.via(ipaddress.ip_address("192.0.2.7"), IfName("eth0"), protocol=81)
     first, second = (
-        decoder.entry(wire.pack(RouteKey(ipaddress.ip_network(text)), route, index_of))
+        decoder.entry(wire.Packer(index_of).written(RouteKey(ipaddress.ip_network(text)), route))
         for text in ("10.1.0.0/26", "10.2.0.0/26")
     )
     assert first is not None
@@ -142,8 +143,9 @@ def test_equal_routes_of_one_table_are_one_object() -> None:
 
 
 def test_a_device_without_an_index_is_named() -> None:
+    key, route = RouteKey(ipaddress.ip_network("10.0.0.1/32")), Route.on(IfName("nope0"), protocol=80)
     with pytest.raises(NoSuchDevice, match="nope0"):
-        wire.pack(RouteKey(ipaddress.ip_network("10.0.0.1/32")), Route.on(IfName("nope0"), protocol=80), index_of)
+        wire.Packer(index_of).written(key, route)
 
 
 PLAIN = (RouteKey(ipaddress.ip_network("10.1.0.0/26")), Route.on(IfName("eth0"), protocol=80))
@@ -161,7 +163,7 @@ MULTIPATH = (
 
 @pytest.mark.parametrize("entry", [PLAIN, MULTIPATH], ids=["plain", "multipath"])
 def test_a_route_on_an_interface_that_is_going_is_left_out(entry: tuple[RouteKey, Route]) -> None:
-    body = wire.pack(*entry, index_of)
+    body = wire.Packer(index_of).written(*entry)
     assert wire.Decoder({INDICES[IfName("cali1")]: IfName("cali1")}).entry(body) is None
 
 
@@ -173,12 +175,12 @@ def changed(body: bytes, offset: int, value: int) -> bytes:
 @pytest.mark.parametrize(
     "body",
     [
-        changed(wire.pack(*PLAIN, index_of), 3, 0x10),
-        changed(wire.pack(*PLAIN, index_of), 4, 255),
-        wire.pack(*PLAIN, index_of) + attribute(15, struct.pack("=I", 1000)),
-        changed(wire.pack(*PLAIN, index_of), 9, 0x02),
-        changed(wire.pack(*PLAIN, index_of), 7, 10),
-        changed(wire.pack(*PLAIN, index_of), 0, 28),
+        changed(wire.Packer(index_of).written(*PLAIN), 3, 0x10),
+        changed(wire.Packer(index_of).written(*PLAIN), 4, 255),
+        wire.Packer(index_of).written(*PLAIN) + attribute(15, struct.pack("=I", 1000)),
+        changed(wire.Packer(index_of).written(*PLAIN), 9, 0x02),
+        changed(wire.Packer(index_of).written(*PLAIN), 7, 10),
+        changed(wire.Packer(index_of).written(*PLAIN), 0, 28),
     ],
     ids=["type of service", "table local", "table 1000", "cloned", "kind NAT", "family MPLS"],
 )

@@ -106,7 +106,7 @@ def test_what_is_accepted(text: str, field: str, value: Any) -> None:
         ("small: 65536", ["small = '65536'", "between 0 and 65535"]), ("small: -1", ["small"]),
         ("order: x", ["order = 'x'", "must be a number"]), ("order: '5'", ["write 5 without quotes"]),
         ("order: .nan", ["order"]), ("order: 1e999", ["order"]),
-        ("asNumber: 4294967296", ["asNumber = '4294967296'", "0 to 4294967295"]), ("asNumber: -1", ["asNumber"]),
+        ("asNumber: 4294967296", ["asNumber = '4294967296'", "1 to 4294967295"]), ("asNumber: -1", ["asNumber"]),
         ("asNumber: 1.10", ["asNumber = '1.10'", "quote it: '1.10'"]),
         ("asNumber: '65536.1'", ["asNumber = '65536.1'"]),
         ("asNumber: abc", ["asNumber"]), ("asNumber: 'abc'", ["asNumber"]), ("asNumber: ''", ["asNumber"]),

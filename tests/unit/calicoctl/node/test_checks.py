@@ -20,8 +20,10 @@ def test_a_name_in_the_hosts_file(name: str, known: bool) -> None:
 
 
 def test_only_what_is_used_is_to_be_opened() -> None:
-    assert [o.what for o in openings(docker=False)] == ["loopback", "established", "icmp echo", "tcp 179"]
-    assert [o.what for o in openings(etcd_ports=[2379, 2379], ipip=True, vxlan=True)][4:] == [
+    assert [o.what for o in openings(docker=False)] == [
+        "loopback", "established", "icmp echo", "icmpv6 133-136", "icmpv6 echo", "tcp 179",
+    ]  # fmt: skip
+    assert [o.what for o in openings(etcd_ports=[2379, 2379], ipip=True, vxlan=True)][6:] == [
         "tcp 2379", "protocol 4", "udp 4789", "tcp 7946", "udp 7946",
     ]
 

@@ -160,6 +160,12 @@ def test_an_as_number_of_its_own(client: ResourceClient) -> None:
     assert node.spec.bgp.as_number == 65546
 
 
+@pytest.mark.parametrize("number", ["0", "0.0"])
+def test_an_as_number_that_is_none_is_refused(number: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"0 is no AS number \(RFC 7607\); leave it out"):
+        settings(AS=number)
+
+
 def test_a_locked_datastore_stays_locked(client: ResourceClient) -> None:
     client.ensure_defaults()
     client.set_datastore_ready(False)

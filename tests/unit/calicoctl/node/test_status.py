@@ -35,6 +35,20 @@ def test_what_is_not_as_asked_for_is_one_line_each() -> None:
     ]
 
 
+def test_sessions_that_are_withheld_for_one_cause_are_one_line() -> None:
+    state = msgspec.json.decode(
+        b"""{"unusable": [
+        {"what": "BGPConfiguration(default) nodeMeshPassword", "reason": "password: no /x", "peer": "10.0.0.2"},
+        {"what": "BGPConfiguration(default) nodeMeshPassword", "reason": "password: no /x", "peer": "10.0.0.3"},
+        {"what": "BGPPeer(tor)", "reason": "BGPFilter(f) does not exist and is passed over", "peer": null}]}""",
+        type=BgpState,
+    )
+    assert warnings(state) == [
+        "no session with 10.0.0.2, 10.0.0.3: BGPConfiguration(default) nodeMeshPassword: password: no /x",
+        "BGPPeer(tor) is not used: BGPFilter(f) does not exist and is passed over",
+    ]
+
+
 def test_a_quiet_state_gives_no_line() -> None:
     assert warnings(BgpState()) == trouble(FelixState()) == without_address(AgentState()) == []
 
