@@ -39,6 +39,8 @@ ROWS = {
     "table": "bgpd: 10,000 routes of one peer",
     "sessions": "bgpd: 50 sessions, idle",
     "ping": "docker run on one host to the first ping from another",
+    "mesh": "bgpd: a mesh of 50 nodes restarted at once",
+    "churn": "bgpd: memory after four minutes of changes",
     "reflector": "bgpd: a reflector for 20 clients with 500 routes each",
 }
 SCRIPTS = {
@@ -47,6 +49,8 @@ SCRIPTS = {
     "table": "bgp_table.py",
     "sessions": "bgp_sessions.py",
     "ping": "first_ping.py",
+    "mesh": "bgp_mesh.py",
+    "churn": "bgp_churn.py --seconds 240",
     "reflector": "bgp_reflector.py",
 }
 
@@ -69,8 +73,9 @@ def rows_of(wanted: set[str], back_ends: list[str]) -> Iterator[Row]:
 
 
 def rows_of_script(script: str) -> Iterator[Row]:
-    command = [sys.executable, str(Path(__file__).with_name(script)), "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=300)
+    name, *options = script.split()
+    command = [sys.executable, str(Path(__file__).with_name(name)), "--json", *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=600)
     yield from (Row(**found) for found in json.loads(done.stdout))
 
 

@@ -32,6 +32,7 @@ from bgpd.plan import Plan
 from bgpd.probe import Target
 from bgpd.reload import Applied, Refused
 from bgpd.render import configuration, environment
+from bgpd.retries import Retries
 from bgpd.rib import Rib
 from bgpd.speaker import Audited, Detached, Event, Gone, Seen, Speaker, Synced
 from resources.names import IPAddress, IPNetwork
@@ -40,20 +41,9 @@ DEBOUNCE_SECONDS = 0.1
 """Changes of the store that come close together make one reload."""
 OFFER_PAUSE_SECONDS = 0.2
 DOUBT_PAUSE_SECONDS = 1.0
-PROBE_EVERY_SECONDS = 2.0
-PROBE_AFTER_SECONDS = 6.0
-"""Before, ExaBGP itself tries often enough."""
-COMING_SECONDS, COMING_MAX_SECONDS = 3.0, 30.0
-"""While sessions come up one after the other, the others are not far; for so long that is believed."""
 END_DOUBT_SECONDS = 30.0
 """ExaBGP says that it has an End-of-RIB when it has queued it, and forgets it with a reload that comes before it is
 sent."""
-NUDGE_PAUSE_SECONDS = (15.0, 30.0, 60.0, 120.0)
-"""Before a peer that answers is retried once more, by how often it was without coming up."""
-NUDGE_REST = 4.0
-"""A host that took some time for a retry does nothing of the kind for so many times longer: on one that is slow because
-it has too much to do, retries must not be what it does."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
@@ -86,13 +76,7 @@ class Peering:
         self.reconfigured = 0.0
         self._plan: Plan | None = None
         self._plan_at: float | None = None
-        self._nudging: frozenset[IPAddress] = frozenset()
-        self._nudged: dict[IPAddress, list[float]] = {}
-        """When a peer that is down was retried."""
-        self._nudged_at: float | None = None
-        self._rest_until = 0.0
-        self._came_up_at = -COMING_SECONDS
-        self._probe_at = 0.0
+        self._retries = Retries()
         self._is_complete_at: float | None = None
         self._audit = Audit(audit_seconds)
         self._log = structlog.get_logger().bind(part="sessions")
@@ -159,12 +143,12 @@ class Peering:
         # taken out of the file it would be gone without a word, and its routes from us would live on as stale
         self.speaker.say(messages.withdraw(address, neighbor.offered))
         self._rib.drop(address)
-        self._nudged.pop(address, None)
+        self._retries.forget(address)
         self._log.info("session.removed", peer=str(address), name=neighbor.spec.name)
 
     def _make_plan(self) -> None:
         assert self.identity is not None
-        specs = {address: spec for address, spec in self.specs.items() if address not in self._nudging}
+        specs = {address: spec for address, spec in self.specs.items() if address not in self._retries.under_way}
         self._plan = Plan(
             configuration=configuration(specs.values(), self.identity.router_id, self._relay_command),
             environment=environment(self.identity.listen_on, self.identity.port),
@@ -192,7 +176,7 @@ class Peering:
                 if (neighbor := self.neighbors.get(event.peer)) is not None:
                     neighbor.on_fsm(event, now)
                     if neighbor.is_connecting(now):
-                        self._leave_alone(event.peer, now)
+                        self._spare(event.peer, now)
             case Opened():
                 if (neighbor := self.neighbors.get(event.peer)) is not None:
                     neighbor.on_open(event)
@@ -254,9 +238,8 @@ class Peering:
             case Change.NONE:
                 return
             case Change.UP:
-                self._nudged.pop(peer, None)
-                self._leave_alone(peer, now)
-                self._came_up_at = now
+                self._retries.note_up(peer, now)
+                self._spare(peer, now)
                 self._rib.mark_stale(peer)
                 if neighbor.is_renamed:
                     neighbor.offer_again()
@@ -324,7 +307,7 @@ class Peering:
 
     def _on_gone(self, event: Gone, now: float) -> None:
         self._log.error("speaker.lost", reason=event.reason, retry_seconds=event.retry_seconds)
-        self._nudging, self._nudged_at = frozenset(), None
+        self._retries.abandon()
         for neighbor in self.neighbors.values():
             self._on_change(neighbor, neighbor.lose_speaker(now, self._wall()), now, "the BGP speaker ended")
             neighbor.offered = {}
@@ -333,18 +316,17 @@ class Peering:
 
     def _on_applied(self, now: float) -> None:
         self.reconfigured = self._wall()
-        self._log.info("configuration.applied", sessions=len(self.neighbors) - len(self._nudging))
-        if self._nudging:
-            for address in self._nudging:
+        self._log.info("configuration.applied", sessions=len(self.neighbors) - len(self._retries.under_way))
+        if dropped := self._retries.dropped():
+            for address in dropped:
                 if (neighbor := self.neighbors.get(address)) is not None:
                     neighbor.offered = {}
-            self._nudging = frozenset()
             self._make_plan()
         for neighbor in self.neighbors.values():
             if now - neighbor.end_sent_at < END_DOUBT_SECONDS:
                 neighbor.end_sent = False
         if self.is_settled:
-            self._rest(now)
+            self._retries.finish(now)
             for neighbor in self.neighbors.values():
                 if neighbor.is_renamed:
                     # what was said since its session came up may have gone to its predecessor
@@ -364,7 +346,7 @@ class Peering:
     # --- does ExaBGP do what it was told -----------------------------------------------------------------------------
 
     def _hold_audit(self, now: float) -> None:
-        if not self._audit.is_due(now) or self._plan_at is not None or self._nudging:
+        if not self._audit.is_due(now) or self._plan_at is not None or self._retries.under_way:
             return
         chosen = self._audit.next_peers(self.neighbors, now)
         if self.speaker.audit(chosen):
@@ -467,70 +449,36 @@ class Peering:
             and not all(neighbor.has_told_all or neighbor.has_restarted for neighbor in self.neighbors.values())
         )
 
-    def _silent(self, now: float, after: float) -> list[Neighbor]:
-        return [
-            neighbor
-            for neighbor in self.neighbors.values()
-            if not neighbor.is_up
-            and not neighbor.spec.passive
-            # ExaBGP over there would drop it for the connection that asks
-            and not neighbor.is_connecting(now)
-            and now - neighbor.down_at >= after
-            and self._may_nudge(neighbor.spec.address, now)
-        ]
-
-    def _may_nudge(self, peer: IPAddress, now: float) -> bool:
-        tries = self._nudged.get(peer, [])
-        pause = NUDGE_PAUSE_SECONDS[min(len(tries), len(NUDGE_PAUSE_SECONDS)) - 1]
-        return not tries or now - tries[-1] >= pause
+    # --- peers that are down -----------------------------------------------------------------------------------------
 
     def _probe_silent(self, now: float) -> None:
-        if now < max(self._probe_at, self._rest_until) or not self.speaker.is_settled:
-            return
-        self._probe_at = now + PROBE_EVERY_SECONDS
-        self._probe(
-            Target(
-                address=neighbor.spec.address,
-                port=neighbor.spec.port,
-                local=None if neighbor.spec.any_source else neighbor.spec.local_address,
-                password=neighbor.spec.password,
+        if self.speaker.is_settled and (silent := self._retries.to_probe(self.neighbors, now)):
+            self._probe(
+                Target(
+                    address=neighbor.spec.address,
+                    port=neighbor.spec.port,
+                    local=None if neighbor.spec.any_source else neighbor.spec.local_address,
+                    password=neighbor.spec.password,
+                )
+                for neighbor in silent
             )
-            for neighbor in self._silent(now, self._patience(now))
-        )
-
-    def _patience(self, now: float) -> float:
-        """Return for how long a peer must have been down to be tried."""
-        return COMING_MAX_SECONDS if now - self._came_up_at < COMING_SECONDS else PROBE_AFTER_SECONDS
 
     def probe_soon(self, now: float) -> None:
         """Try the peers that are down now: an interface or address came."""
-        self._probe_at = min(self._probe_at, now + OFFER_PAUSE_SECONDS)
+        self._retries.probe_soon(now)
 
     def on_answers(self, addresses: Iterable[IPAddress], now: float) -> None:
-        """Have ExaBGP begin anew with peers that answer: taken out of its file and put back, it connects at once."""
+        """Have ExaBGP begin anew with peers that answer."""
         if not self.speaker.is_settled or self._plan_at is not None:
             return
-        silent = {neighbor.spec.address for neighbor in self._silent(now, self._patience(now))}
-        self._nudging = frozenset(silent.intersection(addresses))
-        if self._nudging:
-            self._nudged_at = now
-            for address in self._nudging:
-                self._nudged.setdefault(address, []).append(now)
-            self._log.info("session.retried", peers=sorted(map(str, self._nudging)))
+        if retried := self._retries.begin(addresses, self.neighbors, now):
+            self._log.info("session.retried", peers=sorted(map(str, retried)))
             self._make_plan()
 
-    def _leave_alone(self, peer: IPAddress, now: float) -> None:
-        """Do not have ExaBGP begin anew with a peer after all: it has come by itself, and it is not too late."""
-        if peer in self._nudging and not self.speaker.has_signalled:
-            self._nudging -= {peer}
+    def _spare(self, peer: IPAddress, now: float) -> None:
+        """Do not have ExaBGP begin anew with a peer that has come by itself, if it is not too late."""
+        if not self.speaker.has_signalled and self._retries.spare(peer, now):
             self._make_plan()
-            if not self._nudging:
-                self._rest(now)
-
-    def _rest(self, now: float) -> None:
-        """A retry is over, and took until now."""
-        if self._nudged_at is not None:
-            self._rest_until, self._nudged_at = now + NUDGE_REST * (now - self._nudged_at), None
 
     def due(self, now: float) -> float | None:
         """Return the seconds until `tick` has something to do, or None."""
@@ -542,8 +490,8 @@ class Peering:
                 times.append(max(neighbor.offer_after, now + 0.02))
             elif neighbor.is_up and not neighbor.end_sent:
                 times.append(max(self._is_complete_at or now, neighbor.offer_after, now + 0.02))
-        if self.speaker.is_ready and self._silent(now, 0.0):
-            times.append(max(self._probe_at, self._rest_until))
+        if self.speaker.is_ready and (at := self._retries.due(self.neighbors, now)) is not None:
+            times.append(at)
         if self.speaker.is_ready and self._audit.at is not None:
             times.append(self._audit.at)
         return max(0.0, min(times) - now) if times else None

@@ -17,7 +17,7 @@ COMMANDS = {
     "create": "Create resources from files or standard input.",
     "delete": "Delete resources by file or by name.",
     "get": "Show resources.",
-    "ipam": "Show how addresses are used.",
+    "ipam": "Show how addresses are used, and find leaks.",
     "node": "Run, stop, look at and clean the daemons of this host.",
     "policy": "Show what policy does on this host.",
     "replace": "Update resources that exist from files or standard input.",

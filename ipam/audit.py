@@ -205,13 +205,18 @@ def allocations(block: Block) -> Iterator[tuple[int, IPAddress, str | None, Mapp
             yield ordinal, block.address(ordinal), owner.handle, owner.attributes
 
 
+def described(handle: str | None, attributes: Mapping[str, str]) -> str:
+    """Return whose an allocation is, as Calico's check prints it."""
+    extra = ",".join(f"{name}={text}" for name, text in sorted(attributes.items()))
+    return f"attrs Main:{handle or '<none>'} Extra:{extra}"
+
+
 def _addresses(evidence: Evidence) -> Iterator[Finding]:
     active = [pool for pool in evidence.pools if not pool.disabled]
     held: dict[IPAddress, str] = {}
     for block in evidence.readable:
         for _, address, handle, attributes in allocations(block):
-            extra = ",".join(f"{name}={text}" for name, text in sorted(attributes.items()))
-            held[address] = f"attrs Main:{handle or '<none>'} Extra:{extra}"
+            held[address] = described(handle, attributes)
     for address, attrs in held.items():
         if address not in evidence.users:
             yield Finding(Kind.LEAKED, str(address), f"{address} leaked; {attrs}",

@@ -1,14 +1,16 @@
 """`calicoctl ipam`: how addresses are used (reference ipam.md 7.3, resources.md 5.10)."""
 
 import ipaddress
+from datetime import UTC, datetime
 
 import click
 
 from calicoctl.output import boxed_table
 from calicoctl.session import config_option, open_client
+from ipam import audit
 from ipam.allocator import Allocator
 from ipam.borrowed import borrowed, stored_blocks
-from ipam.results import PoolUse
+from ipam.results import PoolUse, Release
 from resources.datastore.client import ResourceClient
 from resources.errors import Rejected
 from resources.kinds.workloadendpoint import KIND as ENDPOINT
@@ -21,6 +23,12 @@ DOCKER = "docker.projectcalico.org/"
 """What the annotations of Docker's driver begin with."""
 
 
+class InUse(Rejected):
+    """An address that is to be released, and that a container or node has."""
+
+    reference = "address-has-user"
+
+
 class NotAnAddress(Rejected):
     """``--ip`` with something else."""
 
@@ -29,7 +37,7 @@ class NotAnAddress(Rejected):
 
 @click.group()
 def command() -> None:
-    """Show how addresses are used."""
+    """Show how addresses are used, find what is wrong, and release what leaked."""
 
 
 @command.command(short_help="Show how many addresses are used, and who holds one.")
@@ -65,6 +73,54 @@ def show(ip: str | None, show_blocks: bool, show_borrowed: bool, show_configurat
                 ("MaxBlocksPerHost", str(settings.max_blocks_per_host)),
             ]
             click.echo(boxed_table(("PROPERTY", "VALUE"), properties))
+    return 0
+
+
+@command.command(short_help="Compare addresses with what uses them, and find leaks.")
+@click.option("--show-all-ips", is_flag=True, help="Name every address, not only those with a problem.")
+@click.option("--show-problem-ips", is_flag=True, help="Name what is wrong, and what to do about each.")
+@config_option
+def check(show_all_ips: bool, show_problem_ips: bool, config: str | None) -> int:
+    """Compare addresses, blocks and handles with the containers and nodes that use them. Nothing is changed.
+
+    What is set up or taken down at this moment is no problem: only what is found twice is told.
+    """
+    from calicoctl.ipam_check import lines
+
+    with open_client(config) as client:
+        unreadable: list[str] = []
+        found = audit.check(
+            client.store, datetime.now(UTC), lambda event, **told: unreadable.append(f"{event}: {told.get('key', '')}")
+        )
+    click.echo("\n".join(lines(found, names_all=show_all_ips, names_problems=show_problem_ips or show_all_ips)))
+    for one in dict.fromkeys(unreadable):
+        click.echo(f"Warning: passed over, {one}", err=True)
+    if found.findings and not (show_problem_ips or show_all_ips):
+        click.echo("calicoctl ipam check --show-problem-ips names what was found, and what to do about each", err=True)
+    return 0
+
+
+@command.command(short_help="Release an address that nothing uses any more.")
+@click.option("--ip", required=True, help="The address.")
+@click.option("--force", is_flag=True, help="Release it though a container or node has it.")
+@config_option
+def release(ip: str, force: bool, config: str | None) -> int:
+    """Give an address back to its pool. One that a container or node has is not released without --force."""
+    address = _address(ip)
+    with open_client(config) as client:
+        allocator = Allocator(client.store, READER)
+        held = allocator.attributes(address)
+        if held is None or held.cooling:
+            click.echo(f"IP address {address} is not assigned", err=True)
+            return 1
+        if not force and (who := audit.users(client.store).get(address)):
+            raise InUse(
+                f"{address} is in use by {', '.join(who)}; nothing was changed",
+                hint="stop that container first; with --force another container may be given the same address",
+            )
+        # not what somebody else was given meanwhile
+        allocator.release([Release(address, held.handle, held.sequence)])
+    click.echo(f"Successfully released IP address {address}")
     return 0
 
 

@@ -137,9 +137,9 @@ def put(store: Etcd, *records: tuple[str, bytes]) -> None:
 
 
 @contextmanager
-def monitored(host: Host) -> Iterator[list[str]]:
+def monitored(host: Host, *, version: int = 4) -> Iterator[list[str]]:
     """Collect what happens to routes on a host while the block runs."""
-    process = host.popen(["ip", "-4", "monitor", "route"])
+    process = host.popen(["ip", f"-{version}", "monitor", "route"])
     time.sleep(0.2)
     events: list[str] = []
     yield events

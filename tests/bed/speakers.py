@@ -133,9 +133,9 @@ class Bird(Speaker):
     def ask(self, command: str) -> str:
         return self.host.run(["birdc", "-s", "/run/bird.ctl", *command.split()], check=False).stdout
 
-    def routes(self) -> dict[str, str]:
+    def routes(self, version: int = 4) -> dict[str, str]:
         """Return what it has in its kernel."""
-        return routes(self.host, "12")
+        return routes(self.host, "12", version=version)
 
     def has_exported(self, count: int) -> bool:
         """Whether it has announced so many prefixes to its first peer and no others."""

@@ -9,9 +9,17 @@ import pytest
 
 from bed import Cluster, wait_until
 from bed.bgp import EXABGP, Mesh, block, flooding, monitored, send
+from bed.routes import routes
 from bed.speakers import Bird, Frr, Neighbor
 from bed.verbatim import Verbatim, attribute, update
-from fakes.bgp_host import affinity_record, block_record, configuration_record, node_record, peer_record
+from fakes.bgp_host import (
+    affinity_record,
+    block_record,
+    configuration_record,
+    node_record,
+    peer_record,
+    pool_record,
+)
 
 FAR_BLOCK, OTHER_BLOCK = "10.65.40.0/26", "10.65.41.0/26"
 
@@ -126,6 +134,76 @@ def test_the_only_reflector_forgets_all_it_knew_and_nobody_loses_a_route() -> No
         assert at_node == at_bird == []
         assert mesh.routes("node2") == here
         assert bird.routes() == there
+
+
+def block_6(node: int) -> str:
+    return f"fd80:65:{node}::/122"
+
+
+@pytest.mark.bgp_scenario(23, 25, 28, 41)
+def test_ipv6_routes_pass_two_reflectors_and_keep_their_next_hop() -> None:
+    """node3 is a client of node1, a BIRD on node4 one of node2; both reflect, each with a cluster of its own."""
+    with Cluster(4, ipv6=True) as cluster:
+        mesh = Mesh(cluster)
+        sixes = {host.name: cluster.fabric.beside(host.address) for host in cluster.hosts}
+        mesh.remove(*mesh.records(4, mesh["node4"].address))
+
+        def node(name: str, **bgp: object) -> tuple[str, bytes]:
+            key, value = node_record(name, f"{mesh[name].address}/24", ipv6=f"{sixes[name]}/64", **bgp)
+            document = json.loads(value)
+            document["metadata"]["labels"] = {"name": name}
+            return key, json.dumps(document).encode()
+
+        mesh.put(
+            pool_record("six", "fd80:65::/32"),
+            configuration_record(nodeToNodeMeshEnabled=False),
+            node("node1", routeReflectorClusterID="1.0.0.1"),
+            node("node2", routeReflectorClusterID="1.0.0.2"),
+            node("node3"),
+            *(block_record(block_6(number), f"node{number}") for number in (1, 2, 3)),
+            *(affinity_record(block_6(number), f"node{number}") for number in (1, 2, 3)),
+            peer_record("rrs", node="node1", peerSelector="name == 'node2'"),
+            peer_record("client", node="node3", peerSelector="name == 'node1'"),
+            peer_record("bird", node="node2", peerIP=str(sixes["node4"]), asNumber=64512),
+        )
+        far = "fd80:65:4::/122"
+        bird = Bird(mesh["node4"], neighbors=[Neighbor(address=str(sixes["node2"]))], announces=[far])
+        bird.start()
+        mesh.start("node1", "node2", "node3", wait=False)
+
+        ways = {block_6(number): f"via {sixes[f'node{number}']} dev eth0" for number in (1, 2, 3)}
+        wait_until("BIRD to have all blocks", lambda: bird.routes(6) == ways, timeout=40)
+        here = {**ways, block_6(3): "blackhole", far: f"via {sixes['node4']} dev eth0"}
+        wait_until("node3 to have BIRD's", lambda: routes(mesh["node3"], version=6) == here, timeout=20)
+        told = bird.ask(f"show route all {block_6(3)}")
+        assert f"BGP.originator_id: {mesh['node3'].address}" in told
+        assert "BGP.cluster_list: 1.0.0.2 1.0.0.1\n" in told
+        assert f"BGP.next_hop: {sixes['node3']}" in told
+        # a block of one family is told over the session of that family only
+        assert set(routes(mesh["node3"])) == {block(1), block(2), block(3)}
+
+        # a packet takes that way, past both reflectors
+        mesh["node3"].ip("-6", "addr", "add", "fd80:65:3::1/128", "dev", "lo")
+        assert bird.host.run("ping -6 -c 1 -w 5 fd80:65:3::1").exit == 0
+
+        # a block that goes is withdrawn behind both
+        more = [block_record("fd80:65:3::40/122", "node3"), affinity_record("fd80:65:3::40/122", "node3")]
+        mesh.put(*more)
+        wait_until("the new block", lambda: "fd80:65:3::40/122" in bird.routes(6))
+        mesh.remove(*more)
+        wait_until("the new block to go", lambda: "fd80:65:3::40/122" not in bird.routes(6))
+
+        # one that knows nothing any more takes nothing from anybody
+        with monitored(mesh["node3"], version=6) as at_node, monitored(bird.host, version=6) as at_bird:
+            mesh.daemons["node1"].kill()
+            send(mesh["node1"], EXABGP, signal.SIGKILL)
+            wait_until("node3 to notice", lambda: str(sixes["node1"]) not in up(mesh, "node3"), timeout=20)
+            mesh.start("node1", wait=False)
+            wait_until("node3 to have been told all", lambda: str(sixes["node1"]) in up(mesh, "node3"), timeout=60)
+            wait_until("node1 to have been told all", lambda: len(up(mesh, "node1")) == 4, timeout=60)
+            time.sleep(0.5)
+        assert not [line for line in at_node + at_bird if "fd80:65:" in line]
+        assert bird.routes(6) == ways
 
 
 class Tagging(Frr):
