@@ -92,6 +92,9 @@ class Allocator:
     def release_by_handle(self, handle: HandleId, *, timeout: float | None = None) -> int:
         return self._releaser.release_handle(handle, self._deadline(timeout))
 
+    def drop_empty_handle(self, handle: HandleId, *, timeout: float | None = None) -> bool:
+        return self._releaser.drop_empty_handle(handle, self._deadline(timeout))
+
     def _deadline(self, timeout: float | None) -> float:
         return self._session.deadline(self._seconds if timeout is None else timeout)
 

@@ -253,7 +253,7 @@ def _handles(evidence: Evidence) -> Iterator[Finding]:
         truth = dict(real.get(handle_id.split("\r", 1)[0], {}))
         if not truth and len(counts) == len(handle.counts):
             yield Finding(Kind.LEAKED_HANDLE, handle_id, f"{handle_id} doesn't have any active IPs.",
-                          "harmless; it goes with a release of the handle")
+                          "harmless; calicoctl ipam release --stale-handles removes all of these")
         elif counts != truth:
             yield Finding(Kind.MISCOUNTED_HANDLE, handle_id,
                           f"{handle_id} says {_counts(counts)}, blocks say {_counts(truth)}",

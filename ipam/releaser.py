@@ -187,6 +187,33 @@ class Releaser:
                 except StoreUnavailable as error:
                     attempts.failed(error)
 
+    def drop_empty_handle(self, handle_id: HandleId, deadline: float) -> bool:
+        """Remove the record of a handle that holds no address; False if it holds one, or there is none.
+
+        Nothing is released: who takes an address under the handle at this moment wins.
+        """
+        attempts = Attempts(self._session, deadline, f"removing the handle {handle_id}")
+        with self._session.taking_turn():
+            view = self._session.fresh_view(attempts.timeout)
+            dropped = False
+            while True:
+                try:
+                    if view.handle(handle_id).value is None:
+                        return dropped
+                    edit, held = self._without_handle(handle_id, view)
+                    if held or edit.is_empty:
+                        return False
+                    match self._session.commit(edit, view, attempts):
+                        case Committed():
+                            dropped = True
+                        case Lost():
+                            attempts.lost()
+                        case Unknown(reason):
+                            view.source.forget()
+                            attempts.failed(StoreUnavailable(reason))
+                except StoreUnavailable as error:
+                    attempts.failed(error)
+
     def _without_handle(self, handle_id: HandleId, view: View) -> tuple[Edit, list[_Held]]:
         """Plan the next transaction; blocks that cannot be read keep their place in the handle."""
         edit, freed, capacity, blocks = Edit(), list[_Held](), 0, 0

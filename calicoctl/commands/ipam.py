@@ -15,7 +15,7 @@ from resources.datastore.client import ResourceClient
 from resources.errors import Rejected
 from resources.kinds.workloadendpoint import KIND as ENDPOINT
 from resources.kinds.workloadendpoint import WorkloadEndpoint
-from resources.names import IPAddress, NodeName
+from resources.names import HandleId, IPAddress, NodeName
 
 READER = NodeName("calicoctl")
 """Nothing is assigned in this name."""
@@ -101,11 +101,16 @@ def check(show_all_ips: bool, show_problem_ips: bool, config: str | None) -> int
 
 
 @command.command(short_help="Release an address that nothing uses any more.")
-@click.option("--ip", required=True, help="The address.")
+@click.option("--ip", default=None, help="The address.")
 @click.option("--force", is_flag=True, help="Release it though a container or node has it.")
+@click.option("--stale-handles", is_flag=True, help="Remove the handles that 'ipam check' finds without addresses.")
 @config_option
-def release(ip: str, force: bool, config: str | None) -> int:
+def release(ip: str | None, force: bool, stale_handles: bool, config: str | None) -> int:
     """Give an address back to its pool. One that a container or node has is not released without --force."""
+    if (ip is None) is not stale_handles:
+        raise click.UsageError("give either --ip=ADDRESS or --stale-handles")
+    if ip is None:
+        return _release_stale_handles(config)
     address = _address(ip)
     with open_client(config) as client:
         allocator = Allocator(client.store, READER)
@@ -121,6 +126,17 @@ def release(ip: str, force: bool, config: str | None) -> int:
         # not what somebody else was given meanwhile
         allocator.release([Release(address, held.handle, held.sequence)])
     click.echo(f"Successfully released IP address {address}")
+    return 0
+
+
+def _release_stale_handles(config: str | None) -> int:
+    with open_client(config) as client:
+        allocator = Allocator(client.store, READER)
+        found = audit.check(client.store, datetime.now(UTC)).of(audit.Kind.LEAKED_HANDLE)
+        click.echo(f"Deleting {len(found)} handles...")
+        # one that holds an address again is somebody's
+        released = sum(allocator.drop_empty_handle(HandleId(finding.subject)) for finding in found)
+    click.echo(f"Released {released} handles; {len(found) - released} skipped.")
     return 0
 
 

@@ -41,7 +41,7 @@ BGPD = Listing(
     marker="bgp_scenario",
     rows=range(1, 81),
     without={
-        **dict.fromkeys((31, 76, 77, 78, 80), _SCALE),
+        **dict.fromkeys((31, 76, 77), _SCALE),
     },
     by_calculation=frozenset({*range(7, 12), 14, 15, 20, 21, *range(25, 30), *range(36, 39), 40, *range(42, 48)})
     | {49, 51, 54, 56, 64, 68, 74, 75, 79},

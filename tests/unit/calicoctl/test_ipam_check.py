@@ -163,6 +163,19 @@ def test_an_address_in_use_is_released_by_force_only(calicoctl: Calicoctl, store
     assert calicoctl("ipam", "show", "--ip=10.8.0.1").out == "10.8.0.1 is not assigned\n"
 
 
+def test_handles_that_another_program_left_are_removed_and_no_others(
+    calicoctl: Calicoctl, store: MemoryStore, world: World
+) -> None:
+    before = everything(store)
+    for name, counts in (("old", {"10.8.0.0/30": 1}), ("older", {"10.99.0.0/26": 2}), ("empty", {})):
+        world.put(keys.handle_key(HandleId(name)), {"handleID": name, "block": counts, "deleted": False})
+    done = calicoctl("ipam", "release", "--stale-handles")
+    assert (done.exit, done.out) == (0, "Deleting 3 handles...\nReleased 3 handles; 0 skipped.\n")
+    assert everything(store) == before
+    for both_or_none in ((), ("--ip=10.8.0.2", "--stale-handles")):
+        assert calicoctl("ipam", "release", *both_or_none).exit == 1
+
+
 def test_an_empty_store_has_no_problems(calicoctl: Calicoctl) -> None:
     done = calicoctl("ipam", "check")
     assert (done.exit, done.out.splitlines()[-1], done.err) == (0, "Check complete; found 0 problems.", "")
