@@ -49,6 +49,8 @@ from resources.runtime.nodename import node_name
 from resources.runtime.options import Settings as Options
 
 STATE_SECONDS = 2.0
+REST_SECONDS = 0.01
+"""Between turns while peers tell a great many routes, some with each message."""
 
 
 class Busy(Transient):
@@ -71,7 +73,7 @@ class Daemon:
         self._health_path = run / "bgpd.sock"
         self._metrics_host, self._metrics_port = settings[options.METRICS_HOST], settings[options.METRICS_PORT]
         self._health = Health(*WAITS_FOR)
-        self._loop: Loop[Message] = Loop(self._handle)
+        self._loop: Loop[Message] = Loop(self._handle, rest=REST_SECONDS)
         self._routes = NetlinkRoutes()
         self._interfaces = NetlinkLinks()
         self._monitor = Monitor(self._loop.post, own_ports=frozenset({self._routes.port}))

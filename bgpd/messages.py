@@ -12,6 +12,7 @@ from ipaddress import IPv4Address
 
 import msgspec
 
+from bgpd import carried
 from bgpd.calc.offers import Offer
 from bgpd.calc.paths import NO_PATH_ATTRIBUTES, Origin, PathAttributes, Segment
 from resources.names import IPAddress, IPNetwork
@@ -186,6 +187,10 @@ class _AsSegment(msgspec.Struct):
     value: list[int]
 
 
+class _ExtendedCommunity(msgspec.Struct):
+    value: int
+
+
 class _WireAttributes(msgspec.Struct, rename="kebab"):
     origin: str = "igp"
     as_path: dict[str, _AsSegment] = {}
@@ -195,6 +200,9 @@ class _WireAttributes(msgspec.Struct, rename="kebab"):
     large_community: list[list[int] | str] = []
     originator_id: str | None = None
     cluster_list: list[str] = []
+    atomic_aggregate: bool = False
+    aggregator: str | None = None
+    extended_community: list[_ExtendedCommunity | str] = []
 
 
 class _Nlri(msgspec.Struct):
@@ -482,6 +490,12 @@ def _attributes_of(text: bytes) -> PathAttributes:
         large_communities=_communities(said.large_community),
         originator=None if said.originator_id is None else IPv4Address(said.originator_id),
         clusters=tuple(IPv4Address(cluster) for cluster in said.cluster_list),
+        carried=carried.carried(
+            text,
+            is_atomic=said.atomic_aggregate,
+            aggregator=said.aggregator,
+            extended=[one if isinstance(one, str) else one.value for one in said.extended_community],
+        ),
     )
 
 
@@ -563,7 +577,7 @@ def _words(found: Offer) -> str:
         words.append(f"originator-id {said.originator}")
     if said.clusters:
         words.append(f"cluster-list [ {' '.join(map(str, said.clusters))} ]")
-    return " ".join(words)
+    return " ".join(words + carried.words(said.carried))
 
 
 def _segment(segment: Segment) -> str:

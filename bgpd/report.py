@@ -125,6 +125,10 @@ def _attributes(attributes: PathAttributes) -> dict[str, object]:
         "communities": list(attributes.communities + attributes.large_communities),
         "originator": None if attributes.originator is None else str(attributes.originator),
         "clusters": [str(cluster) for cluster in attributes.clusters],
+        "extended_communities": list(attributes.carried.extended_communities),
+        "aggregator": ":".join(map(str, attributes.carried.aggregator or ())),
+        "atomic_aggregate": attributes.carried.is_atomic,
+        "unknown_attributes": list(attributes.carried.unknown),
     }
 
 

@@ -191,4 +191,5 @@ def _own_path(peer: PeerSpec, path: tuple[Segment, ...], *, always: bool = False
 
 def _to_outside(attributes: PathAttributes) -> PathAttributes:
     """Return what of the attributes leaves the AS: no LOCAL_PREF, no reflectors, and MED means our own links."""
-    return replace(attributes, local_preference=None, med=0, originator=None, clusters=())
+    carried = attributes.carried.to_outside()
+    return replace(attributes, local_preference=None, med=0, originator=None, clusters=(), carried=carried)

@@ -15,6 +15,8 @@ _LOCAL_PREFERENCE_MAX = 2147483647
 _PRIORITIES_FROM = 1 << 30
 """A LOCAL_PREF from here on says a priority, as Calico 3.32 sends it; nobody else's numbers are as large."""
 UNKNOWN_IDENTIFIER = IPv4Address(0)
+_NOT_TRANSITIVE = 0x40
+"""In the first byte of an extended community."""
 
 
 class Origin(IntEnum):
@@ -34,6 +36,28 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Carried:
+    """What means nothing to us and is passed on as it came (RFC 4271 5.1.6, 5.1.7 and 9, RFC 4360)."""
+
+    is_atomic: bool = False
+    """ATOMIC_AGGREGATE."""
+    aggregator: tuple[int, IPv4Address] | None = None
+    """AS number and router that made one route of several."""
+    extended_communities: tuple[str, ...] = ()
+    """Eight bytes each, as ``0x0002fde800000064``."""
+    unknown: tuple[str, ...] = ()
+    """Optional transitive attributes without a name: code, flags and value, as ``0x63 0xe0 0x0102``."""
+
+    def to_outside(self) -> "Carried":
+        """Return what of it may leave the AS: no extended communities that are not transitive (RFC 4360, 6)."""
+        kept = tuple(one for one in self.extended_communities if not int(one[2:4], 16) & _NOT_TRANSITIVE)
+        return self if kept == self.extended_communities else replace(self, extended_communities=kept)
+
+
+NOTHING_CARRIED = Carried()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PathAttributes:
     """What one UPDATE says of all its prefixes."""
 
@@ -45,6 +69,7 @@ class PathAttributes:
     large_communities: tuple[str, ...] = ()
     originator: IPv4Address | None = None
     clusters: tuple[IPv4Address, ...] = ()
+    carried: Carried = NOTHING_CARRIED
 
     @property
     def length(self) -> int:

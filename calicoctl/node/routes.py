@@ -54,6 +54,13 @@ class Path(msgspec.Struct, frozen=True):
     communities: list[str] = []
     originator: str | None = None
     clusters: list[str] = []
+    extended_communities: list[str] = []
+    """Eight bytes each, as ``0x0002fde800000064``."""
+    aggregator: str = ""
+    """``65001:192.0.2.1``"""
+    atomic_aggregate: bool = False
+    unknown_attributes: list[str] = []
+    """Passed on without being understood: code, flags and value."""
 
 
 class Route(msgspec.Struct, frozen=True):

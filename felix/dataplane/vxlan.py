@@ -300,40 +300,45 @@ class _Device:
         self._is_known = self._resync_due = False
 
     def _write_neighbours(self) -> dict[str, DataplaneError]:
-        failed: dict[str, DataplaneError] = {}
-        for address in list(self._neighbours.stale()):
-            with _noting(failed, f"neighbour {address}"):
-                self._kernel.remove_neighbour(self.name, address)
-                self._neighbours.gone(address)
-                self.written += 1
-        for address, mac in list(self._neighbours.missing()):
-            with _noting(failed, f"neighbour {address}"):
-                self._kernel.set_neighbour(self.name, address, mac)
-                self._neighbours.saw(address, mac)
-                self.written += 1
-        return failed
+        return self._settle(
+            "neighbour",
+            self._neighbours,
+            remove=lambda address: self._kernel.remove_neighbour(self.name, address),
+            write=lambda address, mac: self._kernel.set_neighbour(self.name, address, mac),
+        )
 
     def _write_entries(self) -> dict[str, DataplaneError]:
+        def write(mac: str, host: IPAddress | None) -> None:
+            assert host is not None  # a far end has one
+            if mac in self._entries.actual and self._entries.actual[mac] is None:
+                self._vxlan.remove_entry(self.name, mac)  # what is no host the kernel may not replace by one
+            self._vxlan.set_entry(self.name, mac, host)
+
+        return self._settle(
+            "entry", self._entries, remove=lambda mac: self._vxlan.remove_entry(self.name, mac), write=write
+        )
+
+    def _settle(
+        self, what: str, delta: Delta[K, V], *, remove: Callable[[K], None], write: Callable[[K, V], None]
+    ) -> dict[str, DataplaneError]:
+        """Remove what is stale and write what is missing; one that fails holds up nobody else."""
         failed: dict[str, DataplaneError] = {}
-        for mac in list(self._entries.stale()):
-            with _noting(failed, f"entry {mac}"):
-                self._vxlan.remove_entry(self.name, mac)
-                self._entries.gone(mac)
+        for key in list(delta.stale()):
+            with _noting(failed, f"{what} {key}"):
+                remove(key)
+                delta.gone(key)
                 self.written += 1
-        for mac, host in list(self._entries.missing()):
-            with _noting(failed, f"entry {mac}"):
-                if mac in self._entries.actual and self._entries.actual[mac] is None:
-                    self._vxlan.remove_entry(self.name, mac)  # what is no host the kernel may not replace by one
-                assert host is not None  # a far end has one
-                self._vxlan.set_entry(self.name, mac, host)
-                self._entries.saw(mac, host)
+        for key, value in list(delta.missing()):
+            with _noting(failed, f"{what} {key}"):
+                write(key, value)
+                delta.saw(key, value)
                 self.written += 1
         return failed
 
 
 @contextlib.contextmanager
 def _noting(failed: dict[str, DataplaneError], what: str) -> Iterator[None]:
-    """One that fails holds up nobody else."""
+    """Note an error instead of letting it go on."""
     try:
         yield
     except DataplaneError as error:

@@ -18,11 +18,16 @@ class Loop(Generic[M]):
 
     `handle` gets all messages that wait (possibly none, when its timer fired) and returns the seconds until it wants to
     run again without a message, or None for "only on a message".
+
+    Args:
+        batch: messages for one turn at most.
+        rest: seconds after a turn with messages in which more are left to gather: what is told in a stream then costs a
+            hundred turns and not thousands. What comes after a quiet moment is handled at once.
     """
 
-    def __init__(self, handle: Callable[[Sequence[M]], float | None], *, batch: int = 4000) -> None:
+    def __init__(self, handle: Callable[[Sequence[M]], float | None], *, batch: int = 4000, rest: float = 0.0) -> None:
         self._handle = handle
-        self._batch = batch
+        self._batch, self._rest = batch, rest
         self._queue: queue.SimpleQueue[M | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self.turned_at = time.monotonic()
@@ -51,6 +56,8 @@ class Loop(Generic[M]):
                 wait = self._handle(batch)
                 due = None if wait is None else time.monotonic() + wait
                 self.turned_at = time.monotonic()
+                if batch and self._rest:
+                    self._stopping.wait(self._rest)
 
     def _drain(self, due: float | None, heartbeat: float) -> list[M]:
         wait = heartbeat if due is None else min(heartbeat, max(0.0, due - time.monotonic()))

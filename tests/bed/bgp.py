@@ -20,6 +20,8 @@ from bed.command import Process, Timeout, wait_until
 from bed.echoes import Echoes
 from bed.etcd import Etcd
 from bed.host import Host
+from bed.routes import routes
+from bed.speakers import Bird, Neighbor
 from fakes.bgp_host import affinity_record, block_record, node_record, pool_record
 from resources.runtime import health
 
@@ -132,17 +134,6 @@ def put(store: Etcd, *records: tuple[str, bytes]) -> None:
         some = records[first : first + TRANSACTION_MAX]
         operations = [f"put {key} {json.dumps(value.decode())}" for key, value in some]
         store.etcdctl("txn", stdin="\n" + "\n".join(operations) + "\n\n\n")
-
-
-def routes(host: Host, protocol: str = "81", *, version: int = 4) -> dict[str, str]:
-    """Return the routes of a protocol, as ``via A dev D``, ``blackhole`` or ``unreachable``."""
-    found = {}
-    for route in json.loads(host.ip(f"-{version}", "-j", "-N", "route", "show", "table", "main").stdout or "[]"):
-        if str(route.get("protocol")) == protocol:
-            kind = {"6": "blackhole", "7": "unreachable"}.get(str(route.get("type")))
-            destination = route["dst"] if "/" in route["dst"] else f"{route['dst']}/{32 if version == 4 else 128}"
-            found[destination] = kind or f"via {route.get('gateway')} dev {route.get('dev')}"
-    return found
 
 
 @contextmanager
@@ -262,88 +253,28 @@ class BirdFarSide:
     """BIRD, with graceful restart."""
 
     def __init__(self, mesh: Mesh, *, restart_seconds: int = 120) -> None:
-        self._host, self._near, self._seconds = mesh["node2"], mesh["node1"].address, restart_seconds
-        self._bird: Bird | None = None
+        near = mesh["node1"].address
+        self._bird = bird_beside(mesh["node2"], near, block(2), restart_seconds=restart_seconds)
 
     def start(self) -> None:
-        if self._bird is None:
-            self._bird = Bird(self._host, self._near, block(2), seconds=self._seconds)
-        else:
-            self._bird.start(recover=True)
+        self._bird.start(recover=bool(self._bird.processes))
 
     def kill(self) -> None:
-        assert self._bird is not None
         self._bird.process.kill()
 
     def is_up(self) -> bool:
         return "Established" in self.since()
 
     def since(self) -> str:
-        assert self._bird is not None
-        return self._bird.ask("show protocols mesh")
+        return self._bird.ask("show protocols peer0")
 
     def routes(self) -> dict[str, str]:
-        return routes(self._host, "12")
+        return self._bird.routes()
 
 
-# --- other speakers --------------------------------------------------------------------------------------------------
-
-BIRD = """
-router id {address};
-protocol device {{ scan time 2; }}
-protocol direct {{ ipv4; }}
-protocol kernel {{ ipv4 {{ import none; export where source = RTS_BGP; }}; persist; graceful restart on; }}
-protocol static st {{ ipv4; {routes} }}
-protocol bgp mesh {{
-  local {address} as {number};
-  neighbor {peer} as 64512;
-  {more}
-  connect delay time 1; connect retry time 2;
-  graceful restart {graceful}; graceful restart time {seconds};
-  ipv4 {{ import all; export where source = RTS_STATIC; {next_hop} }};
-}}
-"""
-
-
-class Bird:
-    """A host with BIRD 2 that peers with one address; `graceful` is BIRD's word: on, off or aware."""
-
-    def __init__(
-        self, host: Host, peer: IPv4Address, *static: str, graceful: str = "on", seconds: int = 120,
-        number: int = 64512, more: str = "", next_hop: str = "next hop self;",
-    ) -> None:
-        self.host, self._peer, self._graceful, self._seconds = host, peer, graceful, seconds
-        self._next_hop = next_hop
-        self._number, self._more = number, more
-        self.configure(*static)
-        self.start()
-
-    def configure(self, *static: str) -> None:
-        """Announce these prefixes (``10.0.0.0/8`` or ``10.0.0.0/8 via A``)."""
-        lines = "".join(f"route {one if ' ' in one else one + ' blackhole'}; " for one in static)
-        self.host.write_file(
-            "/run/bird.conf",
-            BIRD.format(
-                address=self.host.address, peer=self._peer, routes=lines, graceful=self._graceful,
-                seconds=self._seconds, number=self._number, more=self._more, next_hop=self._next_hop,
-            ),
-        )
-
-    def start(self, *, recover: bool = False) -> None:
-        """Start it; to `recover`, it keeps what its kernel has until its peers have told all."""
-        options = ["-R"] if recover else []
-        self.process = self.host.popen(["bird", "-f", *options, "-c", "/run/bird.conf", "-s", "/run/bird.ctl"])
-
-    def routes(self) -> dict[str, str]:
-        """Return what it has in its kernel."""
-        return routes(self.host, "12")
-
-    def has_exported(self, count: int) -> bool:
-        """Whether it has announced so many prefixes and no others."""
-        return f" {count} exported" in self.ask("show protocols all mesh")
-
-    def ask(self, command: str) -> str:
-        return self.host.run(["birdc", "-s", "/run/bird.ctl", *command.split()], check=False).stdout
+def bird_beside(host: Host, near: IPv4Address, *announces: str, password: str = "", **settings: Any) -> Bird:
+    """Return a BIRD, not started yet, that peers with one node; `settings` are its own."""
+    return Bird(host, neighbors=[Neighbor(address=str(near), password=password)], announces=announces, **settings)
 
 
 @contextmanager
@@ -353,6 +284,7 @@ def with_bird(*static: str, env: Mapping[str, str] = NO_ENV, **settings: Any) ->
         mesh = Mesh(cluster, **env)
         # node2's address is the greater one: bgpd waits, BIRD connects
         mesh.start("node1", wait=False)
-        bird = Bird(mesh["node2"], mesh["node1"].address, *(static or (block(2),)), **settings)
+        bird = bird_beside(mesh["node2"], mesh["node1"].address, *(static or (block(2),)), **settings)
+        bird.start()
         wait_until("the session with BIRD", lambda: mesh.is_up("node1", "node2"), timeout=20)
         yield mesh, bird

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bed.bgp import EXABGP, Bird, Mesh, block, put, routes
+from bed.bgp import EXABGP, Mesh, bird_beside, block, put
 from bed.cluster import Cluster
 from bed.command import wait_until
 from bed.host import Host
+from bed.routes import routes
 from fakes.bgp_host import affinity_record, block_record, configuration_record, filter_record, node_record, peer_record
 
 NODES, FAR = 4, "node5"
@@ -79,7 +80,8 @@ class Churn:
             peer_record("far", node=WITNESS, peerIP=str(self._addresses[FAR]), asNumber=64512, filters=["churn"])
         )
         self.mesh.start(*self._nodes, wait=False)
-        self.bird = Bird(self._hosts[FAR], self._addresses[WITNESS], *self._announced, seconds=20)
+        self.bird = bird_beside(self._hosts[FAR], self._addresses[WITNESS], *self._announced, restart_seconds=20)
+        self.bird.start()
 
     # --- the walk ----------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from bed.command import Process, wait_until
 from bed.host import Host
+from bed.routes import routes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,41 +80,97 @@ class Speaker(ABC):
         self.start()
 
     def _of(self, version: int, prefixes: Iterable[str]) -> list[str]:
-        return [prefix for prefix in prefixes if ipaddress.ip_network(prefix).version == version]
+        return [prefix for prefix in prefixes if ipaddress.ip_network(prefix.split()[0]).version == version]
 
 
 class Bird(Speaker):
+    """BIRD 2. Its neighbors are its protocols peer0, peer1, ...; what it learned stays in the kernel when it ends.
+
+    What it announces may have a way: ``10.0.0.0/8 via 192.0.2.1``.
+    """
+
     name = "bird"
 
-    def start(self) -> None:
+    def __init__(
+        self,
+        host: Host,
+        *,
+        number: int = 64512,
+        neighbors: Sequence[Neighbor] = (),
+        announces: Sequence[str] = (),
+        reflects: bool = False,
+        graceful: str = "on",
+        restart_seconds: int = 120,
+        next_hop_self: bool = False,
+        more: str = "",
+    ) -> None:
+        """Take what it is to say.
+
+        Args:
+            graceful: its own word: on, off or aware.
+            next_hop_self: it is itself the next hop of what it announces with another way, too.
+            more: goes into each peering.
+        """
+        super().__init__(host, number=number, neighbors=neighbors, announces=announces, reflects=reflects)
+        self._graceful, self._restart_seconds, self._more = graceful, restart_seconds, more
+        self._next_hop = "next hop self; " if next_hop_self else ""
+
+    def start(self, *, recover: bool = False) -> None:
+        """Start it; to `recover`, it keeps what its kernel has until its peers have told all."""
+        self.configure(*self.announces)
+        options = ["-R"] if recover else []
+        self.processes = [self.host.popen(["bird", "-f", *options, "-c", "/run/bird.conf", "-s", "/run/bird.ctl"])]
+
+    def configure(self, *announces: str) -> None:
+        """Write down that it announces these; one that runs takes it over with ``ask("configure")``."""
+        self.announces = list(announces)
         self.host.write_file("/run/bird.conf", self._configuration())
-        self.processes = [self.host.popen(["bird", "-f", "-c", "/run/bird.conf", "-s", "/run/bird.ctl"])]
+
+    @property
+    def process(self) -> Process:
+        return self.processes[0]
+
+    def ask(self, command: str) -> str:
+        return self.host.run(["birdc", "-s", "/run/bird.ctl", *command.split()], check=False).stdout
+
+    def routes(self, version: int = 4) -> dict[str, str]:
+        """Return what it has in its kernel."""
+        return routes(self.host, "12", version=version)
+
+    def has_exported(self, count: int) -> bool:
+        """Whether it has announced so many prefixes to its first peer and no others."""
+        return f" {count} exported" in self.ask("show protocols all peer0")
 
     def _configuration(self) -> str:
         lines = [f"router id {self.host.address};", "protocol device { scan time 2; }"]
-        for version in (4, 6):
-            routes = " ".join(f"route {prefix} blackhole;" for prefix in self._of(version, self.announces))
+        for version in sorted({neighbor.version for neighbor in self.neighbors}):
+            static = " ".join(
+                f"route {one if ' ' in one else f'{one} blackhole'};" for one in self._of(version, self.announces)
+            )
             lines += [
                 f"protocol direct {{ ipv{version}; }}",
-                f"protocol kernel {{ ipv{version} {{ import none; export where source = RTS_BGP; }}; }}",
-                f"protocol static {{ ipv{version}; {routes} }}",
+                f"protocol kernel {{ ipv{version} {{ import none; export where source = RTS_BGP; }}; "
+                "persist; graceful restart on; }",
+                f"protocol static {{ ipv{version}; {static} }}",
             ]
-        for count, neighbor in enumerate(self.neighbors):
-            reflector = f"rr client; rr cluster id {self.host.address};" if self.reflects else ""
-            password = f'password "{neighbor.password}";' if neighbor.password else ""
-            local = self.host.address if neighbor.version == 4 else self.host.address6
-            lines.append(
-                f"protocol bgp peer{count} {{ local {local} as {self.number}; "
-                f"neighbor {neighbor.address} as {neighbor.number}; {reflector} {password} "
-                f"connect delay time 1; connect retry time 2; graceful restart on; "
-                f"ipv{neighbor.version} {{ import all; "
-                f"export where source = RTS_BGP || source = RTS_STATIC; }}; }}"
-            )
+        lines += [self._peering(f"peer{count}", neighbor) for count, neighbor in enumerate(self.neighbors)]
         return "\n".join(lines) + "\n"
 
+    def _peering(self, name: str, neighbor: Neighbor) -> str:
+        reflector = f"rr client; rr cluster id {self.host.address};" if self.reflects else ""
+        password = f'password "{neighbor.password}";' if neighbor.password else ""
+        local = self.host.address if neighbor.version == 4 else self.host.address6
+        passes_on = " || source = RTS_BGP" if self.reflects or self.number != neighbor.number else ""
+        return (
+            f"protocol bgp {name} {{ local {local} as {self.number}; "
+            f"neighbor {neighbor.address} as {neighbor.number}; {reflector} {password} {self._more} "
+            f"connect delay time 1; connect retry time 2; "
+            f"graceful restart {self._graceful}; graceful restart time {self._restart_seconds}; "
+            f"ipv{neighbor.version} {{ {self._next_hop}import all; export where source = RTS_STATIC{passes_on}; }}; }}"
+        )
+
     def learned(self, version: int) -> dict[str, Told]:
-        show = ["show", "route", "table", f"master{version}", "all"]
-        text = self.host.run(["birdc", "-s", "/run/bird.ctl", *show]).stdout
+        text = self.ask(f"show route table master{version} all")
         found: dict[str, Told] = {}
         prefix = ""
         path: tuple[int, ...] = ()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bed import Cluster, Fabric, Host, HostPlan, wait_until
-from bed.bgp import ENV, POOL, Bird, Mesh, block, monitored, put, routes, with_bird
+from bed.bgp import ENV, POOL, Mesh, bird_beside, block, monitored, put, with_bird
 from bed.etcd import Etcd
 from calicoctl.node import birdctl
 from fakes.bgp_host import (
@@ -300,7 +300,7 @@ def test_routes_that_bird_sends_and_must_not() -> None:
         "10.66.0.0/26": "not-in-pool",
         "10.65.9.0/26 via 10.77.0.99": None,
     }
-    with with_bird(*sent) as (mesh, _):
+    with with_bird(*sent, next_hop_self=True) as (mesh, _):
         expected = {prefix.split()[0]: reason for prefix, reason in sent.items()}
 
         def refused() -> dict[str, str | None]:
@@ -353,7 +353,7 @@ def test_ten_thousand_routes_come_and_go() -> None:
             wait_until("bgpd to be back", lambda: mesh.is_up("node1", "node2"), timeout=30)
             time.sleep(1)
         assert events == []
-        bird.ask("disable mesh")
+        bird.ask("disable peer0")
         mesh.await_routes("node1", {block(1): "blackhole"}, timeout=10)
 
 
@@ -403,13 +403,14 @@ def test_bird_and_we_mean_the_same_password() -> None:
         mesh.put(configuration_record(nodeMeshPassword=SECRET))
         put_secret(mesh["node1"], password)
         mesh.daemons["node1"] = mesh["node1"].popen(["calico-bgpd"], env=QUICK)
-        bird = Bird(mesh["node2"], mesh["node1"].address, block(2), more=f'password "{password}";')
+        bird = bird_beside(mesh["node2"], mesh["node1"].address, block(2), password=password)
+        bird.start()
         wait_until("the session with BIRD", lambda: mesh.is_up("node1", "node2"), timeout=20)
         mesh.await_routes("node1", mesh.expected("node1"))
         put_secret(mesh["node1"], "another")
         wait_until("the session to fall", lambda: not mesh.is_up("node1", "node2"), timeout=20)
         time.sleep(3)
-        assert "Established" not in bird.ask("show protocols mesh")
+        assert "Established" not in bird.ask("show protocols peer0")
         put_secret(mesh["node1"], password)
         wait_until("the session to be back", lambda: mesh.is_up("node1", "node2"), timeout=40)
 
@@ -431,14 +432,17 @@ def test_a_router_of_another_as_with_distance_and_password(router: tuple[Mesh, H
     put_secret(mesh["node1"], "rack 1")
     peer = {"node": "node1", "peerIP": str(tor.address), "asNumber": 65001, "ttlSecurity": 1, "password": SECRET}
     mesh.put(peer_record("tor", **peer))
-    bird = Bird(tor, mesh["node1"].address, "10.65.9.0/26", "10.65.9.7/32", "0.0.0.0/0", number=65001,
-                more='password "rack 1"; ttl security on; default bgp_local_pref 50;')
+    bird = bird_beside(
+        tor, mesh["node1"].address, "10.65.9.0/26", "10.65.9.7/32", "0.0.0.0/0",
+        number=65001, password="rack 1", more="ttl security on; default bgp_local_pref 50;",
+    )  # fmt: skip
+    bird.start()
     wait_until("the session with the router", lambda: str(tor.address) in up(mesh, "node1"), timeout=30)
     here = mesh.expected("node1", "node2") | {"10.65.9.0/26": f"via {tor.address} dev eth0"}
     mesh.await_routes("node1", here)
     # and of the other node's block the way that has no detour
     ours = {block(number): f"via {mesh[f'node{number}'].address} dev eth0" for number in (1, 2)}
-    wait_until("the router to have the blocks", lambda: routes(tor, "12") == ours, timeout=10)
+    wait_until("the router to have the blocks", lambda: bird.routes() == ours, timeout=10)
     for number in (1, 2):
         assert "BGP.as_path: 64512" in bird.ask(f"show route all {block(number)}")
     assert mesh.sessions("node1")[str(tor.address)]["routes_refused"] == {"default": 1, "too-long": 1}

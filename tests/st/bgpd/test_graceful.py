@@ -161,7 +161,7 @@ def test_a_host_that_lost_everything_in_a_reboot_is_up_to_date_soon() -> None:
             mesh.await_routes("node1", mesh.expected("node1"))
             took = time.monotonic() - began
             # it says that it restarted, so BIRD waits for its routes with what it has
-            assert "Restart recovery" in bird.ask("show protocols all mesh")
+            assert "Restart recovery" in bird.ask("show protocols all peer0")
             wait_until("all routes to be new", lambda: "stale" not in bird.ask("show route all").lower())
             assert bird.routes() == ours
         assert took < 30, took
@@ -192,7 +192,7 @@ def test_what_came_while_nobody_listened_is_made_good_and_takes_no_room() -> Non
             status = one.read_file(f"/proc/{relay[0]}/status")
             return int(status.split("VmRSS:")[1].split()[0])
 
-        before, since = resident(), bird.ask("show protocols mesh")
+        before, since = resident(), bird.ask("show protocols peer0")
         mesh.daemons["node1"].kill()
         for static in (many, many[1::2], many, many[::2]):
             bird.configure(*static)
@@ -213,7 +213,7 @@ def test_what_came_while_nobody_listened_is_made_good_and_takes_no_room() -> Non
         expected = dict.fromkeys(many, f"via {bird.host.address} dev eth0") | {block(1): "blackhole"}
         mesh.await_routes("node1", expected, timeout=30)
         assert pids_of(one, r"relay\.py --socket") == relay
-        assert bird.ask("show protocols mesh") == since
+        assert bird.ask("show protocols peer0") == since
 
 
 _VISIT = """
@@ -227,7 +227,7 @@ visitor.recv(100)
 def test_restart_and_hold_times_are_said_to_the_peer() -> None:
     with with_bird() as (mesh, bird):
         def said(*words: str) -> bool:
-            shown = " ".join(bird.ask("show protocols all mesh").split())
+            shown = " ".join(bird.ask("show protocols all peer0").split())
             return all(word in shown for word in words)
 
         wait_until("the defaults", lambda: said("Restart time: 120", "Hold timer: ", "/9"))

@@ -4,8 +4,9 @@ nodes) and benchmarks/bgp_churn.py (minutes)."""
 import pytest
 
 from bed import Cluster, wait_until
-from bed.bgp import Mesh, routes
+from bed.bgp import Mesh
 from bed.churn import NODES, WITNESS, Churn
+from bed.routes import routes
 
 NODES_AT_ONCE = 12
 

@@ -3,7 +3,7 @@
 import pytest
 
 from bed import Cluster, wait_until
-from bed.bgp import Bird, Mesh, block
+from bed.bgp import Mesh, bird_beside, block
 
 FAR = "10.88.0.3"
 
@@ -17,7 +17,8 @@ def test_a_next_hop_behind_a_router_is_named_and_taken_without_a_new_update_when
         two.ip("addr", "add", "10.88.0.2/24", "dev", "far0")
         two.ip("link", "set", "far0", "up")
         mesh.start("node1", wait=False)
-        bird = Bird(two, one.address, f"10.65.9.0/26 via {FAR}", block(2), next_hop="")
+        bird = bird_beside(two, one.address, f"10.65.9.0/26 via {FAR}", block(2))
+        bird.start()
         mesh.await_routes("node1", mesh.expected("node1"), timeout=20)
         router = cluster.fabric.address
         told = f"{FAR}: it is no node's, and behind the router {router}; peer with that router (BGPPeer)"
@@ -29,4 +30,4 @@ def test_a_next_hop_behind_a_router_is_named_and_taken_without_a_new_update_when
         one.ip("addr", "add", "10.88.0.1/24", "dev", "eth0")
         mesh.await_routes("node1", mesh.expected("node1") | {"10.65.9.0/26": f"via {FAR} dev eth0"})
         wait_until("the trouble to be over", lambda: mesh.state("node1")["next_hops"] == {})
-        assert "Established" in bird.ask("show protocols mesh")
+        assert "Established" in bird.ask("show protocols peer0")

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from bed import Cluster, Host, wait_until
-from bed.bgp import Mesh, block, monitored, routes
+from bed.bgp import Mesh, block, monitored
+from bed.routes import routes
 from bgpd.calc.sessions import router_id
 from fakes.bgp_host import (
     affinity_record,

@@ -195,7 +195,7 @@ def test_a_bird_that_does_not_restart_gracefully() -> None:
 
 @pytest.mark.bgp_scenario(63)
 def test_a_bird_that_restarts_gracefully() -> None:
-    with with_bird(block(2), "10.65.2.64/26", seconds=6) as (mesh, bird):
+    with with_bird(block(2), "10.65.2.64/26", restart_seconds=6) as (mesh, bird):
         full = mesh.expected("node1") | {"10.65.2.64/26": f"via {mesh['node2'].address} dev eth0"}
         mesh.await_routes("node1", full)
         with monitored(mesh["node1"]) as events:

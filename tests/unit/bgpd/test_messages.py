@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bgpd.calc.offers import Offer
-from bgpd.calc.paths import Origin, PathAttributes, Segment
+from bgpd.calc.paths import Carried, Origin, PathAttributes, Segment
 from bgpd.messages import (
     Answered,
     EndOfRib,
@@ -70,6 +70,7 @@ EXPECTED = [
             local_preference=200,
             med=50,
             communities=("64512:7", "65535:65281"),
+            carried=Carried(is_atomic=True, aggregator=(65001, IPv4Address("10.9.9.9"))),
         ),
     ),
     Updated(ip_address("10.99.0.1"), withdrawn=(ip_network("17.16.10.0/26"), ip_network("17.16.10.64/26"))),
@@ -91,6 +92,7 @@ EXPECTED = [
             local_preference=200,
             med=50,
             communities=("64512:7", "65535:65281"),
+            carried=Carried(is_atomic=True, aggregator=(65001, IPv4Address("10.9.9.9"))),
         ),
     ),
     Shown(
@@ -171,6 +173,127 @@ def test_any_bytes_are_survived(line: bytes) -> None:
 def test_any_damage_is_survived(line: bytes, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(line)))
     parse(line[:at] + data.draw(st.binary(max_size=5)) + line[at + data.draw(st.integers(0, 20)) :])
+
+
+# --- what is only passed on -------------------------------------------------------------------------------------------
+
+CARRIED = Carried(
+    is_atomic=True,
+    aggregator=(4200000000, IPv4Address("10.0.0.1")),
+    extended_communities=("0x0002fde800000064", "0x000300640a000001", "0x0202fffffff00001", "0x4004fde84cbebc20"),
+    unknown=("0x23 0xe0 0x0000fde8", "0x63 0xe0 0x0102"),
+)
+# as ExaBGP 5.0.15 writes them when it was told CARRIED
+IN_EVENT = (
+    '"atomic-aggregate": true, "aggregator": "4200000000:10.0.0.1", "extended-community": [ '
+    '{ "value": 842122827661412, "string": "target:65000:100" }, '
+    '{ "value": 844854594633729, "string": "origin:100:10.0.0.1" }, '
+    '{ "value": 144959613004939265, "string": "target:4294967280:1" }, '
+    '{ "value": 4613091092496038944, "string": "" } ], '
+    '"attribute-0x23-0xE0": "0x0000fde8", "attribute-0x63-0xE0": "0x0102"'
+)
+IN_TABLE = (
+    '"atomic-aggregate": true, "aggregator": "4200000000:10.0.0.1", "extended-community": ["target:65000:100", '
+    '"origin:100:10.0.0.1", "target:4294967280:1", "0x4004FDE84CBEBC20"], "attribute-0x23-0xE0": "0x0000fde8", '
+    '"attribute-0x63-0xE0": "0x0102"'
+)
+IN_COMMAND = (
+    "atomic-aggregate aggregator ( 4200000000:10.0.0.1 ) extended-community [ 0x0002fde800000064 0x000300640a000001 "
+    "0x0202fffffff00001 0x4004fde84cbebc20 ] attribute [ 0x23 0xe0 0x0000fde8 ] attribute [ 0x63 0xe0 0x0102 ]"
+)
+
+
+def event(attributes: str) -> Carried:
+    head = '{"type": "update", "neighbor": {"address": {"peer": "10.0.0.1"}, "message": {"update": {"attribute": {'
+    found = parse(f"{head}{attributes}}}}}}}}}}}".encode())
+    assert isinstance(found, Updated), found
+    return found.attributes.carried
+
+
+def table(attributes: str) -> Carried:
+    nlri = '"nlri": {"prefix": "10.1.0.0/24", "nexthop": "10.0.0.9"}'
+    route = f'{{{nlri}, "attributes": {{{attributes}}}}}'
+    found = parse(f'{{"peer": {{"address": "10.0.0.1"}}, "route": {route}}}'.encode())
+    assert isinstance(found, Shown), found
+    return found.attributes.carried
+
+
+def test_what_is_only_passed_on_is_read_from_events_and_tables_alike() -> None:
+    assert event(IN_EVENT) == table(IN_TABLE) == CARRIED
+
+
+def test_what_is_only_passed_on_is_said_in_exabgps_words() -> None:
+    [command] = announce(P3, {ip_network("17.16.10.0/26"): Offer(None, PathAttributes(carried=CARRIED))})
+    assert command == f"neighbor 10.99.0.3 announce attributes next-hop self {IN_COMMAND} nlri 17.16.10.0/26"
+
+
+communities = st.integers(0, 2**64 - 1)
+unknown_attributes = st.dictionaries(
+    st.sampled_from([19, 20, 35, 99, 127, 250]), st.tuples(st.sampled_from([0x40, 0xC0, 0xE0]), st.binary(max_size=9))
+)
+
+
+@given(st.lists(communities, max_size=5), unknown_attributes)
+def test_every_value_of_an_event_comes_through(values: list[int], unknown: dict[int, tuple[int, bytes]]) -> None:
+    """The words of a command say the same bytes; ExaBGP sorts both."""
+    listed = ", ".join(f'{{ "value": {value}, "string": "anything" }}' for value in values)
+    more = "".join(f', "attribute-0x{c:02X}-0x{f:02X}": "0x{v.hex()}"' for c, (f, v) in sorted(unknown.items()))
+    [command] = announce(P3, {ip_network("10.1.0.0/24"): Offer(None, PathAttributes(
+        carried=event(f'"extended-community": [ {listed} ]{more}')
+    ))})  # fmt: skip
+    wanted = [f"extended-community [ {' '.join(f'0x{value:016x}' for value in values)} ]"] if values else []
+    wanted += [f"attribute [ 0x{c:02x} 0x{f:02x} 0x{v.hex()} ]" for c, (f, v) in sorted(unknown.items())]
+    assert command == " ".join(["neighbor 10.99.0.3 announce attributes next-hop self", *wanted, "nlri 10.1.0.0/24"])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("target:1.2.3.4:5", "0x0102010203040005"),
+        ("target:65535:4294967295", "0x0002ffffffffffff"),
+        ("target:65536:65535", "0x020200010000ffff"),
+        ("origin:1.2.3.4:5", "0x0103010203040005"),
+        ("origin:65000:7", "0x02030000fde80007"),
+        ("0x030C000000000008", "0x030c000000000008"),
+        # their text does not say what they are
+        ("encap:VXLAN", None),
+        ("rate-limit:7", None),
+        # no such thing
+        ("target:65536:65536", None),
+        ("target:1.2.3:5", None),
+        ("origin:70000:1.2.3.4", None),
+        ("origin:1:1.2.3.999", None),
+        ("target:5", None),
+        ("0x12", None),
+        ("target:1:2 ] next-hop 10.9.9.9 community [ 1:1", None),
+    ],
+)
+def test_an_extended_community_of_a_table(text: str, expected: str | None) -> None:
+    found = table(f'"extended-community": ["{text}"]').extended_communities
+    assert found == (() if expected is None else (expected,))
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        '"aggregator": "65001"',
+        '"aggregator": "65001:10.0.0.999"',
+        '"aggregator": "65001:10.0.0.1 ) community [ 1:1"',
+        '"attribute-0x63-0x80": "0x01"',  # not transitive
+        '"attribute-0x05-0xE0": "0x00000064"',  # has a name, whatever its flags
+        '"attribute-0x63-0xE0": "0x0"',
+        '"attribute-0x63-0xE0": "[ 1 ]"',
+        '"error": "\\"attribute-0x63-0xE0\\": \\"0x0102\\""',  # the text of an attribute, not one
+    ],
+)
+def test_what_could_smuggle_a_word_into_a_command_is_left_out(attributes: str) -> None:
+    assert event(attributes) == table(attributes) == Carried()
+
+
+@given(st.text(max_size=40))
+def test_no_text_of_a_peer_becomes_a_word(text: str) -> None:
+    found = table(f'"aggregator": {json.dumps(text)}, "extended-community": [{json.dumps(text)}]')
+    assert all(len(one) == 18 and int(one, 16) >= 0 for one in found.extended_communities)
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 from bgpd.calc.exports import Advertisement, Attributes
 from bgpd.calc.filters import Filters, filter_of
 from bgpd.calc.offers import Candidate, Offer, OfferRules, offer
-from bgpd.calc.paths import Path, PathAttributes, Segment
+from bgpd.calc.paths import Carried, Path, PathAttributes, Segment
 from bgpd.calc.peers import NextHopMode
 from bgpd.calc.pools import Pool, Pools
 from bgpd.calc.prefixes import PrefixTable
@@ -166,6 +166,24 @@ def test_a_reflected_route_keeps_all_and_says_where_it_has_been() -> None:
     assert (again.attributes.originator, again.attributes.clusters) == (
         IPv4Address("10.0.0.9"), (CLUSTER, OTHER_CLUSTER),
     )  # fmt: skip
+
+
+CARRIED = Carried(
+    is_atomic=True,
+    aggregator=(65009, IPv4Address("10.9.0.1")),
+    extended_communities=("0x0002fde800000064", "0x4004fde84cbebc20", "0xc30600000000002a"),
+    unknown=("0x63 0xe0 0x0102",),
+)
+
+
+@pytest.mark.parametrize("sender", [CLIENT_2, TOR], ids=["inside", "outside"])
+def test_what_means_nothing_to_us_goes_on_and_what_is_not_transitive_stays_in_the_as(sender: PeerSpec) -> None:
+    candidate = learned(sender, as_path=seq(65009), carried=CARRIED)
+    inside, outside = told(CLIENT, candidate), told(TOR_2, candidate)
+    assert inside is not None
+    assert outside is not None
+    assert inside.attributes.carried == CARRIED
+    assert outside.attributes.carried == replace(CARRIED, extended_communities=("0x0002fde800000064",))
 
 
 def test_what_another_as_told_is_passed_on_inside_as_it_is() -> None:
