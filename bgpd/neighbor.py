@@ -127,6 +127,11 @@ class Neighbor:
         return self.up_at is not None
 
     @property
+    def has_fed(self) -> bool:
+        """Whether the peer was told our End-of-RIB in this session. It may be due again, if ExaBGP may have lost it."""
+        return self.end_sent or (self.up_at is not None and self.end_sent_at >= self.up_at)
+
+    @property
     def needs_offer(self) -> bool:
         """Whether what is offered may differ from what should be."""
         return self.pending is None or bool(self.pending)

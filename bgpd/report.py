@@ -59,7 +59,7 @@ def session(neighbor: Neighbor, routing: Routing) -> dict[str, object]:
         "peer_as": spec.peer_as,
         "router_id": None if neighbor.router_id is None else str(neighbor.router_id),
         "end_of_rib_received": neighbor.end_received,
-        "end_of_rib_sent": neighbor.end_sent,
+        "end_of_rib_sent": neighbor.has_fed,
         "routes_received": len(table.entries),
         "routes_accepted": table.accepted,
         "routes_stale": len(table.stale),

@@ -57,7 +57,7 @@ def row(neighbor: Neighbor) -> Row:
     if not neighbor.is_up:
         return Row(spec.version, spec.name, "start", neighbor.since, neighbor.shown_phase.value, neighbor.error)
     state = "up"
-    if not neighbor.end_sent:
+    if not neighbor.has_fed:
         state = "feed"
     elif neighbor.restart_seconds is not None and not (neighbor.end_received or neighbor.end_is_unknown):
         state = "wait"

@@ -32,6 +32,8 @@ class Opening:
     rule: str
     """The match of an iptables rule for it."""
     purpose: str
+    families: tuple[int, ...] = (4, 6)
+    """The versions of IP that it concerns: iptables, ip6tables."""
 
 
 def openings(
@@ -42,10 +44,12 @@ def openings(
     found = [
         Opening("loopback", "this host", "-i lo", "the daemons talk to each other"),
         Opening("established", "anywhere", "-m conntrack --ctstate RELATED,ESTABLISHED", "replies"),
-        Opening("icmp echo", "anywhere", "-p icmp --icmp-type echo-request", "ping, also by containers"),
+        Opening("icmp echo", "anywhere", "-p icmp --icmp-type echo-request", "ping, also by containers", (4,)),
         # nothing from beyond the link has that hop limit (RFC 4861)
-        Opening("icmpv6 133-136", "the link", "-p icmpv6 -m hl --hl-eq 255", "neighbour discovery, on hosts with IPv6"),
-        Opening("icmpv6 echo", "anywhere", "-p icmpv6 --icmpv6-type echo-request", "ping, on hosts with IPv6"),
+        Opening(
+            "icmpv6 133-136", "the link", "-p icmpv6 -m hl --hl-eq 255", "neighbour discovery, on hosts with IPv6", (6,)
+        ),
+        Opening("icmpv6 echo", "anywhere", "-p icmpv6 --icmpv6-type echo-request", "ping, on hosts with IPv6", (6,)),
         Opening("tcp 179", nodes, "-p tcp --dport 179", "BGP"),
     ]
     found += [
@@ -53,7 +57,7 @@ def openings(
         for port in sorted(set(etcd_ports))
     ]
     if ipip:
-        found.append(Opening("protocol 4", nodes, "-p 4", "pools with IPIP"))
+        found.append(Opening("protocol 4", nodes, "-p 4", "pools with IPIP", (4,)))
     if vxlan:
         found.append(Opening("udp 4789", nodes, "-p udp --dport 4789", "pools with VXLAN"))
     if docker:

@@ -125,6 +125,12 @@ class FelixLab:
             self.await_ready(host)
         return process
 
+    def last_start(self, name: str) -> str:
+        """Return what felix on a host has logged since it was started last."""
+        _, marker, text = self.felix[name].text.rpartition("event=setting.effective name=node ")
+        assert marker
+        return text
+
     def await_ready(self, host: Host, *, timeout: float = 20.0) -> float:
         process = self.felix[host.name]
         wait_until(

@@ -56,13 +56,17 @@ exec tini -- sleep infinity
 class Firewall:
     """INPUT and FORWARD policy DROP; open in INPUT: loopback, established, ICMP echo and what `open` says.
 
-    `open` holds matches as iptables takes them, such as ``-p tcp --dport 179``; the target ACCEPT is added.
+    `open` holds matches as iptables takes them, such as ``-p tcp --dport 179``; the target ACCEPT is added. `open6` is
+    the same for ip6tables, without the echo, and None leaves IPv6 open.
     """
 
     open: Sequence[str] = ()
+    open6: Sequence[str] | None = None
 
-    def restore_text(self) -> str:
-        rules = ("-i lo", "-m conntrack --ctstate RELATED,ESTABLISHED", "-p icmp --icmp-type echo-request", *self.open)
+    def restore_text(self, version: int = 4) -> str:
+        echo = ["-p icmp --icmp-type echo-request"] if version == 4 else []
+        opened = self.open if version == 4 else self.open6 or ()
+        rules = ["-i lo", "-m conntrack --ctstate RELATED,ESTABLISHED", *echo, *opened]
         lines = [f"-A INPUT {rule} -j ACCEPT" for rule in rules]
         policies = [":INPUT DROP [0:0]", ":FORWARD DROP [0:0]", ":OUTPUT ACCEPT [0:0]"]
         return "\n".join(["*filter", *policies, *lines, "COMMIT", ""])
@@ -176,6 +180,8 @@ class Host(Prober):
         (self.folder / "pid").write_text(f"{self.pid}\n")
         if self._firewall:
             self.run(["iptables-restore"], stdin=self._firewall.restore_text())
+            if self._firewall.open6 is not None:
+                self.run(["ip6tables-restore"], stdin=self._firewall.restore_text(6))
 
     # -- what to do on it
 

@@ -351,7 +351,7 @@ def test_an_interrupt_removes_everything() -> None:
     id = child.stdout.readline().strip()
     time.sleep(0.2)
     child.send_signal(signal.SIGINT)
-    _, said = child.communicate(timeout=20)
+    _, said = child.communicate(timeout=120)
     assert "KeyboardInterrupt" in said
     assert names(f"bed-{id}-") == []
     assert not (FOLDER / id).exists()

@@ -277,12 +277,13 @@ def test_node_status_shows_each_kind_of_session() -> None:
             fabric: refused,
             "10.77.0.251": ("global", "down", "Down Error"),
         }
+        before = shown()
         status = one.run("calicoctl node status -o json", check=False)
         assert status.exit == 1  # felix does not run here
         found = json.loads(status.stdout)
         assert (found["running"], found["ipv6"]) == (False, [])
         assert {peer["address"]: peer["state"] for peer in found["ipv4"]} == {
-            peer: state for peer, (_, state, _) in shown().items()
+            peer: state for peer, (_, state, _) in before.items()
         }
         assert [line for line in found["warnings"] if "bgp/absent" in line]
 

@@ -4,16 +4,19 @@ from collections.abc import Iterator
 
 import pytest
 
-from bed import Cluster, Host, complaints, node_run, wait_until
+from bed import Cluster, Firewall, Host, HostPlan, complaints, node_run, wait_until
 from bed.network import Network
 from bed.node import has_sessions, is_meshed, sessions
+from calicoctl.node.checks import openings
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """node1 and node2, where somebody set the same BGP identifier on both."""
+    """node1 and node2, open for what checksystem lists; somebody set the same BGP identifier on both."""
     env = {"NO_DEFAULT_POOLS": "true", "IP": "none", "IP6": "autodetect", "CALICO_ROUTER_ID": "1.2.3.4"}
-    with Cluster(2, ipv6=True, env=env) as cluster:
+    listed = [each.rule for each in openings(docker=False) if 6 in each.families]
+    plans = [HostPlan(name=name, firewall=Firewall(open6=listed)) for name in ("node1", "node2")]
+    with Cluster(plans, ipv6=True, env=env) as cluster:
         for host in cluster.hosts:
             host.ip("-4", "addr", "flush", "dev", "eth0")
             host.env["ETCD_ENDPOINTS"] = cluster.store.endpoints6

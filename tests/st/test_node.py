@@ -21,7 +21,11 @@ from resources.datastore.etcdconfig import EtcdConfig
 from resources.datastore.settings import connect
 from resources.names import HandleId, NodeName
 
-CHECKED = Firewall(open=[each.rule for each in openings(docker=False)])
+LISTED = openings(docker=False)
+CHECKED = Firewall(
+    open=[each.rule for each in LISTED if 4 in each.families],
+    open6=[each.rule for each in LISTED if 6 in each.families],
+)
 """What checksystem lists, and nothing else: no etcd runs on these hosts, no Docker, no tunnel."""
 PLANS = [
     HostPlan(name="node1", hostname="web-a", firewall=CHECKED),

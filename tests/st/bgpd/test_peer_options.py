@@ -106,7 +106,7 @@ def test_a_router_behind_a_gateway_with_filters_and_one_on_a_second_network(rack
 
     mesh.remove(far)
     mesh.await_routes("node1", ours)
-    assert mesh.sessions("node2")[str(one.address)]["up"]
+    wait_until("node2 to have its session again", lambda: mesh.sessions("node2")[str(one.address)]["up"], timeout=30)
 
 
 RACK = """

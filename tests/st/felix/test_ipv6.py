@@ -283,7 +283,7 @@ def test_felix_starts_anew_and_writes_nothing(six: FelixLab) -> None:
     before = six.node1.run("ip6tables-save | grep -v '^#'; ipset save | sort; ip -6 route").stdout
     six.felix["node1"].kill()
     six.start(six.node1)
-    assert "dataplane.applied" not in six.felix["node1"].text.rpartition("name=node_name")[2]
+    assert "dataplane.applied" not in six.last_start("node1")
     after = six.node1.run("ip6tables-save | grep -v '^#'; ipset save | sort; ip -6 route").stdout
     assert _rules(after) == _rules(before)
     assert reachable(six) == WITHIN

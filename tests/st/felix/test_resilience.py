@@ -118,7 +118,7 @@ def test_a_restart_writes_nothing_and_loses_nothing(lab: FelixLab) -> None:
     assert all(after[line] >= count for line, count in counted.items())
     assert any("cali-tw" in line and after[line] > counted[line] + 50 for line in counted)
     monitor.terminate()
-    last_start = lab.felix["node1"].text.rpartition("name=node_name")[2]
+    last_start = lab.last_start("node1")
     assert "dataplane.applied" not in last_start
 
 
