@@ -329,8 +329,10 @@ def test_a_container_tells_its_client_apart(fabric: Fabric) -> None:
 
 
 INTERRUPTED = """
+import signal
 import time
 from bed import Cluster
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
 with Cluster(2) as cluster:
     cluster["node1"].popen(["sleep", "1000"])
     print(cluster.fabric.id, flush=True)
