@@ -4,6 +4,7 @@ Reference libnetwork.md 1: every call is ``POST /<Kind>.<Method>``, an answer is
 failure another status and ``{"Err": text}``. Calls are served by threads, so that none blocks another.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -150,7 +151,9 @@ class PluginServer:
         while time.monotonic() < ends and any(map(_is_busy, list(server.active_channels.values()))):
             time.sleep(0.02)
         closed = threading.Event()
-        server.trigger.pull_trigger(lambda: _close(server, closed))
+        # a loop that is awake may take the order, and close its trigger, before it is woken by it
+        with contextlib.suppress(OSError):
+            server.trigger.pull_trigger(lambda: _close(server, closed))
         closed.wait(1.0)
         server.task_dispatcher.shutdown(timeout=1)
 

@@ -5,7 +5,7 @@
 Each level shows its own output as it goes; at the end there is one line per level, the slowest tests, and a last line
 ``N passed, N failed``. The exit code is 0 only if nothing failed.
 
-A test of fv or st that fails is run once more, by itself. If it passes then, the summary names it as unsteady, and its
+A test that fails is run once more, by itself. If it passes then, the summary names it as unsteady, and its
 first failure is in the output above: a fault to be found, in the test or in the product.
 """
 
@@ -83,7 +83,9 @@ def counted(level: str, exit: int, findings: int, name: str) -> Outcome:
 
 
 def unit() -> Outcome:
-    return pytest("unit", limit_seconds=900)
+    return tried_again(
+        pytest("unit", limit_seconds=900), lambda: pytest("unit", "--lf", "--lfnf=none", limit_seconds=300)
+    )
 
 
 def fv() -> Outcome:
