@@ -226,7 +226,6 @@ class Speaker:
         self._said = 0
         self._syncing: list[Reply] = []
         self._touched: set[tuple[IPAddress, IPNetwork]] = set()
-        self._restart_reason: str | None = None
         self._must_resync = False
         self._reload = Reload(child)
 
