@@ -84,16 +84,16 @@ def counted(level: str, exit: int, findings: int, name: str) -> Outcome:
 
 def unit() -> Outcome:
     return tried_again(
-        pytest("unit", limit_seconds=900), lambda: pytest("unit", "--lf", "--lfnf=none", limit_seconds=300)
+        pytest("unit", limit_seconds=1800), lambda: pytest("unit", "--lf", "--lfnf=none", limit_seconds=300)
     )
 
 
 def fv() -> Outcome:
-    return tried_again(pytest("fv", limit_seconds=900), lambda: pytest("fv", "--lf", "--lfnf=none", limit_seconds=300))
+    return tried_again(pytest("fv", limit_seconds=1800), lambda: pytest("fv", "--lf", "--lfnf=none", limit_seconds=300))
 
 
 def st() -> Outcome:
-    return tried_again(pytest("st", limit_seconds=2700), lambda: pytest("st", "--lf", "--lfnf=none", limit_seconds=600))
+    return tried_again(pytest("st", limit_seconds=5400), lambda: pytest("st", "--lf", "--lfnf=none", limit_seconds=600))
 
 
 LEVELS: dict[str, Callable[[], Outcome]] = {"lint": lint, "types": types, "unit": unit, "fv": fv, "st": st}

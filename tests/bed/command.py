@@ -90,12 +90,12 @@ def run(
     )
     late = False
     try:
-        stdout, stderr = process.communicate(stdin or None, timeout=timeout * PATIENCE)
+        stdout, stderr = process.communicate(stdin or None, timeout=timeout)
     except subprocess.TimeoutExpired:
         late = True
         end_group(process)
         stdout, stderr = _rest(process)
-        stderr += f"(not done after {timeout * PATIENCE:g} s: killed)\n"
+        stderr += f"(not done after {timeout:g} s: killed)\n"
     except BaseException:
         end_group(process)
         process.wait()
