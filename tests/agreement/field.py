@@ -203,7 +203,7 @@ class Field:
             "cd /proc/sys/net && echo 0 >ipv4/conf/all/rp_filter && echo 0 >ipv4/conf/default/rp_filter && "
             "echo 0 >ipv4/conf/all/send_redirects && echo 0 >ipv4/conf/default/send_redirects && "
             "echo 0 >ipv6/conf/default/accept_dad && echo 0 >ipv6/conf/default/accept_ra && "
-            "echo 0 >ipv4/icmp_ratelimit && echo 1 >netfilter/nf_conntrack_checksum"
+            "echo 0 >ipv4/icmp_ratelimit && echo 0 >ipv6/icmp/ratelimit && echo 1 >netfilter/nf_conntrack_checksum"
         )
         workloads = tuple(f"cali{'h' if node == HERE else 'e'}{number}" for number in range(len(ADDRESSES[node])))
         lines = []

@@ -318,7 +318,7 @@ class FelixLab:
         Its network is that of its address, unless `profiles` says otherwise.
         """
         made = Workload(host, name, address)
-        made.net.run("echo 0 >/proc/sys/net/ipv4/icmp_ratelimit")  # refusals tell a probe that it came through
+        made.net.run(TELL_REFUSALS)
         self.workloads[name] = made
         if record:
             self.record(made, profiles=profiles, labels=labels, ports=ports, wait=wait)
@@ -409,6 +409,10 @@ class FelixLab:
 
 def _plural(key: str) -> str:
     return key.removeprefix(RESOURCES).partition("/")[0]
+
+
+TELL_REFUSALS = "cd /proc/sys/net && echo 0 >ipv4/icmp_ratelimit && echo 0 >ipv6/icmp/ratelimit"
+"""A refusal tells a datagram's sender that it came through; by default a few are told, then one in a while."""
 
 
 def tcp_passes(address: Address, port: int, *, timeout: float = 0.4) -> TalkResult:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from bed import wait_until
-from bed.felix import FelixLab, tcp_passes, udp_passes
+from bed.felix import TELL_REFUSALS, FelixLab, tcp_passes, udp_passes
 from bed.probes import Address, Prober, ping
 from fakes.felix_records import host_endpoint, network_set, policy, profile, rule, settings
 from resources.datastore.keys import ResourceKey
@@ -73,8 +73,8 @@ def world(lab: FelixLab) -> Iterator[None]:
     """INPUT accepts what nobody drops, refusals are told without a limit, and the world knows where a0 is."""
     core = lab.cluster.fabric.core
     input_policy(lab, "ACCEPT")
-    lab.node1.run("echo 0 >/proc/sys/net/ipv4/icmp_ratelimit")
-    core.run("echo 0 >/proc/sys/net/ipv4/icmp_ratelimit")
+    lab.node1.run(TELL_REFUSALS)
+    core.run(TELL_REFUSALS)
     core.ip("route", "replace", "10.65.0.0/26", "via", str(lab.node1.address))
     yield
     core.ip("route", "del", "10.65.0.0/26")
