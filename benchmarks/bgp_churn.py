@@ -4,8 +4,9 @@
 
 Run as root. Four nodes and a BIRD: blocks, filters, communities and what BIRD announces change some ten times a second;
 on three of the nodes bgpd and ExaBGP are killed, links cut and records taken away. After every portion all kernels must
-have what the records say, and at the end a fresh start must come to the same. The figures are those of the fourth node,
-whose daemons are never touched: at the end beside those after the first portion.
+have what the records say, and the fourth node must have been told by BIRD, attribute by attribute, what a second BIRD
+was. At the end a fresh start must come to the same. The figures are those of the fourth node, whose daemons are never
+touched: at the end beside those after the first portion.
 """
 
 import argparse
@@ -17,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from bed import Cluster  # noqa: E402
-from bed.churn import NODES, Churn, Figures  # noqa: E402
+from bed.churn import HOSTS, NODES, Churn, Figures  # noqa: E402
 
 PORTION_SECONDS = 40.0
 
@@ -34,7 +35,7 @@ def main() -> None:
     given = parser.parse_args()
     first: dict[str, Figures] = {}
     last: dict[str, Figures] = {}
-    with Cluster(NODES + 1) as cluster:
+    with Cluster(HOSTS) as cluster:
         churn = Churn(cluster, given.seed)
         churn.settle()
         walked = 0.0

@@ -2,7 +2,8 @@
 
 Four nodes with bgpd, and BIRD as a peer of node1, whose daemons are never touched: they are the ones to be measured. On
 the others bgpd and ExaBGP are killed, links are cut and records taken away. Blocks, filters, communities and what BIRD
-announces change all the time.
+announces change all the time. A second BIRD is told the same as node1, and never by way of a change: node1 must come to
+have been told what it has.
 """
 
 import json
@@ -12,14 +13,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bed.bgp import EXABGP, Mesh, bird_beside, block, put
+from bed.bgp import EXABGP, Mesh, block, put
 from bed.cluster import Cluster
 from bed.command import wait_until
 from bed.host import Host
 from bed.routes import routes
+from bed.speakers import Bird, Neighbor
 from fakes.bgp_host import affinity_record, block_record, configuration_record, filter_record, node_record, peer_record
 
-NODES, FAR = 4, "node5"
+NODES, FAR, MIRROR = 4, "node5", "node6"
+HOSTS = NODES + 2
 WITNESS = "node1"
 SPARE_BLOCKS, FAR_BLOCKS = 40, 30
 CUT_SECONDS = (0.5, 12.0)
@@ -53,6 +56,17 @@ class Figures:
     files: int
 
 
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """How a prefix was told."""
+
+    next_hop: str
+    as_path: str
+    local_preference: int
+    med: int
+    communities: frozenset[str]
+
+
 def figures(host: Host) -> dict[str, Figures]:
     """Return what bgpd, ExaBGP and the relay of a host use, by these names."""
     found = json.loads(host.run(["python3", "-c", _READ]).stdout)
@@ -60,7 +74,7 @@ def figures(host: Host) -> dict[str, Figures]:
 
 
 class Churn:
-    """A cluster of `NODES` + 1 hosts, what it should come to, and a random walk."""
+    """A cluster of `HOSTS` hosts, what it should come to, and a random walk."""
 
     def __init__(self, cluster: Cluster, seed: int) -> None:
         self.mesh, self._random = Mesh(cluster), random.Random(seed)
@@ -74,14 +88,18 @@ class Churn:
         self._cut: dict[str, float] = {}
         self._gone: dict[str, float] = {}
         self.steps = 0
-        self.mesh.remove(*self.mesh.records(NODES + 1, self._addresses[FAR]))
+        for number, name in enumerate((FAR, MIRROR), NODES + 1):
+            self.mesh.remove(*self.mesh.records(number, self._addresses[name]))
         self._put_filter()
         self.mesh.put(
             peer_record("far", node=WITNESS, peerIP=str(self._addresses[FAR]), asNumber=64512, filters=["churn"])
         )
         self.mesh.start(*self._nodes, wait=False)
-        self.bird = bird_beside(self._hosts[FAR], self._addresses[WITNESS], *self._announced, restart_seconds=20)
+        told = [Neighbor(address=str(self._addresses[name])) for name in (WITNESS, MIRROR)]
+        self.bird = Bird(self._hosts[FAR], neighbors=told, announces=self._lines(), restart_seconds=20)
+        self.mirror = Bird(self._hosts[MIRROR], neighbors=[Neighbor(address=str(self._addresses[FAR]))])
         self.bird.start()
+        self.mirror.start()
 
     # --- the walk ----------------------------------------------------------------------------------------------------
 
@@ -122,8 +140,17 @@ class Churn:
     def _bird_says_other(self) -> None:
         chosen = self._random.sample(range(FAR_BLOCKS), self._random.randint(1, FAR_BLOCKS))
         self._announced = [_far_block(number) for number in sorted(chosen)]
-        self.bird.configure(*self._announced)
+        self.bird.configure(*self._lines())
         self.bird.ask("configure")
+
+    def _lines(self) -> list[str]:
+        """Return what BIRD is to announce, each with a metric and some communities, for once."""
+        lines = []
+        for prefix in self._announced:
+            numbers = self._random.sample(range(20), self._random.randint(0, 4))
+            said = "".join(f" bgp_community.add((64512,{number}));" for number in numbers)
+            lines.append(f"{prefix} blackhole {{ bgp_med = {self._random.randint(0, 9)};{said} }}")
+        return lines
 
     def _filter_changes(self) -> None:
         chosen = self._random.sample(range(FAR_BLOCKS), self._random.randint(0, 5))
@@ -186,6 +213,12 @@ class Churn:
             )
         own = {f"{prefix}" for prefix, owner in self._owned.items() if owner == WITNESS}
         wait_until("BIRD to have node1's blocks", lambda: set(self.bird.routes()) == own, timeout=30, every=0.2)
+        wait_until(
+            f"{WITNESS} to have been told what another BIRD was told, after {self.steps} steps",
+            lambda: self.adj_in() == self.mirrored(),
+            timeout=30,
+            every=0.2,
+        )
         return time.monotonic() - began
 
     def expected(self, name: str) -> dict[str, str]:
@@ -198,6 +231,28 @@ class Churn:
             accepted = [prefix for prefix in self._announced if prefix not in self._rejected]
             found |= dict.fromkeys(accepted, f"via {self._addresses[FAR]} dev eth0")
         return found
+
+    def adj_in(self) -> dict[str, Attributes]:
+        """Return what BIRD told the witness, whether a filter lets it in or not, as the witness says."""
+        return {
+            route["prefix"]: Attributes(
+                path["next_hop"], path["as_path"], path["local_preference"], path["med"],
+                frozenset(path["communities"]),
+            )
+            for route in self.mesh.learned(WITNESS)
+            for path in route["paths"]
+            if path["peer"] == str(self._addresses[FAR]) and not path["stale"]
+        }  # fmt: skip
+
+    def mirrored(self) -> dict[str, Attributes]:
+        """Return what BIRD told the other BIRD, as that says."""
+        return {
+            prefix: Attributes(
+                told["BGP.next_hop"], told["BGP.as_path"], int(told["BGP.local_pref"]), int(told["BGP.med"]),
+                frozenset(one.strip("()").replace(",", ":") for one in told.get("BGP.community", "").split()),
+            )
+            for prefix, told in self.mirror.told(4).items()
+        }  # fmt: skip
 
     def start_afresh(self, name: str) -> None:
         """Have a node forget everything, kernel routes too, and start its daemons again."""

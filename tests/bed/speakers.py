@@ -170,19 +170,22 @@ class Bird(Speaker):
         )
 
     def learned(self, version: int) -> dict[str, Told]:
-        text = self.ask(f"show route table master{version} all")
-        found: dict[str, Told] = {}
-        prefix = ""
-        path: tuple[int, ...] = ()
-        for line in text.splitlines():
-            words = line.split()
-            if line and not line[0].isspace() and words and "/" in words[0]:
-                prefix = words[0]
-            elif words[:1] == ["BGP.as_path:"]:
-                path = tuple(int(word) for word in words[1:])
-            elif words[:1] == ["BGP.next_hop:"] and prefix and prefix not in found:
-                found[prefix] = Told(words[1], path)
-        return found
+        return {
+            prefix: Told(told["BGP.next_hop"].split()[0], tuple(int(word) for word in told["BGP.as_path"].split()))
+            for prefix, told in self.told(version).items()
+        }
+
+    def told(self, version: int) -> dict[str, dict[str, str]]:
+        """Return the attributes of the best route for each prefix that a peer told it, by its own names for them."""
+        found: dict[str, dict[str, str]] = {}
+        attributes: dict[str, str] = {}
+        for line in self.ask(f"show route table master{version} all").splitlines():
+            first, _, rest = line.strip().partition(" ")
+            if "/" in first and not line[0].isspace():
+                attributes = found[first] = {}
+            elif first.startswith("BGP."):
+                attributes.setdefault(first.rstrip(":"), rest)
+        return {prefix: attributes for prefix, attributes in found.items() if attributes}
 
 
 class Frr(Speaker):

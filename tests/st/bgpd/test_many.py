@@ -5,7 +5,7 @@ import pytest
 
 from bed import Cluster, wait_until
 from bed.bgp import Mesh
-from bed.churn import NODES, WITNESS, Churn
+from bed.churn import HOSTS, WITNESS, Churn
 from bed.routes import routes
 
 NODES_AT_ONCE = 12
@@ -35,7 +35,7 @@ def test_a_mesh_that_starts_at_once_comes_up_and_nobody_disturbs_the_others() ->
 @pytest.mark.bgp_scenario(80)
 def test_after_random_changes_every_kernel_has_what_the_records_say() -> None:
     """Seconds instead of hours; the memory and the open files of daemons that live through it stay as they are."""
-    with Cluster(NODES + 1) as cluster:
+    with Cluster(HOSTS) as cluster:
         churn = Churn(cluster, seed=5)
         churn.settle()
         churn.walk(4)
