@@ -10,12 +10,13 @@ touched: at the end beside those after the first portion.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from results import Row, tell  # noqa: E402
 
 from bed import Cluster  # noqa: E402
 from bed.churn import HOSTS, NODES, Churn, Figures  # noqa: E402
@@ -31,7 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", action="store_true", help="print what bench.py reads")
     given = parser.parse_args()
     first: dict[str, Figures] = {}
     last: dict[str, Figures] = {}
@@ -49,17 +50,11 @@ def main() -> None:
         for number in range(1, NODES + 1):
             churn.start_afresh(f"node{number}")
         churn.settle()
-    rows: list[dict[str, object]] = [
-        {"name": f"memory of {name} after {walked:.0f} s of changes, beside its first {PORTION_SECONDS:.0f} s",
-         "samples": [last[name].memory], "unit": "MB", "aim": 1.1, "reference": [first[name].memory],
-         "reference_name": "itself"}
+    tell([
+        Row(name=f"memory of {name} after {walked:.0f} s of changes, beside its first {PORTION_SECONDS:.0f} s",
+            samples=[last[name].memory], unit="MB", aim=1.1, reference=[first[name].memory], reference_name="itself")
         for name in sorted(last)
-    ]  # fmt: skip
-    if given.json:
-        print(json.dumps(rows))
-        return
-    for row in rows:
-        print(row)
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":

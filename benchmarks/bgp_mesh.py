@@ -8,7 +8,6 @@ processor time for bgpd and as much for ExaBGP, so two processors cannot do it i
 """
 
 import argparse
-import json
 import re
 import sys
 import time
@@ -18,7 +17,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from bed import Cluster, Host, wait_until  # noqa: E402
+from results import Row, tell  # noqa: E402
+
+from bed import Cluster, Host, Process, wait_until  # noqa: E402
 from bed.bgp import Mesh, block  # noqa: E402
 
 BIRD = """
@@ -69,7 +70,7 @@ def bird(cluster: Cluster) -> float:
         text = BIRD.format(address=host.address, prefix=block(number), neighbors="\n".join(others))
         host.write_file("/run/bird.conf", text)
     command = ["bird", "-f", "-c", "/run/bird.conf", "-s", "/run/bird.ctl"]
-    running = []
+    running: list[Process] = []
     took = until_all_have_all(cluster, lambda: running.extend(host.popen(command) for host in cluster.hosts))
     for process in running:
         process.kill()
@@ -104,16 +105,11 @@ def main() -> None:
         ours = restarted(cluster, mesh)
         falls = fallen(cluster, mesh)
     title = f"bgpd: a mesh of {given.nodes} nodes on one machine, restarted at once"
-    rows: list[dict[str, object]] = [
-        {"name": f"{title}, until every kernel has all", "samples": [ours], "unit": "s", "aim": 15, "absolute": True,
-         "reference": [theirs], "reference_name": "BIRD"},
-        {"name": f"{title}: sessions that fell meanwhile", "samples": [falls], "unit": "", "aim": 0, "absolute": True},
-    ]  # fmt: skip
-    if given.json:
-        print(json.dumps(rows))
-        return
-    for row in rows:
-        print(row)
+    tell([
+        Row(name=f"{title}, until every kernel has all", samples=[ours], unit="s", aim=15, absolute=True,
+            reference=[theirs], reference_name="BIRD"),
+        Row(name=f"{title}: sessions that fell meanwhile", samples=[falls], unit="", aim=0, absolute=True),
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Run as root. The clients are BIRDs on one host; the time goes from the start of 
 routes of the others. Each (route, neighbour) is one announcement: 190,000 in all.
 """
 
-import json
 import re
 import sys
 import time
@@ -16,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from bgp_usage import usage  # noqa: E402
+from results import Row, tell  # noqa: E402
 
 from bed import Cluster, Host, wait_until  # noqa: E402
 from bed.bgp import put  # noqa: E402
@@ -112,17 +112,12 @@ def main() -> None:
             ),
         )
         ours = measure(cluster, addresses, ["calico-bgpd"])
-    rows = [
-        {"name": f"reflector: {CLIENTS} clients x {ROUTES} routes: {what}", "samples": [mine], "reference": [other],
-         "reference_name": "BIRD", "unit": unit}
+    tell([
+        Row(name=f"reflector: {CLIENTS} clients x {ROUTES} routes: {what}", samples=[mine], reference=[other],
+            reference_name="BIRD", unit=unit)
         for what, unit, mine, other in zip(("until all have all", "CPU", "memory"), ("s", "s", "MB"), ours, theirs,
                                            strict=True)
-    ]  # fmt: skip
-    if "--json" in sys.argv:
-        print(json.dumps(rows))
-        return
-    for what, unit, mine, other in zip(("time", "CPU", "memory"), ("s", "s", "MB"), ours, theirs, strict=True):
-        print(f"{what:8}{mine:9.1f}{unit:3} BIRD {other:8.1f}{unit}")
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":

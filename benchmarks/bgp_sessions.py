@@ -5,7 +5,6 @@
 Run as root. The peers are BIRDs on another host, with one route each. All sessions are up before the clock starts.
 """
 
-import json
 import re
 import sys
 import time
@@ -15,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from bgp_usage import Usage, usage  # noqa: E402
+from results import Row, tell  # noqa: E402
 
 from bed import Cluster, Host, wait_until  # noqa: E402
 from bed.bgp import put  # noqa: E402
@@ -99,22 +99,16 @@ def main() -> None:
         )
         ours, ours_idle, ours_up = measure(node, ["calico-bgpd"])
     title = f"{SESSIONS} sessions"
-    rows: list[dict[str, object]] = [
-        {"name": f"bgpd: {title}, from start to all routes", "samples": [ours_up], "unit": "s",
-         "reference": [up], "reference_name": "BIRD"},
-        {"name": f"bgpd: {title}, idle, CPU of all its processes", "samples": [sum(ours_idle.values())], "unit": "%",
-         "aim": 4, "absolute": True, "reference": [sum(idle.values())], "reference_name": "BIRD"},
-        *({"name": f"memory of {name} with {title}", "samples": [ours.memory[name]], "unit": "MB", "aim": limit,
-           "absolute": True} for name, limit in (("exabgp", 40), ("bgpd", 45), ("relay", 12))),
-        {"name": f"memory of bgpd, ExaBGP and relay with {title}", "samples": [sum(ours.memory.values())],
-         "unit": "MB", "reference": [sum(theirs.memory.values())], "reference_name": "BIRD"},
-    ]  # fmt: skip
-    if "--json" in sys.argv:
-        # a processor that was not used at all is no reference
-        print(json.dumps([row for row in rows if row.get("reference") != [0.0] or row.pop("reference")]))
-        return
-    for row in rows:
-        print(row)
+    tell([
+        Row(name=f"bgpd: {title}, from start to all routes", samples=[ours_up], unit="s", reference=[up],
+            reference_name="BIRD"),
+        Row(name=f"bgpd: {title}, idle, CPU of all its processes", samples=[sum(ours_idle.values())], unit="%", aim=4,
+            absolute=True, reference=[sum(idle.values())], reference_name="BIRD"),
+        *(Row(name=f"memory of {name} with {title}", samples=[ours.memory[name]], unit="MB", aim=limit, absolute=True)
+          for name, limit in (("exabgp", 40), ("bgpd", 45), ("relay", 12))),
+        Row(name=f"memory of bgpd, ExaBGP and relay with {title}", samples=[sum(ours.memory.values())], unit="MB",
+            reference=[sum(theirs.memory.values())], reference_name="BIRD"),
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -7,9 +7,7 @@ the session up until the kernel has all routes; best of five (reference bgp.md 8
 changes: from its withdrawal and return at the far side to the kernel.
 """
 
-import json
 import re
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from bgp_usage import Usage, usage  # noqa: E402
+from results import Row, tell  # noqa: E402
 
 from bed import Cluster, Host, wait_until  # noqa: E402
 from bed.bgp import put  # noqa: E402
@@ -111,7 +110,7 @@ def run(cluster: Cluster, command: list[str], stop: Callable[[], None]) -> tuple
 
 
 def main() -> None:
-    rows: list[dict[str, object]] = []
+    rows: list[Row] = []
     with Cluster(2) as cluster:
         near, far = cluster["node1"], cluster["node2"]
         near.write_file("/run/bird.conf", NEAR.format(near=near.address, far=far.address))
@@ -143,22 +142,17 @@ def main() -> None:
             *(row(f"memory of {name} with {ROUTES} routes", "MB", [size], aim=limit, absolute=True)
               for name, limit in (("exabgp", 55), ("bgpd", 70), ("relay", 12)) if (size := ours[2].memory.get(name))),
         ]  # fmt: skip
-    if "--json" in sys.argv:
-        print(json.dumps(rows))
-        return
-    for found in rows:
-        print(f"{found['name']:70} {statistics.median(found['samples']):8.2f} {found['unit']:3}"  # type: ignore[call-overload]
-              f" BIRD {statistics.median(found['reference'] or [0]):8.2f}")  # type: ignore[call-overload]
+    tell(rows)
 
 
 def row(
     name: str, unit: str, samples: list[float], reference: list[float] | None = None, *,
     aim: float | None = None, absolute: bool = False,
-) -> dict[str, object]:
-    return {
-        "name": name, "unit": unit, "samples": samples, "reference": reference or [],
-        "reference_name": "BIRD" if reference else "", "aim": aim, "absolute": absolute,
-    }  # fmt: skip
+) -> Row:
+    return Row(
+        name=name, unit=unit, samples=samples, reference=reference or [], reference_name="BIRD" if reference else "",
+        aim=aim, absolute=absolute,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from kernel.sets import IpsetSets
 from kernel.sets_netlink import NetlinkSets
 from resources.datastore.keys import ResourceKey
 from resources.kinds.rule import EntityRule, Rule
+from resources.kinds.workloadendpoint import WorkloadEndpointSpec
 
 UPS, CHANGES, STARTS, CROWDS, SETS = 15, 15, 3, 7, 5
 SIZES = (SMALL, LARGE)
@@ -63,7 +64,9 @@ def record_of(name: str, address: str, *, role: str = "r1", app: str = "a0") -> 
 
 def place(host: Host) -> Place:
     def attach(name: str, address: str) -> Workload:
-        interface = record_of(name, address)[1].spec.interface_name
+        spec = record_of(name, address)[1].spec
+        assert isinstance(spec, WorkloadEndpointSpec)
+        interface = spec.interface_name
         return Workload(host, name, address, interface=interface)
 
     client = attach("client", CLIENT)

@@ -33,6 +33,7 @@ from resources.kinds import by_plural
 from resources.kinds.base import Resource
 from resources.kinds.felixconfiguration import FelixConfigurationSpec
 from resources.kinds.rule import EntityRule, Rule
+from resources.kinds.workloadendpoint import WorkloadEndpointSpec
 from resources.runtime import health
 
 SOCKET = "/run/calico/felix.sock"
@@ -242,8 +243,8 @@ class World:
         wanted = dict(background(size))
         interfaces = {
             value.spec.interface_name
-            for key, value in wanted.items()
-            if key.plural == "workloadendpoints" and value.spec.node == "node1"
+            for value in wanted.values()
+            if isinstance(value.spec, WorkloadEndpointSpec) and value.spec.node == "node1"
         }
         for host in self.cluster.hosts:
             batch = [f"link del {name}" for name in self._dummies - interfaces]

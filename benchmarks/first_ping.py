@@ -7,8 +7,6 @@ block: it is claimed, announced, learned by the other host and written to its ke
 place. The reference is a container on a bridge network of the same dockerd, pinged by its own host.
 """
 
-import json
-import statistics
 import sys
 import threading
 import time
@@ -17,6 +15,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from results import Row, tell  # noqa: E402
 
 from bed import Cluster, Dockerd  # noqa: E402
 from bed.daemons import node_run  # noqa: E402
@@ -54,7 +54,7 @@ def first_answer(ping: Callable[[], PingResult], act: Callable[[], object]) -> t
     return watch.answered_at - began, ended - began
 
 
-def measure(cluster: Cluster) -> list[dict[str, object]]:
+def measure(cluster: Cluster) -> list[Row]:
     one, two = cluster.on_each(lambda host: Dockerd(host, cluster.store))
     new: list[float] = []
     known: list[float] = []
@@ -81,8 +81,8 @@ def measure(cluster: Cluster) -> list[dict[str, object]]:
         bridged.append(took)
     title = "docker run to first ping from another host"
     return [
-        {"name": f"{title}, {what}", "samples": samples, "unit": "s", "reference": bridged,
-         "reference_name": "Docker's bridge, its own host"}
+        Row(name=f"{title}, {what}", samples=samples, unit="s", reference=bridged,
+            reference_name="Docker's bridge, its own host")
         for what, samples in (("new block", new), ("block in place", known))
     ]  # fmt: skip
 
@@ -98,12 +98,7 @@ spec: {{cidr: {subnet}, ipipMode: Never, natOutgoing: false}}
 def main() -> None:
     with Cluster(2, start=node_run) as cluster:
         rows = measure(cluster)
-    if "--json" in sys.argv:
-        print(json.dumps(rows))
-        return
-    for row in rows:
-        mine, other = (statistics.median(row[key]) for key in ("samples", "reference"))  # type: ignore[call-overload]
-        print(f"{row['name']:60} {mine:6.2f} s, reference {other:6.2f} s, ratio {mine / other:.2f}")
+    tell(rows)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ alternate within seconds, because machines vary from minute to minute; what coun
 
 import ipaddress
 import itertools
-import json
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
+
+from results import Row, tell  # noqa: E402
 
 from fakes.etcdserver import EtcdServer  # noqa: E402
 from fakes.ipam_world import World  # noqa: E402
@@ -226,26 +227,21 @@ def main() -> None:
     if sys.argv[1:2] == ["worker"]:
         worker(sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5]))
         return
-    rows = []
     with EtcdServer() as server:
-        rows += one_by_one(server)
+        rates = one_by_one(server)
     with EtcdServer() as server:
         rate, per_transaction = at_once(server)
     with EtcdServer() as server:
-        rows.append((f"assign, {HOSTS} hosts at the same time", *contention(server)))
-    if "--json" in sys.argv:
-        found = [{"name": name, "samples": [ours], "reference": [floor], "aim": 0.6} for name, ours, floor in rows]
-        for row in found:
-            row |= {"unit": "/s", "reference_name": "bare transactions", "more_is_better": True}
-        found[2].pop("aim")
-        found.append({"name": f"addresses per transaction, {AT_ONCE} asked for at once", "samples": [per_transaction],
-                      "unit": "", "aim": 5, "more_is_better": True, "absolute": True})
-        print(json.dumps(found))
-        return
-    print(f"{'':36}{'per second':>12}{'bare':>8}{'ratio':>8}")
-    for name, mine, bare_rate in rows:
-        print(f"{name:36}{mine:12.0f}{bare_rate:8.0f}{mine / bare_rate:8.2f}")
-    print(f"{f'assign, {AT_ONCE} asked for at once':36}{rate:12.0f}, {per_transaction:.1f} addresses per transaction")
+        crowded = contention(server)
+    aimed = [(name, ours, floor, 0.6) for name, ours, floor in rates]
+    tell([
+        *(Row(name=name, samples=[ours], unit="/s", reference=[floor], reference_name="bare transactions", aim=aim,
+              more_is_better=True)
+          for name, ours, floor, aim in (*aimed, (f"assign, {HOSTS} hosts at the same time", *crowded, None))),
+        Row(name=f"assign, {AT_ONCE} asked for at once", samples=[rate], unit="/s", more_is_better=True),
+        Row(name=f"addresses per transaction, {AT_ONCE} asked for at once", samples=[per_transaction], unit="", aim=5,
+            more_is_better=True, absolute=True),
+    ])  # fmt: skip
 
 
 if __name__ == "__main__":

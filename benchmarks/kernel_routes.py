@@ -7,12 +7,13 @@ Run as root. It puts itself into a new network namespace. Times are the best of 
 """
 
 import ipaddress
-import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+
+from results import Row, tell
 
 from kernel.routes import NetlinkRoutes, Route, RouteKey
 from resources.names import IfName
@@ -60,18 +61,11 @@ def main() -> None:
     rows.append(("write the same again", measure(write), measure(lambda: ip_batch(text))))
     rows.append(("read all, as values", measure(read), measure(list_json)))
     rows.append(("delete all", measure(clear, write), measure(lambda: ip_batch(text.replace("replace", "del")), write)))
-    if "--json" in sys.argv:
-        found: list[dict[str, object]] = [
-            {"name": f"{ROUTES} routes: {name}", "samples": [mine], "reference": [other]} for name, mine, other in rows
-        ]
-        for row in found:
-            row |= {"unit": "s", "reference_name": "iproute2", "aim": None if "read" in str(row["name"]) else 1}
-        print(json.dumps(found))
-        return
-    print(f"{ROUTES} routes, {GATEWAYS} gateways, best of {ROUNDS}")
-    print(f"{'':28}{'ours':>9}{'iproute2':>10}{'ratio':>7}")
-    for name, mine, other in rows:
-        print(f"{name:28}{mine:8.3f}s{other:9.3f}s{mine / other:7.2f}")
+    tell([
+        Row(name=f"{ROUTES} routes: {name}", samples=[mine], unit="s", reference=[other], reference_name="iproute2",
+            aim=None if "read" in name else 1)
+        for name, mine, other in rows
+    ])  # fmt: skip
 
 
 def measure(act: Callable[[], object], between: Callable[[], object] | None = None) -> float:

@@ -1,12 +1,14 @@
 """What the benchmarks found: rows with a reference beside each figure, one table, kept with commit and machine."""
 
+import json
 import math
 import os
 import platform
 import statistics
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -41,7 +43,8 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        return self.median / statistics.median(self.reference) if self.reference else None
+        beside = statistics.median(self.reference) if self.reference else 0.0
+        return self.median / beside if beside else None  # a processor that was not used at all is no reference
 
     @property
     def misses(self) -> bool:
@@ -86,6 +89,15 @@ def _aim(row: Row) -> str:
 def _figure(value: float, unit: str) -> str:
     digits = 0 if value >= 100 else 1 if value >= 10 else 2
     return f"{value:.{digits}f} {unit}"
+
+
+def tell(rows: Sequence[Row]) -> None:
+    """Print what a script found: a table, or with ``--json`` among its arguments what `told` reads."""
+    print(json.dumps([asdict(row) for row in rows]) if "--json" in sys.argv else table(rows))
+
+
+def told(text: str) -> list[Row]:
+    return [Row(**found) for found in json.loads(text)]
 
 
 def heading() -> str:
