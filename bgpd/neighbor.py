@@ -18,6 +18,9 @@ SILENT_PEER_SECONDS = 30.0
 RESTARTS = 2
 """For so many of its restart times routes are kept in all that the peer does not tell again (adr 31)."""
 
+_EVENT_DELAY_SECONDS = 5.0
+"""By so much an event may come after ExaBGP's table that shows it; later it tells of another session."""
+
 _REFUSED_WITHIN_SECONDS = 0.05
 HANDSHAKE_SECONDS = 15.0
 """A connection that has led to no session for so long, without a step ahead, leads to none."""
@@ -75,6 +78,7 @@ class Change(Enum):
 
     NONE = "none"
     UP = "up"
+    UP_AGAIN = "up, as was known from ExaBGP's table before the event came"
     DOWN_KEEP = "down, its routes are kept for a while"
     DOWN_DROP = "down, its routes go"
 
@@ -187,8 +191,9 @@ class Neighbor:
                 self._connected_at = now
                 return Change.NONE
             case "up":
+                is_known = self.is_up and self.end_is_unknown and now - (self.up_at or 0.0) < _EVENT_DELAY_SECONDS
                 self.come_up(now, wall)
-                return Change.UP
+                return Change.UP_AGAIN if is_known else Change.UP
             case "down":
                 return self._go_down(event.reason, now, wall)
         return Change.NONE

@@ -237,13 +237,14 @@ class Peering:
         match change:
             case Change.NONE:
                 return
-            case Change.UP:
+            case Change.UP | Change.UP_AGAIN:
                 self._retries.note_up(peer, now)
                 self._spare(peer, now)
                 self._rib.mark_stale(peer)
                 if neighbor.is_renamed:
                     neighbor.offer_again()
-                self._log.info("session.up", peer=str(peer), name=neighbor.spec.name)
+                if change is Change.UP:
+                    self._log.info("session.up", peer=str(peer), name=neighbor.spec.name)
             case Change.DOWN_KEEP:
                 self._rib.mark_stale(peer)
                 kept = len(self._rib.table(peer).entries)
@@ -497,7 +498,7 @@ class Peering:
         return max(0.0, min(times) - now) if times else None
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def _shared(
     peer: IPAddress, next_hop: IPAddress, attributes: PathAttributes, external: bool, identifier: ipaddress.IPv4Address
 ) -> Path:

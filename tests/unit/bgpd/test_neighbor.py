@@ -5,7 +5,7 @@ from ipaddress import ip_address
 import pytest
 
 from bgpd.calc.sessions import PeerKind, PeerSpec
-from bgpd.messages import Neighbour
+from bgpd.messages import Neighbour, SessionChanged
 from bgpd.neighbor import SILENT_PEER_SECONDS, Change, Neighbor
 from resources.names import AsNumber
 
@@ -35,3 +35,11 @@ def test_one_that_is_up_for_long_has_told_all() -> None:
     neighbor = found(31)
     assert neighbor.end_received
     assert neighbor.keep_until is None
+
+
+@pytest.mark.parametrize(("later", "change"), [(0.5, Change.UP_AGAIN), (60.0, Change.UP)])
+def test_the_event_of_a_session_that_was_found_already_is_none_of_another(later: float, change: Change) -> None:
+    neighbor = found(0)
+    assert neighbor.on_session(SessionChanged(PEER, "up", ""), 1000.0 + later, 5000.0 + later) is change
+    assert neighbor.transitions == 1
+    assert not neighbor.end_received
