@@ -5,11 +5,12 @@ them do anything is felix's matter. Who may count on one that does nothing here 
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
 from resources.durations import canonical_or_same, fits_configuration
+from resources.gotext import JSON
 from resources.kinds import fields
 from resources.kinds.base import Column, GoDuration, Kind, Metadata, Path, PortNumber, Problem, Uint32, name_cell, wire
 from resources.kinds.rule import Port
@@ -597,6 +598,35 @@ def _table_problems(spec: FelixConfigurationSpec) -> Iterator[Problem]:
         yield Problem(_at("route_table_ranges"), "", f"targets too many tables (max {_TABLES_MAX})")
 
 
+def _closed(document: Mapping[str, JSON]) -> FelixConfiguration | None:
+    """Keep the settings that can be read: one that cannot must not take others with it, by which interfaces are
+    guarded (interfacePrefix), or the host's ports are."""
+    spec, metadata = document.get("spec"), document.get("metadata")
+    annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
+    kept = _readable(spec)
+    texts = {key: text for key, text in _members(annotations) if isinstance(text, str)}
+    found = FelixConfiguration(
+        metadata=Metadata(annotations=texts), spec=msgspec.convert(kept, FelixConfigurationSpec)
+    )
+    return _complete(found)
+
+
+def _members(value: JSON) -> Iterable[tuple[str, JSON]]:
+    return value.items() if isinstance(value, dict) else ()
+
+
+def _readable(value: JSON) -> dict[str, JSON]:
+    """Return the members that have the types of their fields."""
+    kept: dict[str, JSON] = {}
+    for name, member in _members(value):
+        try:
+            msgspec.convert({name: member}, FelixConfigurationSpec)
+        except msgspec.ValidationError:
+            continue
+        kept[name] = member
+    return kept
+
+
 _COLUMNS: tuple[Column[FelixConfiguration], ...] = (Column("NAME", name_cell),)
 
 KIND: Kind[FelixConfiguration] = Kind(
@@ -606,6 +636,7 @@ KIND: Kind[FelixConfiguration] = Kind(
     aliases=("felixconfiguration", "felixconfigurations", "felixconfig", "felixconfigs"),
     complete=_complete,
     check=_check,
+    closed=_closed,
     always=(("spec", "bpfLogLevel"),),
     columns=_COLUMNS,
     wide=_COLUMNS,
