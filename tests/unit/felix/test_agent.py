@@ -292,9 +292,9 @@ class TestSettings:
         felix.begin(workload("a0", "10.1.0.1/32", profiles=["net"], interface="tap0"), NET)
         assert "cali-tw-tap0" in chains(felix)
 
-    @pytest.mark.parametrize("document", [{"spec": 5}, {"metadata": [], "spec": None}, {"metadata": {"annotations": 1}}])
-    def test_settings_of_which_nothing_can_be_read_are_none(self, running: FelixAgent, document: object) -> None:
-        running.put_raw(ResourceKey("felixconfigurations", "default"), json.dumps(document).encode())
+    @pytest.mark.parametrize("it", [{"spec": 5}, {"metadata": [], "spec": None}, {"metadata": {"annotations": 1}}])
+    def test_settings_of_which_nothing_can_be_read_are_none(self, running: FelixAgent, it: object) -> None:
+        running.put_raw(ResourceKey("felixconfigurations", "default"), json.dumps(it).encode())
         assert running.ended == []
         assert chains(running)["cali-wl-to-host"][-1].endswith("--jump DROP")
 
