@@ -18,6 +18,7 @@ import msgspec
 
 from felix.calc.model import PortRange
 from felix.calc.mtu import DEFAULT_PATTERN
+from resources.kinds.felixconfiguration import ROUTES_OF_OTHERS
 from resources.names import IPAddress, IPNetwork
 from resources.runtime.options import Option, Refused, Source, boolean, choice, integer, resolve, seconds
 
@@ -173,6 +174,14 @@ def _log_prefix(text: str) -> str:
     if not re.fullmatch(r"[a-zA-Z0-9%: /_-]*", text):
         raise ValueError("it may have letters, digits, blanks and %:/_-")
     return text
+
+
+def _route_protocol(text: str) -> int:
+    number = integer(1, 255)(text)
+    if number in ROUTES_OF_OTHERS:
+        whose = ROUTES_OF_OTHERS[number]
+        raise ValueError(f"{whose} marks its routes so, and felix would delete them: give a number that nobody uses")
+    return number
 
 
 def _switch(text: str) -> bool:
@@ -338,7 +347,8 @@ class Parameters:
         spec="externalNodesList", zero=(),
     )
     route_protocol: int = _option(
-        "DeviceRouteProtocol", integer(1, 255), 80, "Protocol number that marks our routes."
+        "DeviceRouteProtocol", _route_protocol, 80,
+        "Protocol number that marks our routes; none that others use: whatever has it is ours.",
     )
     route_source: IPAddress | None = _option(
         "DeviceRouteSourceAddress", _address(4), None, "Preferred source address of our routes."

@@ -42,6 +42,14 @@ def test_defaults_are_those_of_the_reference() -> None:
     assert HostPort("tcp", 22) not in made.parameters.failsafe_outbound
 
 
+@pytest.mark.parametrize("number", ["3", "2", "4", "16", "81", "0", "256"])
+def test_felix_does_not_take_the_routes_of_others_for_its_own(number: str) -> None:
+    resolved = effective([Source("FelixConfiguration default", {"DeviceRouteProtocol": number}, strict=False)])
+    assert resolved.parameters.route_protocol == 80
+    assert [(one.option, one.value) for one in resolved.refused] == [("DeviceRouteProtocol", number)]
+    assert one("DeviceRouteProtocol", "90").route_protocol == 90
+
+
 @pytest.mark.parametrize(
     ("name", "text", "attribute", "value"),
     [

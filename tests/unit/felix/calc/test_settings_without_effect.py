@@ -32,6 +32,15 @@ def test_a_field_that_nothing_acts_on_is_told_with_what_there_is_instead() -> No
     assert scoped.hint == "write an object node.<nodename> for each of them"
 
 
+def test_a_number_that_others_mark_their_routes_with_is_told() -> None:
+    (problem,) = warned({"deviceRouteProtocol": 3})
+    assert str(problem) == (
+        "spec.deviceRouteProtocol = '3': stored, and passed over: ip route by itself marks its routes so, "
+        "and felix would delete them; leave it out (80 is taken then), or give a number that nobody uses"
+    )
+    assert warned({"deviceRouteProtocol": 90}) == []
+
+
 @pytest.mark.parametrize(
     "spec",
     [
