@@ -430,7 +430,7 @@ class Engine:
         identity = self.peering.identity
         self._publish(
             Snapshot(
-                rows=rows(self.peering.neighbors.values(), self.peering.sessions.unusable, self._booted),
+                rows=rows(self.peering.neighbors.values(), self.peering.unusable_since),
                 router_id=str(identity.router_id) if identity else "0.0.0.0",
                 booted=self._booted,
                 reconfigured=self.peering.reconfigured or self._booted,

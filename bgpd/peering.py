@@ -14,7 +14,7 @@ from bgpd import messages
 from bgpd.audit import AUDIT_SECONDS, Audit, Remedy
 from bgpd.calc.offers import Offer
 from bgpd.calc.paths import UNKNOWN_IDENTIFIER, Path, PathAttributes
-from bgpd.calc.sessions import DEFAULT_PORT, PeerSpec, Sessions
+from bgpd.calc.sessions import DEFAULT_PORT, PeerSpec, Sessions, Unusable
 from bgpd.dialogue import Doubt
 from bgpd.messages import (
     EndOfRib,
@@ -72,6 +72,8 @@ class Peering:
         self._probe = probe
         self.neighbors: dict[IPAddress, Neighbor] = {}
         self.sessions = Sessions()
+        self.unusable_since: dict[Unusable, float] = {}
+        """What of `sessions` is not used, since when (seconds of the epoch)."""
         self.identity: Identity | None = None
         self.reconfigured = 0.0
         self._plan: Plan | None = None
@@ -111,6 +113,8 @@ class Peering:
                 if unusable not in self.sessions.unusable:
                     self._log.error("session.withheld" if unusable.address else "setting.passed_over",
                                     what=unusable.what, reason=unusable.reason, peer=str(unusable.address or ""))
+            wall = self._wall()
+            self.unusable_since = {one: self.unusable_since.get(one, wall) for one in sessions.unusable}
         same = sessions.peers == self.sessions.peers and identity in (None, self.identity)
         before = self.identity
         all_renamed = identity is not None and before is not None and identity.router_id != before.router_id

@@ -10,7 +10,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -242,8 +242,12 @@ class StatusServer:
         self._selector.modify(connection, wanted, client)
 
 
-def rows(neighbors: Iterable[Neighbor], unusable: Iterable[Unusable], since: float) -> tuple[Row, ...]:
-    """Return all rows, by address."""
+def rows(neighbors: Iterable[Neighbor], unusable: Mapping[Unusable, float]) -> tuple[Row, ...]:
+    """Return all rows, by address. `unusable`: since when, in seconds of the epoch."""
     found = [(neighbor.spec.address, row(neighbor)) for neighbor in neighbors]
-    found += [(one.address, withheld_row(one, one.address, since)) for one in unusable if one.address is not None]
+    found += [
+        (one.address, withheld_row(one, one.address, since))
+        for one, since in unusable.items()
+        if one.address is not None
+    ]
     return tuple(shown for _, shown in sorted(found, key=lambda item: (item[0].version, int(item[0]))))

@@ -426,7 +426,7 @@ class Agent:
                 self._due[name] = now + interval
                 resync()
                 self._dirty = True
-        self._dirty |= dataplane.due_in == 0
+        self._dirty |= dataplane.due_in == 0 and self._retry_at is None  # what failed is not tried without a pause
         if now >= self._repair_at and dataplane.notice_foreign_changes():
             self._repair_at = now + REPAIR_SECONDS
             self._log.debug("rules.changed_by_others", effect="all tables are read back")
@@ -522,7 +522,8 @@ class Agent:
         if now < self._repair_at:
             times.append(self._repair_at)  # what changed meanwhile was not asked for
         if self._dataplane is not None:
-            times += [now + wait for wait in (self._dataplane.poll_seconds, self._dataplane.due_in) if wait is not None]
+            waits = (self._dataplane.poll_seconds, self._dataplane.due_in if self._retry_at is None else None)
+            times += [now + wait for wait in waits if wait is not None]
         return max(0.0, min(times) - now) if times else None
 
 

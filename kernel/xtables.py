@@ -119,10 +119,18 @@ class TableKernel(Protocol):
         """
 
     def changed_elsewhere(self) -> bool:
-        """Return whether somebody else changed rules since the last call (or since this object was made). Cheap."""
+        """Return whether somebody else changed rules since the last call (or since this object was made). Cheap.
+
+        Raises:
+            DataplaneError: the kernel does not tell.
+        """
 
     def prepare(self) -> None:
-        """Do beforehand what the next write would have to wait for; to be called when nothing else is to be done."""
+        """Do beforehand what the next write would have to wait for; to be called when nothing else is to be done.
+
+        Raises:
+            ToolMissing, ToolFailed: a program cannot be started; the next write tries again.
+        """
 
     def close(self) -> None:
         """Let go what is held open; the rules stay."""

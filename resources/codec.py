@@ -18,6 +18,8 @@ from resources.gotext import JSON, json_bytes
 from resources.kinds.base import API_VERSION, API_VERSION_V1, Kind, Metadata, Path, Problem, R
 
 _NEVER_STORED = ("resourceVersion", "selfLink")
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading a value raises that is none, or one of more levels than Python can follow."""
 
 
 class BadRecord(Rejected):
@@ -58,7 +60,7 @@ def decode(kind: Kind[R], value: bytes, revision: int, key: ResourceKey | None =
     name = kind.label(key.name, key.namespace) if key else kind.name
     try:
         resource = _decoder(kind).decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _NO_JSON:
         resource = _decode_carefully(kind, value, name)
     metadata = resource.metadata
     resource = _with_metadata(
@@ -80,7 +82,7 @@ def readable_document(value: bytes) -> dict[str, JSON] | None:
     """Return the JSON object of a record that may be bad, or None if it is none."""
     try:
         document = msgspec.json.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _NO_JSON:
         return None
     return document if isinstance(document, dict) else None
 
@@ -96,11 +98,13 @@ def _decode_carefully(kind: Kind[R], value: bytes, name: str) -> R:
     from resources.tree import from_json
 
     try:
-        document = msgspec.json.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        document = from_json(msgspec.json.decode(value))
+    except RecursionError as error:
+        raise BadRecord(name, [Problem((), "", "its JSON is nested too deeply to be read")]) from error
+    except _NO_JSON as error:
         raise BadRecord(name, [Problem((), "", f"it is no JSON ({error})")]) from error
     reader = Reader(strict=False)
-    resource = reader.read(_struct(kind), from_json(document))
+    resource = reader.read(_struct(kind), document)
     if reader.problems or resource is None:
         raise BadRecord(name, reader.problems or [Problem((), "", "it is no JSON object")])
     return resource  # type: ignore[return-value]

@@ -123,10 +123,9 @@ def _attributes(
             devices=candidate.devices if path is None else rules.surroundings.devices_to(path.next_hop),
         )
         found = ruling(rules.filters.exports(peer.filters, prefix.version), subject)
-        if found is not None and found.is_accept and candidate.is_hosts and not found.rule.points_at(prefix):
-            return None
         if found is not None:
-            return found.attributes if found.is_accept else None
+            is_let_out = found.is_accept and (not candidate.is_hosts or found.rule.points_at(prefix))
+            return found.attributes if is_let_out else None
     if path is None:
         own = candidate.attributes
         return None if own is None else PathAttributes(

@@ -46,6 +46,7 @@ def read_host_member(endpoint: HostEndpoint) -> tuple[Member, tuple[str, ...]]:
     To pass over the whole endpoint would open its interface.
     """
     addresses, problems = _addresses(endpoint)
+    lacks_addresses = bool(problems)
     ports: list[DeclaredPort] = []
     for port in endpoint.spec.ports:
         try:
@@ -58,7 +59,7 @@ def read_host_member(endpoint: HostEndpoint) -> tuple[Member, tuple[str, ...]]:
         ipv4=tuple(str(address) for address in addresses if address.version == 4),
         ipv6=tuple(str(address) for address in addresses if address.version == 6),
         ports=tuple(ports),
-        doubtful=len(addresses) < len(set(endpoint.spec.expected_ips)),
+        doubtful=lacks_addresses,
     )
     return member, tuple(problems)
 

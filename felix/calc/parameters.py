@@ -17,7 +17,8 @@ from typing import TypeVar, cast
 import msgspec
 
 from felix.calc.model import PortRange
-from felix.calc.mtu import DEFAULT_PATTERN
+from felix.calc.mtu import DEFAULT_PATTERN, LEAST_MTU
+from resources.kinds.felixconfiguration import ROUTES_OF_OTHERS
 from resources.names import IPAddress, IPNetwork
 from resources.runtime.options import Option, Refused, Source, boolean, choice, integer, resolve, seconds
 
@@ -175,6 +176,21 @@ def _log_prefix(text: str) -> str:
     return text
 
 
+def _route_protocol(text: str) -> int:
+    number = integer(1, 255)(text)
+    if number in ROUTES_OF_OTHERS:
+        whose = ROUTES_OF_OTHERS[number]
+        raise ValueError(f"{whose} marks its routes so, and felix would delete them: give a number that nobody uses")
+    return number
+
+
+def _mtu(text: str) -> int:
+    mtu = integer(0, 65535)(text)
+    if 0 < mtu < LEAST_MTU:
+        raise ValueError(f"it must be 0 or between {LEAST_MTU} and 65535: workloads get it too")
+    return mtu
+
+
 def _switch(text: str) -> bool:
     return choice("Enabled", "Disabled")(text) == "Enabled"
 
@@ -271,10 +287,6 @@ class Parameters:
     tables_refresh_seconds: float = _option(
         "IptablesRefreshInterval", seconds(), 180.0, "How often all rules are read back; 0: never.", zero=0.0, unit="s"
     )
-    tables_check_seconds: float = _option(
-        "IptablesPostWriteCheckIntervalSecs", seconds(), 5.0, "When rules are read back after a write.",
-        spec="iptablesPostWriteCheckInterval", unit="s",
-    )
     sets_refresh_seconds: float = _option(
         "IpsetsRefreshInterval", seconds(), 90.0, "How often all sets are read back; 0: never.", zero=0.0, unit="s"
     )
@@ -325,7 +337,7 @@ class Parameters:
         "IpInIpEnabled", boolean, None, "Whether IPIP is used; absent: if a pool asks for it.", spec="ipipEnabled"
     )
     ipip_mtu: int = _option(
-        "IpInIpMtu", integer(0, 65535), 0, "MTU of the IPIP device; 0: the host's less 20.", spec="ipipMTU", zero=0
+        "IpInIpMtu", _mtu, 0, "MTU of the IPIP device; 0: the host's less 20.", spec="ipipMTU", zero=0
     )
     mtu_pattern: re.Pattern[str] = _option(
         "MTUIfacePattern", _pattern, DEFAULT_PATTERN,
@@ -338,7 +350,8 @@ class Parameters:
         spec="externalNodesList", zero=(),
     )
     route_protocol: int = _option(
-        "DeviceRouteProtocol", integer(1, 255), 80, "Protocol number that marks our routes."
+        "DeviceRouteProtocol", _route_protocol, 80,
+        "Protocol number that marks our routes; none that others use: whatever has it is ours.",
     )
     route_source: IPAddress | None = _option(
         "DeviceRouteSourceAddress", _address(4), None, "Preferred source address of our routes."
@@ -364,11 +377,11 @@ class Parameters:
     vxlan_port: int = _option("VXLANPort", integer(1, 65535), 4789, "UDP port of VXLAN.", spec="vxlanPort")
     vxlan_vni: int = _option("VXLANVNI", integer(1, 0xFFFFFF), 4096, "Number of our VXLAN network.", spec="vxlanVNI")
     vxlan_mtu: int = _option(
-        "VXLANMTU", integer(0, 65535), 0, "MTU of the VXLAN device; 0, or too much: the host's less 50.",
+        "VXLANMTU", _mtu, 0, "MTU of the VXLAN device; 0, or too much: the host's less 50.",
         spec="vxlanMTU", zero=0,
     )
     vxlan_mtu_v6: int = _option(
-        "VXLANMTUV6", integer(0, 65535), 0, "The same for IPv6; 0, or too much: the host's less 70.",
+        "VXLANMTUV6", _mtu, 0, "The same for IPv6; 0, or too much: the host's less 70.",
         spec="vxlanMTUV6", zero=0,
     )
     reporting_seconds: float = _option(
@@ -377,17 +390,6 @@ class Parameters:
     )
     reporting_ttl_seconds: float = _option(
         "ReportingTTLSecs", seconds(), 90.0, "How long a status holds.", spec="reportingTTL", unit="s"
-    )
-    endpoint_reporting: bool = _option(
-        "EndpointReportingEnabled", boolean, False, "Whether each endpoint's status is written to the store."
-    )
-    endpoint_reporting_delay_seconds: float = _option(
-        "EndpointReportingDelaySecs", seconds(), 1.0, "Least time between two such writes.",
-        spec="endpointReportingDelay", unit="s",
-    )
-    endpoint_status_directory: str = _option(
-        "EndpointStatusPathPrefix", str, "/var/run/calico", "Where a file tells that an endpoint is programmed.",
-        zero="",
     )
     backend: str = _option(
         "IptablesBackend", choice("Auto", "NFT", "Legacy"), "Auto", "Which rule tables of the kernel are used.",
@@ -398,7 +400,8 @@ class Parameters:
         "Whether what ends a packet's way at a workload is handed to NFLOG: group 1 to it, group 2 from it.",
     )
     features: tuple[tuple[str, bool], ...] = _option(
-        "FeatureDetectOverride", _features, (), "What the tools can do, against what they say.", zero=()
+        "FeatureDetectOverride", _features, (),
+        "What the tools cannot do: MASQFullyRandom=false, SNATFullyRandom=false. Others have no effect.", zero=(),
     )
 
     @property
@@ -406,9 +409,14 @@ class Parameters:
         return marks_of(self.mark_mask)
 
     @property
-    def nat_random(self) -> bool:
+    def masquerade_random(self) -> bool:
         """Whether masquerading picks source ports at random."""
         return dict(self.features).get("MASQFullyRandom", True)
+
+    @property
+    def snat_random(self) -> bool:
+        """Whether translating to NATOutgoingAddress does."""
+        return dict(self.features).get("SNATFullyRandom", True)
 
     @property
     def versions(self) -> tuple[int, ...]:

@@ -169,9 +169,15 @@ class Dataplane:
         return self._table_kernel.poll_seconds
 
     def notice_foreign_changes(self) -> bool:
-        """Read the tables back before the next apply if somebody else changed rules; cheap. Returns whether so."""
-        if not self._table_kernel.changed_elsewhere():
-            return False
+        """Read the tables back before the next apply if somebody else changed rules; cheap. Returns whether so.
+
+        Where the kernel does not tell, somebody may have; what the reading says then is in the next report.
+        """
+        try:
+            if not self._table_kernel.changed_elsewhere():
+                return False
+        except DataplaneError:
+            pass
         self.resync_tables()
         return True
 
@@ -207,7 +213,7 @@ class Dataplane:
             self.resync_sets()
             self.resync_tables()
         if any(table.written for table in self._tables.values()):
-            self._table_kernel.prepare()
+            self._step(failed, "rules program", self._prepare)
         return Report(
             failed=failed,
             unswept=self._sets.unswept,
@@ -217,6 +223,10 @@ class Dataplane:
             repaired_tunnels=self._tunnels.take_drift(),
             written={kind: count - before[kind] for kind, count in self._counts().items() if count > before[kind]},
         )
+
+    def _prepare(self) -> Mapping[str, DataplaneError]:
+        self._table_kernel.prepare()
+        return {}
 
     def _close(self, version: int, failed: dict[str, DataplaneError]) -> bool:
         """Close chains for a moment, if sets that they name change in no safe order; return whether that is done.

@@ -12,7 +12,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from felix.desired import LocalInterface
 from kernel.errors import AlreadyThere, DataplaneError, DeviceDown, NoSuchDevice
 from kernel.link import Link
-from kernel.route import LAST_RESORT_METRIC, PROTOCOL_BGPD, PROTOCOL_KERNEL, Route, RouteKey, RouteKind
+from kernel.route import (
+    LAST_RESORT_METRIC,
+    PROTOCOL_BGPD,
+    PROTOCOL_FELIX,
+    PROTOCOL_KERNEL,
+    Route,
+    RouteKey,
+    RouteKind,
+)
 from kernel.routes import RouteKernel
 from resources.names import IfName, IPAddress, IPNetwork
 from resources.runtime.delta import Delta
@@ -22,10 +30,13 @@ TUNNELS = frozenset(DEVICES.values())
 
 
 def owns(prefixes: Collection[str], *, protocol: int, remove_external: bool) -> Callable[[RouteKey, Route], bool]:
-    """Return the answer to "is this route felix's?": by protocol (80), or by a workload interface (felix.md 2.5)."""
+    """Return the answer to "is this route felix's?": by protocol, or by a workload interface (felix.md 2.5).
+
+    With another `protocol` than 80 a felix that had that one may have been here before.
+    """
 
     def answer(key: RouteKey, route: Route) -> bool:
-        if route.protocol == protocol:
+        if route.protocol in (protocol, PROTOCOL_FELIX):
             return True
         if not remove_external or route.kind is not RouteKind.UNICAST or route.protocol == PROTOCOL_KERNEL:
             return False

@@ -124,14 +124,16 @@ class TableEffector:
 
         After a refusal the table is read back and the difference written again: somebody may have changed it in
         between. A chain of one endpoint, group, policy or profile that is refused a second time is replaced by a DROP,
-        so that it harms nobody else and lets nothing pass.
+        so that it harms nobody else and lets nothing pass; so is each further one at once, however many there are.
 
         Raises:
             DataplaneError: the table cannot be read or written; it is to be tried again.
         """
         last: TableRefused | None = None
-        suspect = ""
-        for _ in range(TRIES):
+        suspect, condemning = "", False
+        tries = TRIES
+        while tries:
+            tries -= 1
             if self._resync_due:
                 self._read()
             change = self._change()
@@ -142,8 +144,10 @@ class TableEffector:
             except TableRefused as refusal:
                 self._resync_due, last = True, refusal
                 chain = refusal.chain or ""
-                if chain == suspect and chain in self._desired and chain.startswith(CONDEMNABLE):
+                condemnable = chain in self._desired and chain not in self._condemned and chain.startswith(CONDEMNABLE)
+                if condemnable and (chain == suspect or condemning):
                     self._condemned[chain] = refusal
+                    condemning, tries = True, TRIES  # there is one less that can be refused
                 suspect = chain
                 continue
             except DataplaneError:

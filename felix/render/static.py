@@ -209,7 +209,7 @@ def _nat(version: int, parameters: Parameters, surroundings: Surroundings) -> Ta
             OutInterface(device),
             IsLocal(End.SOURCE, negated=True, outgoing=True),
             IsLocal(End.SOURCE),
-            to=Masquerade(random=parameters.nat_random),
+            to=Masquerade(random=parameters.masquerade_random),
         )
         for device in devices
     ]
@@ -231,13 +231,13 @@ def _nat_outgoing(version: int, parameters: Parameters, surroundings: Surroundin
     leaving.append(InSet(End.DESTINATION, set_name(version, ALL_POOLS), negated=True))
     if parameters.nat_exclusions is NatExclusions.POOLS_AND_HOSTS:
         leaving.append(InSet(End.DESTINATION, set_name(version, ALL_HOSTS), negated=True))
-    address, random = parameters.nat_address, parameters.nat_random
+    address = parameters.nat_address
 
     def translate(*, with_ports: bool) -> Target:
         ports = parameters.nat_ports if with_ports else None
         if address is not None and address.version == version:
-            return SourceNat(str(address), ports, random)
-        return Masquerade(ports, random)
+            return SourceNat(str(address), ports, parameters.snat_random)
+        return Masquerade(ports, parameters.masquerade_random)
 
     rules: list[Rule] = []
     if parameters.nat_ports:

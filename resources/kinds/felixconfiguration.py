@@ -5,11 +5,13 @@ them do anything is felix's matter. Who may count on one that does nothing here 
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 import msgspec
 
 from resources.durations import canonical_or_same, fits_configuration
+from resources.gotext import JSON
 from resources.kinds import fields
 from resources.kinds.base import Column, GoDuration, Kind, Metadata, Path, PortNumber, Problem, Uint32, name_cell, wire
 from resources.kinds.rule import Port
@@ -367,6 +369,15 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "go_max_procs": (-1, 0x7FFFFFFF),
 }
 
+ROUTES_OF_OTHERS: Mapping[int, str] = MappingProxyType({
+    1: "ICMP redirects", 2: "the kernel", 3: "ip route by itself", 4: "an administrator", 8: "gated",
+    9: "router advertisements", 10: "MRT", 11: "zebra", 12: "BIRD", 13: "DECnet", 14: "XORP", 15: "Netsukuku",
+    16: "DHCP", 17: "mrouted", 18: "keepalived", 42: "Babel", 81: "calico-bgpd", 99: "Open/R", 186: "BGP of FRR",
+    187: "IS-IS of FRR", 188: "OSPF of FRR", 189: "RIP of FRR", 192: "EIGRP of FRR",
+})  # fmt: skip
+"""Who marks routes with which protocol number. Felix takes for its own, and deletes where it does not want it, what has
+its number: with one of these the host's own default route would go. Source: Linux include/uapi/linux/rtnetlink.h."""
+
 _INTERFACE_FILTER = (r"[a-zA-Z0-9:._+-]{1,15}", "an interface name of 15 characters, + for any ending")
 _KEY_VALUES = (r"(\s*\w+=[^,]*)?(,(\s*\w+=[^,]*)?)*", "a comma-separated list of name=value")
 
@@ -423,6 +434,7 @@ def _check(config: FelixConfiguration) -> Iterable[Problem]:
     spec = config.spec
     yield from _scope_problems(config)
     yield from _without_effect(spec)
+    yield from _protocol_problems(spec)
     for name, words in _WORDS.items():
         value = getattr(spec, name)
         if value is not None:
@@ -464,6 +476,9 @@ NO_EFFECT = {
     "log_file_path": "felix logs to /var/log/calico/felix/current, by logSeverityScreen",
     "nftables_mode": "rules are written by iptablesBackend: Legacy, NFT or Auto",
     "interface_exclude": "",
+    "iptables_post_write_check_interval": "rules that others change are read back as soon as that is heard of",
+    "endpoint_reporting_enabled": _TRACE + ": /state says of each endpoint whether it is programmed",
+    "endpoint_status_path_prefix": _TRACE + ": /state says of each endpoint whether it is programmed",
     "health_enabled": _TRACE + ": /liveness and /readiness",
     "prometheus_metrics_enabled": _TRACE + ": /state and /counters",
     "flow_logs_goldmane_server": "flowLogsEnabled hands packets to NFLOG",
@@ -486,6 +501,15 @@ def _without_effect(spec: FelixConfigurationSpec) -> Iterator[Problem]:
         if (value := getattr(spec, name)) not in _AS_WITHOUT:
             text = str(value).lower() if isinstance(value, bool) else str(value)
             yield Problem(_at(name), text, "stored, and nothing here acts on it", instead or None, warning=True)
+
+
+def _protocol_problems(spec: FelixConfigurationSpec) -> Iterator[Problem]:
+    number = spec.device_route_protocol
+    whose = ROUTES_OF_OTHERS.get(number or 0)
+    if whose is not None:
+        reason = f"stored, and passed over: {whose} marks its routes so, and felix would delete them"
+        hint = "leave it out (80 is taken then), or give a number that nobody uses"
+        yield Problem(_at("device_route_protocol"), str(number), reason, hint, warning=True)
 
 
 def _scope_problems(config: FelixConfiguration) -> Iterator[Problem]:
@@ -597,6 +621,35 @@ def _table_problems(spec: FelixConfigurationSpec) -> Iterator[Problem]:
         yield Problem(_at("route_table_ranges"), "", f"targets too many tables (max {_TABLES_MAX})")
 
 
+def _closed(document: Mapping[str, JSON]) -> FelixConfiguration | None:
+    """Keep the settings that can be read: one that cannot must not take others with it, by which interfaces are
+    guarded (interfacePrefix), or the host's ports are."""
+    spec, metadata = document.get("spec"), document.get("metadata")
+    annotations = metadata.get("annotations") if isinstance(metadata, dict) else None
+    kept = _readable(spec)
+    texts = {key: text for key, text in _members(annotations) if isinstance(text, str)}
+    found = FelixConfiguration(
+        metadata=Metadata(annotations=texts), spec=msgspec.convert(kept, FelixConfigurationSpec)
+    )
+    return _complete(found)
+
+
+def _members(value: JSON) -> Iterable[tuple[str, JSON]]:
+    return value.items() if isinstance(value, dict) else ()
+
+
+def _readable(value: JSON) -> dict[str, JSON]:
+    """Return the members that have the types of their fields."""
+    kept: dict[str, JSON] = {}
+    for name, member in _members(value):
+        try:
+            msgspec.convert({name: member}, FelixConfigurationSpec)
+        except msgspec.ValidationError:
+            continue
+        kept[name] = member
+    return kept
+
+
 _COLUMNS: tuple[Column[FelixConfiguration], ...] = (Column("NAME", name_cell),)
 
 KIND: Kind[FelixConfiguration] = Kind(
@@ -606,6 +659,7 @@ KIND: Kind[FelixConfiguration] = Kind(
     aliases=("felixconfiguration", "felixconfigurations", "felixconfig", "felixconfigs"),
     complete=_complete,
     check=_check,
+    closed=_closed,
     always=(("spec", "bpfLogLevel"),),
     columns=_COLUMNS,
     wide=_COLUMNS,

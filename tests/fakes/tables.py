@@ -24,8 +24,8 @@ def _short(rule: str) -> str:
 class FakeTables:
     """TableKernel. Names of missing sets are refused if `sets` is given.
 
-    `refuse` holds chains whose every write fails; `unwritable` and `unreadable` fail everything. `log` keeps the
-    transactions that worked.
+    `refuse` holds chains whose every write fails; `unwritable` and `unreadable` fail everything; `silent` fails the
+    question whether others wrote, `unprepared` the preparation. `log` keeps the transactions that worked.
     """
 
     poll_seconds: float | None = None
@@ -34,6 +34,8 @@ class FakeTables:
         self.refuse: set[str] = set()
         self.unreadable: DataplaneError | None = None
         self.unwritable: DataplaneError | None = None
+        self.silent: DataplaneError | None = None
+        self.unprepared: DataplaneError | None = None
         self.log: list[tuple[TableKey, TableChange]] = []
         self._sets = sets
         self._tables: dict[TableKey, Rules] = {}
@@ -79,11 +81,14 @@ class FakeTables:
         return self._remove(key, table, change)
 
     def changed_elsewhere(self) -> bool:
+        if self.silent is not None:
+            raise self.silent
         changed, self._changed_elsewhere = self._changed_elsewhere, False
         return changed
 
     def prepare(self) -> None:
-        """Nothing to prepare here."""
+        if self.unprepared is not None:
+            raise self.unprepared
 
     def close(self) -> None:
         """Nothing is open."""

@@ -1670,6 +1670,10 @@ def test_the_mesh_has_the_password_that_a_file_holds_and_follows_the_file() -> N
     unusable = host.engine.state()["unusable"]
     assert [one["reason"] for one in unusable] == ["password: /x/s/k is not there"] * 2  # type: ignore[attr-defined]
     assert "two" not in str(host.engine.state())
+    since = {row.since for row in host.snapshot.rows}
+    assert all(host.clock.now + 1e9 - 100 <= one for one in since)  # not since the daemon was started
+    host.run(20)
+    assert {row.since for row in host.snapshot.rows} == since
     host.secrets[secret] = Password("two")
     host.run(10)  # who has just put it there waits
     assert set(host.exabgp.peers) == {N2, N3}

@@ -111,6 +111,21 @@ def test_advertisements_resolve_names_and_tell_what_is_wrong() -> None:
     assert len(faults) == 3
 
 
+@pytest.mark.parametrize(
+    ("word", "is_one"),
+    [
+        ("65535:65535", True), ("65536:1", False), ("1:65536", False), ("0:0000000001", True), ("0:00000000001", False),
+        ("4294967295:0:4294967295", True), ("4294967296:0:0", False), ("0:0:4294967296", False), ("1", False),
+        ("1:2:3:4", False), ("1:", False), ("1:-2", False), ("1:٣", False),
+    ],
+)  # fmt: skip
+def test_a_community_is_two_numbers_of_16_bits_and_a_large_one_three_of_32(word: str, is_one: bool) -> None:
+    advertisement = PrefixAdvertisement(cidr="17.16.0.0/16", communities=[word])
+    found, faults = advertisements(A, {"default": configuration("default", prefix_advertisements=[advertisement])})
+    assert [one.communities for one in found] == [(word,) if is_one else ()]
+    assert len(faults) == (0 if is_one else 1)
+
+
 @pytest.mark.bgp_scenario(36)
 def test_a_nodes_own_advertisements_replace_the_global_ones() -> None:
     default = configuration(

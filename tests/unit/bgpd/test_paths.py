@@ -3,6 +3,7 @@
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address
 from itertools import permutations
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -221,10 +222,18 @@ def test_by_what_a_path_lost() -> None:
     assert lost_by(usual, [usual, favoured], near) == "lower local preference"
     assert lost_by(favoured, [usual, favoured], near) is None
     twin = replace(usual, peer=IPv4Address("10.0.0.9"))
-    assert lost_by(twin, [usual, twin], near) == "same next hop from 10.0.0.1"
+    for told in ([usual, twin], [twin, usual]):
+        assert lost_by(twin, told, near) == "same next hop from 10.0.0.1"
     assert lost_by(usual, [usual], lambda _: None) == "next hop out of reach"
     crowd = [replace(path(f"10.0.1.{n}"), next_hop=IPv4Address(f"10.0.1.{n}")) for n in range(1, ECMP_MAX + 2)]
     assert [lost_by(one, crowd, near) for one in crowd] == [None] * ECMP_MAX + ["more than 16 equal next hops"]
+
+
+@pytest.mark.parametrize(
+    "inside", [{"local_preference": 200}, {"originator": IPv4Address("10.0.0.9")}, {"clusters": (IPv4Address(7),)}]
+)
+def test_what_is_said_inside_an_as_only_means_nothing_from_outside(inside: dict[str, Any]) -> None:
+    assert PathAttributes(as_path=seq(5), med=3, **inside).from_outside() == PathAttributes(as_path=seq(5), med=3)
 
 
 def test_paths_compare_by_value() -> None:

@@ -278,6 +278,7 @@ def test_all_options() -> None:
 )  # fmt: skip
 def test_next_hop_modes(spec: dict[str, object], mode: NextHopMode) -> None:
     assert peering(**spec).next_hop_mode is mode
+    assert peering(**spec).faults == ()
 
 
 @pytest.mark.parametrize(

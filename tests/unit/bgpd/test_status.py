@@ -178,7 +178,7 @@ def test_what_the_peer_said_is_shown(code: int, subcode: int, text: str) -> None
 
 
 def test_a_withheld_session_is_down() -> None:
-    found = rows([neighbor()], [Unusable(what="x", reason="no", address=ip_address("10.0.0.1"))], 7.0)
+    found = rows([neighbor()], {Unusable(what="x", reason="no", address=ip_address("10.0.0.1")): 7.0})
     assert [(one.name, one.state, one.phase) for one in found] == [
         ("Mesh_10_0_0_1", "down", "Down"),
         ("Mesh_10_0_0_2", "start", "Active"),

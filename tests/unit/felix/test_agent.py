@@ -274,6 +274,30 @@ class TestSettings:
         assert (event["name"], event["value"]) == ("IptablesRefreshInterval", "soon")
         assert felix.ended == []
 
+    def test_a_setting_of_a_wrong_type_takes_no_other_with_it(self, running: FelixAgent) -> None:
+        key = ResourceKey("felixconfigurations", "default")
+        wrong = {"ipv6Support": "no", "healthPort": "x", "failsafeInboundHostPorts": [{"port": "ssh"}], "ipipMTU": None}
+        spec = {"defaultEndpointToHostAction": "Return", **wrong}
+        metadata = {"name": "default", "annotations": {"config.projectcalico.org/LogPrefix": "hello", "other": "x"}}
+        running.put_raw(key, json.dumps({"metadata": metadata, "spec": spec}).encode())
+        assert chains(running)["cali-wl-to-host"][-1].endswith("--jump RETURN")
+        assert running.followed[-1].log_prefix == "hello"
+        assert running.ended == []
+        [event] = running.events("record.unreadable")
+        assert all(name in event["error"] for name in ("ipv6Support", "healthPort", "failsafeInboundHostPorts"))
+
+    def test_interfaces_stay_guarded_while_a_setting_cannot_be_read(self, felix: FelixAgent) -> None:
+        spec = {"interfacePrefix": "tap", "healthPort": "x"}
+        felix.put_raw(ResourceKey("felixconfigurations", "default"), json.dumps({"spec": spec}).encode())
+        felix.begin(workload("a0", "10.1.0.1/32", profiles=["net"], interface="tap0"), NET)
+        assert "cali-tw-tap0" in chains(felix)
+
+    @pytest.mark.parametrize("it", [{"spec": 5}, {"metadata": [], "spec": None}, {"metadata": {"annotations": 1}}])
+    def test_settings_of_which_nothing_can_be_read_are_none(self, running: FelixAgent, it: object) -> None:
+        running.put_raw(ResourceKey("felixconfigurations", "default"), json.dumps(it).encode())
+        assert running.ended == []
+        assert chains(running)["cali-wl-to-host"][-1].endswith("--jump DROP")
+
     def test_a_shorter_interval_counts_at_once(self, running: FelixAgent) -> None:
         running.put(settings(FelixConfigurationSpec(route_refresh_interval="5s")))
         running.host.kernel.routes.lose(A0_KEY)  # and nobody tells
@@ -342,6 +366,37 @@ class TestTrouble:
         running.host.kernel.routes.lose(taken)
         running.hear(RouteGone(taken, Route.on(IfName("eth0"), protocol=PROTOCOL_BOOT)))
         assert running.host.cali_routes()["10.1.0.2/32"] == "calia1"
+
+    def test_a_program_that_cannot_be_made_ready_is_told_and_ends_nothing(self, running: FelixAgent) -> None:
+        tables = running.host.kernel.tables
+        tables.unprepared = ToolFailed("cannot run iptables-nft-restore: Resource temporarily unavailable")
+        running.put(A1)
+        running.plug("calia1")
+        assert running.host.cali_routes()["10.1.0.2/32"] == "calia1"
+        assert [event["what"] for event in running.events("dataplane.failed")] == ["rules program"]
+        tables.unprepared = None
+        running.later(8)
+        assert [event["what"] for event in running.events("dataplane.recovered")] == ["rules program"]
+
+    def test_rules_of_which_the_kernel_does_not_tell_are_read_back(self, running: FelixAgent) -> None:
+        tables = running.host.kernel.tables
+        wanted = chains(running)["cali-tw-calia0"]
+        tables.put(FILTER, "cali-tw-calia0")
+        tables.silent = ToolFailed("the kernel did not answer")
+        running.rules_changed()
+        assert chains(running)["cali-tw-calia0"] == wanted
+
+    def test_a_tunnel_that_is_to_go_waits_with_what_fails(self, running: FelixAgent) -> None:
+        running.put(pool("10.0.0.0/16", ipip="Always"))
+        running.host.kernel.tables.unwritable = ToolFailed("cannot write")
+        running.put(pool("10.0.0.0/16", ipip="Never"))
+        applied = len(running.events("dataplane.applied"))
+        running.later(60)
+        assert len(running.events("dataplane.applied")) - applied <= 20
+        running.host.kernel.tables.unwritable = None
+        running.later(8)
+        assert running.agent.state()["failing"] == []
+        assert not running.host.kernel.links.links()[IfName("tunl0")].up
 
     def test_flows_that_cannot_be_deleted_keep_the_address_closed(self, running: FelixAgent) -> None:
         running.remove(A0[0])

@@ -196,6 +196,8 @@ def test_a_null_means_not_given() -> None:
     [
         (POOL, b"{not json", "no JSON"),
         (POOL, b"\xff\xfe", "no JSON"),
+        pytest.param(POOL, b"[" * 100_000, "nested too deeply", id="deep list"),
+        pytest.param(POOL, b'{"spec":' + b'{"a":' * 100_000, "nested too deeply", id="deep mapping"),
         (POOL, b"[1]", "must be a mapping"),
         (POOL, b'"x"', "must be a mapping"),
         (POOL, b"null", "IPPool CIDR must be specified"),

@@ -161,6 +161,16 @@ def read(key: ResourceKey, document: object) -> TypedChange:
     return change
 
 
+@pytest.mark.parametrize("levels", [400, 900, 100_000])
+def test_a_record_of_too_many_levels_harms_nobody_else(levels: int) -> None:
+    for value in (b"[" * levels, b"[" * levels + b"]" * levels, b'{"spec":' + b'{"a":' * levels):
+        for kind in (POLICY, POOL):
+            change = TypedReader([kind]).read(Change(resource_key(ResourceKey(kind.plural, "x")), value, 1))
+            assert change is not None
+            assert change.value is None
+            assert change.bad is not None
+
+
 class TestHostEndpointsThatCannotBeRead:
     """Without its endpoint an interface is open, so it stands in what can be read, without profiles."""
 

@@ -158,6 +158,13 @@ def test_what_cannot_be_read_is_passed_over_so_that_the_interface_stays_closed()
     assert read_host(endpoint) == HostRecord(ETH0, has("192.0.2.1"), (), NO_LABELS)
 
 
+def test_an_expected_address_that_is_written_twice_leaves_no_doubt() -> None:
+    _, endpoint = host_endpoint("a", "eth0", "fd00::a", "FD00:0::A", "192.0.2.1")
+    member, problems = read_host_member(endpoint)
+    assert (member.ipv4, member.ipv6, member.doubtful) == (("192.0.2.1",), ("fd00::a",), False)
+    assert problems == ()
+
+
 def test_an_endpoint_that_does_not_say_its_interface_cannot_be_used() -> None:
     for _, endpoint in (host_endpoint("a"), host_endpoint("a", "", "nonsense"), host_endpoint("a", "eth 0")):
         try:

@@ -42,6 +42,24 @@ def test_defaults_are_those_of_the_reference() -> None:
     assert HostPort("tcp", 22) not in made.parameters.failsafe_outbound
 
 
+@pytest.mark.parametrize("name", ["IpInIpMtu", "VXLANMTU", "VXLANMTUV6"])
+def test_a_size_in_which_no_packet_fits_is_passed_over(name: str) -> None:
+    attribute = {"IpInIpMtu": "ipip_mtu", "VXLANMTU": "vxlan_mtu", "VXLANMTUV6": "vxlan_mtu_v6"}[name]
+    resolved = effective([Source("FelixConfiguration default", {name: "575"}, strict=False)])
+    assert getattr(resolved.parameters, attribute) == 0
+    assert [refused.option for refused in resolved.refused] == [name]
+    for text in ("0", "576", "65535"):
+        assert getattr(one(name, text), attribute) == int(text)
+
+
+@pytest.mark.parametrize("number", ["3", "2", "4", "16", "81", "0", "256"])
+def test_felix_does_not_take_the_routes_of_others_for_its_own(number: str) -> None:
+    resolved = effective([Source("FelixConfiguration default", {"DeviceRouteProtocol": number}, strict=False)])
+    assert resolved.parameters.route_protocol == 80
+    assert [(one.option, one.value) for one in resolved.refused] == [("DeviceRouteProtocol", number)]
+    assert one("DeviceRouteProtocol", "90").route_protocol == 90
+
+
 @pytest.mark.parametrize(
     ("name", "text", "attribute", "value"),
     [
@@ -62,7 +80,7 @@ def test_defaults_are_those_of_the_reference() -> None:
          (HostPort("tcp", 22, parse_network("fd00::/8")),)),
         ("WorkloadSourceSpoofing", "Any", "source_spoofing", True),
         ("IPForwarding", "Disabled", "ip_forwarding", False),
-        ("FeatureDetectOverride", "MASQFullyRandom=false,Other=", "nat_random", False),
+        ("FeatureDetectOverride", "MASQFullyRandom=false,Other=", "masquerade_random", False),
         ("ExternalNodesCIDRList", "192.0.2.0/24", "external_nodes", (parse_network("192.0.2.0/24"),)),
     ],
 )  # fmt: skip

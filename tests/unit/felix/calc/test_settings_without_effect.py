@@ -1,9 +1,14 @@
 """What a FelixConfiguration is warned of is what felix does not read."""
 
+import dataclasses
+import re
+from pathlib import Path
+
 import msgspec
 import pytest
 
-from felix.calc.parameters import NAME_BY_FIELD
+import felix
+from felix.calc.parameters import NAME_BY_FIELD, Parameters
 from resources.kinds import problems_of
 from resources.kinds.base import Metadata, Problem
 from resources.kinds.felixconfiguration import KIND, NO_EFFECT, FelixConfiguration, FelixConfigurationSpec
@@ -30,6 +35,21 @@ def test_a_field_that_nothing_acts_on_is_told_with_what_there_is_instead() -> No
     assert (encrypted.value, encrypted.hint) == ("true", "nothing is encrypted between the hosts")
     (scoped,) = warned({"nodeSelector": "rack == 'r1'"}, "rack")
     assert scoped.hint == "write an object node.<nodename> for each of them"
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Parameters)])
+def test_every_parameter_is_read_by_somebody(name: str) -> None:
+    sources = (path.read_text() for path in Path(felix.__file__).parent.rglob("*.py"))
+    assert any(re.search(rf"\.{name}\b", source) for source in sources)
+
+
+def test_a_number_that_others_mark_their_routes_with_is_told() -> None:
+    (problem,) = warned({"deviceRouteProtocol": 3})
+    assert str(problem) == (
+        "spec.deviceRouteProtocol = '3': stored, and passed over: ip route by itself marks its routes so, "
+        "and felix would delete them; leave it out (80 is taken then), or give a number that nobody uses"
+    )
+    assert warned({"deviceRouteProtocol": 90}) == []
 
 
 @pytest.mark.parametrize(

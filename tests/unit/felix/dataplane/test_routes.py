@@ -170,6 +170,12 @@ def test_whose_route_it_is(destination: str, route: Route, ours: bool) -> None:
     assert owns(("cali",), protocol=80, remove_external=True)(key, route) is ours
 
 
+def test_routes_from_before_the_protocol_number_was_changed_are_ours_still() -> None:
+    answer = owns(("cali",), protocol=90, remove_external=False)
+    for number, ours in ((90, True), (80, True), (81, False), (3, False)):
+        assert answer(RouteKey(ipaddress.ip_network("10.0.0.0/26")), Route.blackhole(protocol=number)) is ours
+
+
 def test_news_of_a_flap_that_is_older_than_our_route_does_no_harm(host: FelixHost) -> None:
     """The interface flapped twice; the route was written after both, and then the second one's news came."""
     link = host.kernel.links.add(CALI1)

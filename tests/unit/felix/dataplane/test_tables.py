@@ -125,6 +125,26 @@ def test_a_chain_the_kernel_refuses_drops_and_harms_nobody_else(bad: str) -> Non
     assert naming.rules(FILTER)[bad] == chain("-j RETURN").rules
 
 
+@pytest.mark.parametrize("many", [TRIES // 2, TRIES * 3])
+def test_many_chains_the_kernel_refuses_do_not_keep_the_others_from_being_written(many: int) -> None:
+    bad = {f"cali-pi-bad{number}" for number in range(many)}
+
+    class Naming(FakeTables):
+        def _check(self, key: TableKey, table: dict[str, list[str]]) -> None:
+            for chain in bad & table.keys():
+                if any("nosuch" in rule for rule in table[chain]):
+                    raise TableRefused("refused: no chain cali-nosuch", chain=chain)
+
+    naming = Naming()
+    effector = TableEffector(naming, FILTER)
+    for name in bad:
+        effector.want(name, chain("-j cali-nosuch"))
+    effector.want("cali-tw-good", chain("-j RETURN"))
+    assert effector.apply().keys() == bad
+    assert naming.rules(FILTER)["cali-tw-good"] == chain("-j RETURN").rules
+    assert all(rule.endswith("-j DROP") for name in bad for rule in naming.rules(FILTER)[name])
+
+
 class Deleting(FakeTables):
     """Another program deletes a chain between our reading and our writing, a number of times."""
 

@@ -78,6 +78,8 @@ def test_nat_with_ports_address_exclusions_and_interface() -> None:
     assert "cali40all-hosts-net" in desired(POOL, settings(spec)).sets
     (text,) = nat(POOL, settings(FelixConfigurationSpec(nat_outgoing_address="192.0.2.7")))
     assert text.endswith("--jump SNAT --to-source 192.0.2.7 --random-fully")
+    plain = FelixConfigurationSpec(nat_outgoing_address="192.0.2.7", feature_detect_override="SNATFullyRandom=false")
+    assert nat(POOL, settings(plain))[0].endswith("--jump SNAT --to-source 192.0.2.7")
 
 
 def test_pools_of_the_other_family() -> None:
