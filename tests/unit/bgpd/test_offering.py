@@ -10,10 +10,11 @@ from bgpd.calc.offers import OfferRules
 from bgpd.calc.paths import Path
 from bgpd.calc.pools import Pool, Pools
 from bgpd.calc.prefixes import PrefixTable
+from bgpd.calc.sessions import PeerKind, PeerSpec
 from bgpd.calc.surroundings import Surroundings
 from bgpd.offering import Book
 from kernel.route import PROTOCOL_KERNEL, Route, RouteKey
-from resources.names import IfName
+from resources.names import AsNumber, IfName
 
 BLOCK, FAR = ip_network("10.65.1.0/26"), ip_network("10.65.9.0/26")
 INSIDE = ip_network("10.65.1.7/32")
@@ -78,3 +79,49 @@ def test_a_path_that_is_withheld_from_now_on_is_a_change_and_the_same_again_is_n
     assert book.take_changes() == {FAR}
     book.set_learned(FAR, None)
     assert book.take_changes() == {FAR}
+
+
+AS, OTHER_AS = AsNumber(64512), AsNumber(65001)
+PEER = PeerSpec(
+    address=ip_address("10.0.0.2"), kind=PeerKind.MESH, local_address=ip_address("10.0.0.1"), local_as=AS, peer_as=AS
+)
+
+
+def test_whoever_reflects_or_speaks_with_another_as_passes_on_what_it_learned() -> None:
+    book = Book()
+    book.set_peers({PEER.address: PEER})
+    assert not book.is_transit
+    book.set_peers({PEER.address: replace(PEER, peer_as=OTHER_AS)})
+    assert book.is_transit
+    book.set_peers({PEER.address: PEER})
+    book.set_rules(rules())
+    assert book.is_transit
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "all_changes"),
+    [
+        (PEER, PEER, False),
+        (PEER, replace(PEER, hold_seconds=30), False),
+        (PEER, replace(PEER, is_client=True), True),
+        (PEER, replace(PEER, peer_as=OTHER_AS), True),
+        (PEER, replace(PEER, address=ip_address("10.0.0.3"), is_client=True), False),
+    ],
+    ids=["the same", "other times", "a client now", "of another AS now", "another one"],
+)
+def test_what_a_peer_is_to_us_decides_who_may_hear_of_its_routes(
+    before: PeerSpec, after: PeerSpec, all_changes: bool
+) -> None:
+    book = settled()
+    book.set_peers({before.address: before})
+    book.take_changes()
+    book.set_peers({after.address: after})
+    assert book.take_changes() == (None if all_changes else set())
+
+
+def test_the_first_peer_of_another_as_is_offered_everything() -> None:
+    book = Book()
+    book.take_changes()
+    book.set_peers({PEER.address: replace(PEER, peer_as=OTHER_AS)})
+    assert book.take_changes() is None
+    assert book.take_changes() == set()

@@ -1,6 +1,7 @@
 """The allocator on one store: pools, limits, strictness, reservations, single addresses, releases, ownership."""
 
 import ipaddress
+import json
 from collections.abc import Mapping
 
 import pytest
@@ -258,6 +259,35 @@ def test_a_pool_deleted_in_use_leaves_its_addresses_with_nobodys_block(world: Wo
     assert f"{got.addresses[0]}/30" not in world.owners()
     with pytest.raises(DoesNotExist):
         allocator.delete_pool(PoolName("one"))
+
+
+@pytest.mark.parametrize("spec", [{}, {"disabled": False}, {"disabled": True}])
+def test_a_pool_is_disabled_before_its_blocks_go(world: World, spec: dict[str, bool]) -> None:
+    world.pool("10.1.0.0/28", "one", blockSize=30)
+    world.allocator("node1").claim_affinity(net("10.1.0.0/28"))
+    world.pool("10.1.0.0/28", "one", blockSize=30, **spec)
+    key, found = keys.kind_prefix("ippools") + "one", []
+
+    def look() -> None:
+        record = world.store.get(key)
+        assert record is not None
+        found.append(json.loads(record.value)["spec"].get("disabled"))
+
+    faulty = FaultyStore(world.store)
+    first_that_gives_up = 1 if spec.get("disabled") else 2
+    faulty.before(first_that_gives_up, look)
+    world.allocator("node1", faulty).delete_pool(PoolName("one"))
+    assert found == [True]
+    assert world.store.get(key) is None
+    assert world.owners() == {}
+
+
+@pytest.mark.parametrize("record", [b"no JSON", b"[]", b'{"kind": "IPPool"}', b'{"spec": null}', b'{"spec": []}'])
+def test_a_record_that_is_no_pool_can_be_deleted_as_one(world: World, record: bytes) -> None:
+    key = keys.kind_prefix("ippools") + "one"
+    world.put(key, record)
+    world.allocator("node1").delete_pool(PoolName("one"))
+    assert world.store.get(key) is None
 
 
 def test_a_pool_is_deleted_only_at_the_revision_that_was_seen(world: World) -> None:

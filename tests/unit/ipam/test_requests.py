@@ -114,6 +114,24 @@ def test_while_the_watch_is_behind_the_store_is_asked(world: World) -> None:
     assert cost(faulty, lambda: allocator.auto_assign(version=4)) == (6, 1)
 
 
+def test_nothing_that_was_remembered_of_another_store_is_used(world: World) -> None:
+    store = world.store
+    assert isinstance(store, MemoryStore)
+    backup = store.backup()
+    cache = fed(WatchedCache(store, NodeName("node1")), store)
+    allocator = Allocator(store, NodeName("node1"), clock=world.clock, source=cache.source)
+    address = allocator.auto_assign(version=4, handle=H).one()
+    remembered = [key for key in (kv.key for kv in store.list("/calico/ipam/").items) if cache.get(key)]
+    assert remembered
+    store.restore(backup)
+    cache.take(OutOfSync("the store was restored"))
+    fed(cache, store)
+    assert [key for key in remembered if cache.get(key)] == []
+    assert allocator.attributes(address) is None
+    assert allocator.auto_assign(version=4, handle=H).one() == address
+    world.assert_sound({address: H})
+
+
 def test_an_answer_that_no_compare_checks_is_not_given_from_the_cache(world: World) -> None:
     """The cache was filled long ago and nothing reached it since."""
     cache = fed(WatchedCache(world.store, NodeName("node1")), world.store)
