@@ -28,7 +28,13 @@ LOG_BYTES_MAX = 1 << 20
 _RECEIVE_BYTES = 1 << 18
 _RETRY_SECONDS = 0.02
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ")
-_ADVICE = ("environment file missing", 'generate it using "exabgp env')
+_ADVICE = (
+    "environment file missing",
+    'generate it using "exabgp env',
+    # said whatever it was that kept it from listening, which the line before tells
+    "unset exabgp.tcp.bind if",
+    "check that no other daemon is already binding",
+)
 
 Post = Callable[[ChildMessage], None]
 
@@ -53,9 +59,13 @@ class ExabgpChild:
         self._state = run / "exabgp.state"
         self._socket = run / "bgp-relay.sock"
         self._pid: int | None = None
+        self._began: int | None = None
+        """When the process of that pid began: an ExaBGP is gone for hours where none can be started."""
         self._failures = 0
         self._connection: _Connection | None = None
         self._connections = 0
+        self._validating = threading.Lock()
+        """All checks use one file, and a check may be asked for while one that nobody waits for any more goes on."""
 
     @property
     def relay_command(self) -> tuple[str, ...]:
@@ -103,7 +113,7 @@ class ExabgpChild:
         return process.pid
 
     def _watch(self, pid: int, process: "subprocess.Popen[bytes] | None", tail: "_Tail") -> None:
-        self._pid = pid
+        self._pid, self._began = pid, pidfile.start_time(pid)
         threading.Thread(target=self._wait, args=(pid, process, tail), name="exabgp", daemon=True).start()
 
     def _wait(self, pid: int, process: "subprocess.Popen[bytes] | None", tail: "_Tail") -> None:
@@ -126,13 +136,12 @@ class ExabgpChild:
 
     def end(self, *, hard: bool) -> None:
         self._disconnect()
-        if self._pid is None or self._pid <= 0:
+        if self._pid is None or pidfile.start_time(self._pid) not in (None, self._began):
             return
         if hard:
             pidfile.kill_session(self._pid)
-        elif pidfile.start_time(self._pid) is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGTERM)
+        else:
+            pidfile.send(self._pid, self._began, signal.SIGTERM)
 
     # --- its configuration -------------------------------------------------------------------------------------------
 
@@ -142,7 +151,13 @@ class ExabgpChild:
         ).start()
 
     def _validate(self, configuration: str, environment: Mapping[str, str]) -> None:
+        with self._validating:
+            checked = self._checked(configuration, environment)
+        self._post(checked)
+
+    def _checked(self, configuration: str, environment: Mapping[str, str]) -> Validated:
         candidate = self._conf.with_suffix(".candidate")
+        is_verdict = False
         try:
             _write_private(candidate, configuration)
             answer = subprocess.run(
@@ -156,18 +171,20 @@ class ExabgpChild:
             )
             lines = [line for line in answer.stdout.decode(errors="replace").splitlines() if not _is_advice(line)]
             fault = None if answer.returncode == 0 else " / ".join(lines[-5:]) or f"exit status {answer.returncode}"
+            # below 0 it was killed
+            is_verdict = answer.returncode >= 0
         except (OSError, subprocess.TimeoutExpired) as error:
             fault = str(error)
         candidate.unlink(missing_ok=True)
-        self._post(Validated(digest(configuration), fault))
+        return Validated(digest(configuration), fault, is_verdict)
 
     def install(self, configuration: str) -> None:
         self._run.mkdir(parents=True, exist_ok=True)
         _write_private(self._conf, configuration)
 
     def reload(self) -> None:
-        if self._pid is not None and pidfile.start_time(self._pid) is not None:
-            os.kill(self._pid, signal.SIGUSR1)
+        if self._pid is not None:
+            pidfile.send(self._pid, self._began, signal.SIGUSR1)
 
     def note(self, found: Found) -> None:
         text = json.dumps(
@@ -297,7 +314,7 @@ class _Tail:
 
 
 def _is_advice(line: str) -> bool:
-    """Whether a line is one of the two with which ExaBGP misses a file that nobody needs."""
+    """Whether a line is one with which ExaBGP tells a person what to do about a file or setting of its own."""
     return any(advice in line for advice in _ADVICE)
 
 

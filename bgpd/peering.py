@@ -30,7 +30,7 @@ from bgpd.neighbor import SILENT_PEER_SECONDS, Change, Neighbor
 from bgpd.offering import Book
 from bgpd.plan import Plan
 from bgpd.probe import Target
-from bgpd.reload import Applied, Refused
+from bgpd.reload import Applied, Refused, Unchecked
 from bgpd.render import configuration, environment
 from bgpd.retries import Retries
 from bgpd.rib import Rib
@@ -209,6 +209,11 @@ class Peering:
                 self._on_applied(now)
             case Refused():
                 self._log.error("configuration.refused", reason=event.reason)
+            case Unchecked():
+                self._log.error(
+                    "configuration.unchecked", reason=event.reason, retry_seconds=event.retry_seconds,
+                    kept="the sessions as they are",
+                )
             case Doubt():
                 self._on_doubt(event, now)
             case Unreadable():
@@ -286,6 +291,9 @@ class Peering:
         for peer, neighbor in self.neighbors.items():
             if neighbor.is_up:
                 self._forget_untold(peer, told.get(peer, set()))
+                if neighbor.has_told_all:
+                    # it came up so long ago that no end is awaited, which would remove what it has not told again
+                    self._swept(neighbor)
         for neighbor in self.neighbors.values():
             neighbor.offered = {}
             neighbor.pending, neighbor.end_sent, neighbor.offer_after = None, False, now

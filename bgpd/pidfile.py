@@ -41,6 +41,13 @@ def start_time(pid: int) -> int | None:
     return None if fields is None or fields[0] in _DEAD else int(fields[19])
 
 
+def send(pid: int, began: int | None, number: signal.Signals) -> None:
+    """Signal the process that had this pid and began then; nobody if it is gone, though its pid be another's now."""
+    if began is not None and start_time(pid) == began:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
 def session_members(session: int) -> list[int]:
     """Return the pids of all living processes of a session."""
     members = []

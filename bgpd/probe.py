@@ -6,6 +6,7 @@ itself, and has ExaBGP begin anew with a peer that answers (reference bgp.md 2.6
 """
 
 import contextlib
+import errno
 import selectors
 import socket
 import struct
@@ -70,8 +71,9 @@ def answering(targets: Iterable[Target], *, timeout: float = TIMEOUT_SECONDS) ->
             connection = opened.enter_context(socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
             with contextlib.suppress(OSError):
                 _dress(connection, target)
-                connection.connect_ex((str(target.address), target.port))
-                selector.register(connection, selectors.EVENT_WRITE, target)
+                # one that fails at once has no error on its socket later, and looks as if it were connected
+                if connection.connect_ex((str(target.address), target.port)) in (0, errno.EINPROGRESS):
+                    selector.register(connection, selectors.EVENT_WRITE, target)
         deadline = time.monotonic() + timeout
         while selector.get_map() and (left := deadline - time.monotonic()) > 0:
             for key, _ in selector.select(left):

@@ -18,6 +18,8 @@ QUIET_SECONDS = 0.1
 CONFIRM_EVERY_SECONDS = 0.3
 CONFIRM_WITHIN_SECONDS = 2.0
 SIGNALS_MAX = 3
+CHECK_AGAIN_SECONDS = 10.0
+"""After a check that could not be made: the host was short of something."""
 
 
 class Reloadable(Protocol):
@@ -42,6 +44,15 @@ class Refused:
 
     digest: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unchecked:
+    """Nobody could say whether ExaBGP takes the plan of this digest; that is tried again."""
+
+    digest: str
+    reason: str
+    retry_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +94,8 @@ class Reload:
         self._installed = ""
         """Digest of the file that it reads at a signal, which may yet come; empty: that which it was started with."""
         self._refused: str | None = None
+        self._check_at: float | None = None
+        """When to try again what could not be checked."""
         self._good: Plan | None = None
         """The last plan that ExaBGP ran with."""
 
@@ -150,7 +163,7 @@ class Reload:
 
     def interrupt(self) -> None:
         """Give up the change on its way: nobody is there to take it."""
-        self._step = Step.NONE
+        self._step, self._check_at = Step.NONE, None
 
     # --- a change -----------------------------------------------------------------------------------------------------
 
@@ -160,8 +173,12 @@ class Reload:
         if plan is None or self.running is None:
             return False
         match self._step:
+            case Step.NONE if self._check_at is not None and now < self._check_at:
+                pass
             case Step.NONE if plan.digest not in (self.running.configuration, self._refused):
                 self._aim(plan)
+            case Step.NONE:
+                self._check_at = None
             case Step.WAITING if self._would_end_wanted:
                 self._aim(plan)
             case Step.WAITING:
@@ -176,6 +193,8 @@ class Reload:
 
     def due(self, now: float) -> float | None:
         """Return when `advance` has something to do, or None."""
+        if self._step is Step.NONE:
+            return self._check_at
         if self._step is Step.WAITING:
             return now + QUIET_SECONDS / 2
         return self._confirm_at if self._step is Step.SIGNALLED and self._asked_at is None else None
@@ -194,6 +213,13 @@ class Reload:
             self._wait_with(self._target)
             self._signal_when_quiet(now, is_quiet=is_quiet)
         return None
+
+    def on_unchecked(self, digest: str, fault: str, now: float) -> Unchecked | None:
+        """Take it that the configuration of this digest could not be checked, for no fault of its own."""
+        if self._step is not Step.VALIDATING or self._target is None or digest != self._target.digest:
+            return None
+        self._step, self._check_at = Step.NONE, now + CHECK_AGAIN_SECONDS
+        return Unchecked(digest, fault, CHECK_AGAIN_SECONDS)
 
     def on_rows(self, rows: Iterable[Neighbour], now: float) -> Applied | Untaken | None:
         """Take the answer to what `advance` wanted to be asked."""
@@ -239,7 +265,7 @@ class Reload:
         if self._is_sound(plan):
             self._wait_with(plan)
             return
-        self._target, self._step = plan, Step.VALIDATING
+        self._target, self._step, self._check_at = plan, Step.VALIDATING, None
         self._child.validate(plan.configuration, plan.environment)
 
     def _is_sound(self, plan: Plan) -> bool:

@@ -28,8 +28,8 @@ class Retries:
     def __init__(self) -> None:
         self.under_way: frozenset[IPAddress] = frozenset()
         """Those that ExaBGP is to drop, to take them up again."""
-        self._tries: dict[IPAddress, list[float]] = {}
-        """When a peer that is down was retried."""
+        self._tries: dict[IPAddress, tuple[int, float]] = {}
+        """How often a peer that is down was retried, and when last."""
         self._began_at: float | None = None
         self._rest_until = 0.0
         self._came_up_at = -COMING_SECONDS
@@ -73,9 +73,10 @@ class Retries:
         ]
 
     def _may_retry(self, peer: IPAddress, now: float) -> bool:
-        tries = self._tries.get(peer, [])
-        pause = PAUSE_SECONDS[min(len(tries), len(PAUSE_SECONDS)) - 1]
-        return not tries or now - tries[-1] >= pause
+        if peer not in self._tries:
+            return True
+        count, at = self._tries[peer]
+        return now - at >= PAUSE_SECONDS[min(count, len(PAUSE_SECONDS)) - 1]
 
     # --- a retry ------------------------------------------------------------------------------------------------------
 
@@ -88,7 +89,7 @@ class Retries:
         if self.under_way:
             self._began_at = now
             for address in self.under_way:
-                self._tries.setdefault(address, []).append(now)
+                self._tries[address] = self._tries.get(address, (0, now))[0] + 1, now
         return self.under_way
 
     def dropped(self) -> frozenset[IPAddress]:

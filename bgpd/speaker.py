@@ -30,7 +30,7 @@ from bgpd.messages import (
     show_sent,
 )
 from bgpd.plan import Found, Plan
-from bgpd.reload import Applied, Refused, Reload, Untaken
+from bgpd.reload import Applied, Refused, Reload, Unchecked, Untaken
 from resources.names import IPAddress, IPNetwork
 
 PING = "version"
@@ -84,6 +84,8 @@ class Validated:
 
     digest: str
     fault: str | None
+    is_verdict: bool = True
+    """False: it could not be asked, and `fault` is why."""
 
 
 ChildMessage = Lines | RelayClosed | ChildEnded | Validated
@@ -174,7 +176,7 @@ class Gone:
     retry_seconds: float
 
 
-Event = Message | Seen | Synced | Detached | Audited | Gone | Applied | Refused | Doubt
+Event = Message | Seen | Synced | Detached | Audited | Gone | Applied | Refused | Unchecked | Doubt
 
 
 class Stage(Enum):
@@ -283,6 +285,9 @@ class Speaker:
                 return self._on_relay_closed(reason, now) if number == self._connection else []
             case ChildEnded():
                 return self._on_ended(message, now) if message.pid == self.pid else []
+            case Validated(digest=checked, fault=fault) if fault is not None and not message.is_verdict:
+                unchecked = self._reload.on_unchecked(checked, fault, now)
+                return [] if unchecked is None else [unchecked]
             case Validated(digest=checked, fault=fault):
                 refused = self._reload.on_validated(checked, fault, now, is_quiet=self._dialogue.is_quiet)
                 return [] if refused is None else [refused]
@@ -552,7 +557,12 @@ class Speaker:
 
 def _in_our_words(last: str) -> str:
     """Return the last line of ExaBGP's log, with the way out where its own leads nowhere."""
-    if "already binding to port" in last:
+    if "this is an invalid address" in last:
+        return (
+            "an address that this node's record names is on no interface of this host (ip address show; the log says "
+            "which); give the host that address, or correct the record: calicoctl node run finds its addresses anew"
+        )
+    if "may already be in use" in last:
         return (
             "another program listens on the BGP port of this host (ss -ltnp shows it); end that one, or set another "
             "listenPort in the BGPConfiguration"

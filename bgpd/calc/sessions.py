@@ -137,8 +137,8 @@ def node_view(node: Node) -> NodeView:
     if bgp is None:
         return NodeView(name=node.name, labels=node.metadata.labels)
     faults: list[str] = []
-    ipv4 = _interface(bgp.ipv4_address, ipaddress.IPv4Interface, faults)
-    ipv6 = _interface(bgp.ipv6_address, ipaddress.IPv6Interface, faults)
+    ipv4 = _interface("ipv4Address", lambda: node.ipv4, faults)
+    ipv6 = _interface("ipv6Address", lambda: node.ipv6, faults)
     as_number = bgp.as_number or None
     if as_number is not None and not 0 < as_number < 1 << 32:
         faults.append(f"{as_number} is no AS number")
@@ -161,16 +161,16 @@ def node_view(node: Node) -> NodeView:
     )
 
 
-def _interface(text: str, parse: Callable[[str], IPInterface], faults: list[str]) -> IPInterface | None:
-    if not text:
-        return None
+def _interface(member: str, read: Callable[[], IPInterface | None], faults: list[str]) -> IPInterface | None:
     try:
-        found = parse(text)
+        found = read()
     except ValueError as error:
-        faults.append(str(error))
+        faults.append(f"{member}: {error}")
+        return None
+    if found is None:
         return None
     if fault := peer_address_fault(found.ip):
-        faults.append(fault)
+        faults.append(f"{member}: {fault}")
         return None
     return found
 

@@ -59,6 +59,8 @@ class FakeExabgp:
         self.commands: list[str] = []
         """All that was ever said, questions left out."""
         self.refuse_validation: str | None = None
+        self.is_unchecked = False
+        """It cannot be asked whether it takes a configuration."""
         self.deaf_signals = 0
         """So many reloads to come are forgotten."""
         self.is_poisoned = False
@@ -103,7 +105,10 @@ class FakeExabgp:
 
     def validate(self, configuration: str, environment: Mapping[str, str]) -> None:
         self.validations += 1
-        self.outbox.append(Validated(digest(configuration), self.refuse_validation))
+        if self.is_unchecked:
+            self.outbox.append(Validated(digest(configuration), "Cannot allocate memory", is_verdict=False))
+        else:
+            self.outbox.append(Validated(digest(configuration), self.refuse_validation))
 
     def install(self, configuration: str) -> None:
         self._file = configuration

@@ -69,6 +69,11 @@ def test_those_that_answer_are_found_among_those_that_do_not(inside: None) -> No
         assert set(tried(closed, target(server), target(other, local=False))) == set(LOOPBACK.values())
 
 
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1"])
+def test_a_peer_to_which_no_route_leads_does_not_answer(inside: None, address: str) -> None:
+    assert tried(Target(address=ip_address(address), port=179, local=None)) == []
+
+
 def test_an_own_address_that_is_not_there_harms_no_other(inside: None) -> None:
     with listener(4) as server:
         lost = Target(address=LOOPBACK[4], port=server.getsockname()[1], local=ip_address("192.0.2.1"))

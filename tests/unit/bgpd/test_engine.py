@@ -1127,13 +1127,20 @@ def test_exabgp_keeps_dying_and_is_started_ever_more_slowly() -> None:
     assert 6 <= host.exabgp.starts <= 14
 
 
-def test_an_exabgp_that_cannot_listen_is_told_of_with_the_way_out_until_it_can() -> None:
+@pytest.mark.parametrize(
+    ("why", "advice"),
+    [
+        ("the port may already be in use by another application", "another program listens on the BGP port"),
+        ("this is an invalid address", "an address that this node's record names is on no interface of this host"),
+    ],
+)
+def test_an_exabgp_that_cannot_listen_is_told_of_with_the_way_out_until_it_can(why: str, advice: str) -> None:
     host = started()
-    host.exabgp.last = "25 network and check that no other daemon is already binding to port 179"
+    host.exabgp.last = f"network can not bind to 10.0.0.1:179 (could not listen on 10.0.0.1:179, {why})"
     for _ in range(2):
         host.exabgp.die(1)
         host.run(0.5)
-    assert host.speaker.trouble.startswith("it ended with status 1: another program listens on the BGP port")
+    assert host.speaker.trouble.startswith(f"it ended with status 1: {advice}")
     assert SPEAKER in host.waits.waiting
     host.run(5)
     assert host.speaker.trouble == ""
@@ -1206,6 +1213,21 @@ def test_the_relay_dies_and_the_pair_is_restarted() -> None:
     host.run(3)
     assert host.exabgp.starts == 2
     assert host.routes == ALL
+
+
+def test_what_a_peer_of_a_newer_session_does_not_tell_goes_though_bgpd_missed_its_beginning() -> None:
+    host = meshed()
+    host.run(60)
+    # bgpd is held up for a minute, and the relay throws away what it does not read
+    host.exabgp.peer_down(N2)
+    host.exabgp.peer_up(N2)
+    host.exabgp.peer_sends(N2, ["10.65.4.0/26"])
+    host.exabgp.peer_ends(N2)
+    host.clock.now += 60
+    host.exabgp.cut_the_line()
+    host.run(3)
+    assert host.routes == {"10.65.1.0/26": "blackhole", "10.65.4.0/26": f"via {N2} dev eth0", B3: f"via {N3} dev eth0"}
+    assert host.exabgp.starts == 1
 
 
 def test_a_stuck_exabgp_is_ended_hard_and_replaced() -> None:
@@ -1319,6 +1341,35 @@ def test_a_configuration_that_exabgp_refuses_is_not_installed() -> None:
     host.put(node_record("node5", "10.0.0.5/24"))
     host.run(3)
     assert set(host.exabgp.peers) == {N2, N3, "10.0.0.4", "10.0.0.5"}
+
+
+def test_a_configuration_that_could_not_be_checked_is_checked_again() -> None:
+    host = meshed()
+    host.exabgp.is_unchecked = True
+    with capture_logs() as logs:
+        host.put(node_record("node4", "10.0.0.4/24"))
+        host.run(25)
+    told = [entry for entry in logs if entry["event"] == "configuration.unchecked"]
+    assert told
+    assert told[0]["reason"] == "Cannot allocate memory"
+    assert 2 <= host.exabgp.validations <= 4
+    assert host.exabgp.signals == 0
+    host.exabgp.is_unchecked = False
+    host.run(15)
+    assert set(host.exabgp.peers) == {N2, N3, "10.0.0.4"}
+    assert (host.exabgp.starts, host.exabgp.signals) == (1, 1)
+
+
+def test_a_check_that_could_not_be_made_is_forgotten_with_what_it_was_about() -> None:
+    host = meshed()
+    node4 = node_record("node4", "10.0.0.4/24")
+    host.exabgp.is_unchecked = True
+    host.put(node4)
+    host.run(2)
+    host.remove(node4)
+    host.run(30)
+    assert (host.exabgp.validations, host.exabgp.signals) == (1, 0)
+    assert host.speaker.is_settled
 
 
 def test_an_exabgp_that_dies_is_not_started_with_what_it_refused() -> None:

@@ -89,3 +89,17 @@ def test_a_dead_process_that_nobody_collected_is_gone(tmp_path: Path) -> None:
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert pidfile.read(path) is None
     process.wait(10)
+
+
+def test_only_the_process_that_is_meant_is_signalled(family: tuple[subprocess.Popen[str], int]) -> None:
+    process, _ = family
+    began = pidfile.start_time(process.pid)
+    assert began is not None
+    # as if its pid had been another's before, or had never been looked at
+    for other in (began - 1, None):
+        pidfile.send(process.pid, other, signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.3)
+    pidfile.send(process.pid, began, signal.SIGTERM)
+    assert process.wait(10) == -signal.SIGTERM
+    pidfile.send(process.pid, began, signal.SIGTERM)

@@ -139,10 +139,13 @@ def test_a_node_that_cannot_be_read_is_absent_and_told() -> None:
         return node_view(Node(metadata=Metadata(name="x"), spec=spec))
 
     assert node(ipv4_address="10.0.0.7").ipv4 == ip_interface("10.0.0.7/32")
+    # as old releases stored it, and as felix reads it
+    assert node(ipv4_address="::ffff:10.0.0.7/120").ipv4 == ip_interface("10.0.0.7/24")
     for text in ("10.0.0", "fd99::1/64", "127.0.0.1/8", "0.0.0.0", "224.0.0.5/32"):
         found = node(ipv4_address=text)
         assert found.ipv4 is None
         assert len(found.faults) == 1
+        assert found.faults[0].startswith("ipv4Address: ")
     assert node(as_number=-1, ipv4_address="10.0.0.7/24").as_number is None
     assert sessions(THIS, nodes(N1, N2, node(ipv4_address="x")), Globals()).unusable[0].what == "Node(x)"
     assert node_view(Node(metadata=Metadata(name="x"))).addresses == ()
