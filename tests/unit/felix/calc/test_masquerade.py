@@ -52,7 +52,7 @@ def test_a_pool_that_is_gone_is_forgotten(cluster: Cluster) -> None:
 def test_a_node_that_is_gone_is_no_host_of_the_cluster_any_more(cluster: Cluster) -> None:
     now = put(cluster, (OTHER[0], None))
     assert now is not None
-    assert (now.hosts[4], now.hosts[6]) == ({"192.0.2.1"}, NOTHING)
+    assert (now.hosts[4], now.hosts[6]) == (frozenset({"192.0.2.1"}), NOTHING)
     now = put(cluster, (OWN[0], None))
     assert now is not None
     assert (now.hosts[4], now.tunnel_address, now.addresses) == (NOTHING, None, frozenset())
