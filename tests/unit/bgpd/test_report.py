@@ -77,6 +77,8 @@ def test_every_route_that_is_not_there_has_its_reason(host: BgpHost) -> None:
         "10.70.2.0/26": (False, None),
         B3: (True, None),
     }
+    chosen = {prefix: route["paths"][0]["chosen"] for prefix, route in found.items()}
+    assert chosen == {prefix: prefix not in ("10.66.0.0/26", OWN) for prefix in found}
     assert found["10.66.0.0/26"]["why_not"] == "no path is accepted"
     assert found[OWN]["why_not"] == "this node has it itself"
     assert found["10.65.9.0/26"]["why_not"].startswith("somebody else's route is there and stays: via 10.0.0.99")
@@ -87,8 +89,33 @@ def test_a_path_that_lost_says_by_what(host: BgpHost) -> None:
     host.exabgp.peer_sends(N2, [B2])
     host.exabgp.peer_sends(N3, [B2], local_preference=50)
     host.run()
-    lost = {path["peer"]: path["lost_by"] for path in learned(host)[B2]["paths"]}
-    assert lost == {N2: None, N3: "lower local preference"}
+    paths = learned(host)[B2]["paths"]
+    assert {path["peer"]: path["lost_by"] for path in paths} == {N2: None, N3: "lower local preference"}
+    assert {path["peer"]: path["chosen"] for path in paths} == {N2: True, N3: False}
+
+
+def test_a_path_is_shown_with_what_came_with_it(host: BgpHost) -> None:
+    host.exabgp.peer_sends(
+        N2, [B2], originator_id="10.0.0.9", cluster_list=["7.7.7.7"], med=5, local_preference=200,
+        community=[[64512, 7]],
+    )  # fmt: skip
+    host.exabgp.peer_sends(N3, [B3])
+    host.run()
+    (full,), (plain,) = (learned(host)[prefix]["paths"] for prefix in (B2, B3))
+    names = ("originator", "clusters", "med", "local_preference", "communities", "origin", "external", "aggregator")
+    assert {name: full[name] for name in names} == {
+        "originator": "10.0.0.9", "clusters": ["7.7.7.7"], "med": 5, "local_preference": 200,
+        "communities": ["64512:7"], "origin": "igp", "external": False, "aggregator": "",
+    }  # fmt: skip
+    assert (plain["originator"], plain["clusters"], plain["communities"]) == (None, [], [])
+
+
+def test_a_session_tells_the_peers_identifier_once_it_is_known(host: BgpHost) -> None:
+    host.put(node_record("node4", "10.0.0.4/24"))
+    host.run(3)
+    sessions = host.engine.state()["sessions"]
+    assert isinstance(sessions, list)
+    assert {one["peer"]: one["router_id"] for one in sessions} == {N2: N2, N3: N3, "10.0.0.4": None}
 
 
 def test_an_as_path_reads_as_elsewhere() -> None:

@@ -383,10 +383,11 @@ class TestTables:
         none = FelixConfigurationSpec(failsafe_inbound_host_ports=[], failsafe_outbound_host_ports=[])
         early = policy("early", HOSTS, [ALLOW], types=["Ingress", "Egress"], do_not_track=True)
         world = Scenario().put(ETH0, early, settings(none))
-        for key, chain in world.desired.chains.items():
-            if "failsafe" in key.chain:
-                kinds = [int(text.split("--icmpv6-type ")[1].split()[0]) for text in chain.rules]
-                assert kinds == ([130, 131, 132, 133, 134, 135, 136, 143] if key.version == 6 else [])
+        found = {key: chain for key, chain in world.desired.chains.items() if "failsafe" in key.chain}
+        assert sorted(key.version for key in found) == [4] * 5 + [6] * 5
+        for key, chain in found.items():
+            kinds = [int(text.split("--icmpv6-type ")[1].split()[0]) for text in chain.rules]
+            assert kinds == ([130, 131, 132, 133, 134, 135, 136, 143] if key.version == 6 else [])
 
 
 def test_named_ports_and_addresses_of_host_endpoints_are_members_of_sets() -> None:
