@@ -90,6 +90,9 @@ class ExabgpChild:
     def start(self, configuration: str, environment: Mapping[str, str]) -> int:
         # one that was not adopted, or did not end, must not hold the port
         pidfile.end(self._pid_file)
+        for pid in pidfile.running(("server", str(self._conf))):
+            # we were killed between its start and the writing of its pid
+            pidfile.kill_session(pid)
         try:
             self.install(configuration)
             self._log.parent.mkdir(parents=True, exist_ok=True)

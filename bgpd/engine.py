@@ -118,6 +118,8 @@ class Engine:
         self._waiting: frozenset[IPAddress] = frozenset()
         """Peers whose session waits for the route to them."""
         self._peer_ways: dict[IPNetwork, Route] = {}
+        self._sources: set[IPAddress] = set()
+        """The addresses that the kernel chose for such sessions."""
         self._follows_routes = False
         """Some sessions depend on the host's routes."""
         self.globals = Globals()
@@ -328,7 +330,7 @@ class Engine:
             hold_seconds=self._settings.hold_seconds,
         )
         found = self._place(asked)
-        sources = (spec.local_address for spec in found.peers.values() if spec.any_source)
+        sources = self._listening({spec.local_address for spec in found.peers.values() if spec.any_source})
         own = self.inventory.nodes.get(self._this)
         identity: Identity | None = None
         if own is not None and own.addresses:
@@ -343,6 +345,16 @@ class Engine:
             self._log.warning("node.unknown", node=self._this, reason="the datastore has no address of this node")
         self.peering.configure(found, identity, now)
         self.routing.book.set_peers(self.peering.specs)
+
+    def _listening(self, sources: set[IPAddress]) -> list[IPAddress]:
+        """Return what to listen on for sessions whose address the kernel chooses, `sources` being its choice now.
+
+        What it chose before stays while this host has it: each change takes another ExaBGP, and with two ways out the
+        choice may go to and fro.
+        """
+        here = self.routing.surroundings.addresses
+        self._sources = sources | (self._sources & here if sources else set())
+        return sorted(self._sources, key=lambda address: (address.version, int(address)))
 
     def _place(self, wanted: Sessions) -> Sessions:
         """Return the sessions that can be now, and have the routes that some of them need."""

@@ -62,7 +62,7 @@ def _of_peers(neighbors: list[Neighbor], routing: Routing) -> list[Family]:
         Family("calico_bgp_routes_stale", "gauge", "Those kept from an earlier session, not told again yet.", ("peer",),
                [((peer,), float(len(table.stale))) for peer, table in tables]),
         Family("calico_bgp_routes_offered", "gauge", "Routes announced to a peer.", ("peer",),
-               [((peer,), float(len(one.offered))) for peer, one in peers]),
+               [((peer,), float(one.announced)) for peer, one in peers]),
     ]  # fmt: skip
 
 

@@ -131,6 +131,11 @@ class Neighbor:
         return self.up_at is not None
 
     @property
+    def announced(self) -> int:
+        """How many routes the peer is told in this session."""
+        return len(self.offered) if self.is_up else 0
+
+    @property
     def has_fed(self) -> bool:
         """Whether the peer was told our End-of-RIB in this session. It may be due again, if ExaBGP may have lost it."""
         return self.end_sent or (self.up_at is not None and self.end_sent_at >= self.up_at)

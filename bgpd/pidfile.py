@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from resources.runtime.paths import RUN
@@ -39,6 +40,34 @@ def start_time(pid: int) -> int | None:
     """Return when a process began, or None if it is gone or dead and not yet collected."""
     fields = _stat(pid)
     return None if fields is None or fields[0] in _DEAD else int(fields[19])
+
+
+def running(last_words: Sequence[str]) -> list[int]:
+    """Return the pids of the processes here whose command lines end with some words, though no pid file has them.
+
+    Those that see other files by the same names, in containers, are none of ours.
+    """
+    wanted = "\0".join(["", *last_words, ""]).encode()
+    return [
+        pid
+        for pid in (int(entry) for entry in os.listdir("/proc") if entry.isdigit())
+        if _command(pid).endswith(wanted) and start_time(pid) is not None and _files(pid) == _files(os.getpid())
+    ]
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _files(pid: int) -> str | None:
+    """Return which mounts a process sees."""
+    try:
+        return os.readlink(f"/proc/{pid}/ns/mnt")
+    except OSError:
+        return None
 
 
 def send(pid: int, began: int | None, number: signal.Signals) -> None:

@@ -64,7 +64,7 @@ def session(neighbor: Neighbor, routing: Routing) -> dict[str, object]:
         "routes_accepted": table.accepted,
         "routes_stale": len(table.stale),
         "routes_refused": {reason.value: count for reason, count in table.refused.items()},
-        "routes_offered": len(neighbor.offered),
+        "routes_offered": neighbor.announced,
     }
 
 

@@ -1907,6 +1907,23 @@ def test_a_session_without_a_source_address_is_spoken_from_the_one_that_the_kern
     assert host.exabgp.peers[FAR].settings["local-address"] == "10.1.0.1"
 
 
+def test_a_source_address_that_goes_to_and_fro_does_not_start_exabgp_each_time() -> None:
+    host = BgpHost()
+    host.kernel.links.add_address(ETH0, ip_interface("10.1.0.1/24"))
+    any_source = peer_record("any", peerIP=FAR, asNumber=65001, sourceAddress="None")
+    started(any_source, host=host)
+    ways = (("10.1.0.99", "10.1.0.1"), ("10.0.0.99", "10.0.0.1"))
+    for gateway, source in ways * 4:
+        host.put_route("0.0.0.0/0", Route.via(ip_address(gateway), ETH0, protocol=PROTOCOL_STATIC))
+        host.run(3)
+        assert host.exabgp.peers[FAR].settings["local-address"] == source
+    # one for the address that it did not listen on
+    assert host.exabgp.starts == 2
+    host.remove(any_source)
+    host.run(5)
+    assert host.exabgp.environment["exabgp.tcp.bind"] == "10.0.0.1"
+
+
 # --- reflection ------------------------------------------------------------------------------------------------------
 
 REFLECTOR = node_record("node1", "10.0.0.1/24", routeReflectorClusterID="1.0.0.1")

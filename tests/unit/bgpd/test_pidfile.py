@@ -103,3 +103,19 @@ def test_only_the_process_that_is_meant_is_signalled(family: tuple[subprocess.Po
     pidfile.send(process.pid, began, signal.SIGTERM)
     assert process.wait(10) == -signal.SIGTERM
     pidfile.send(process.pid, began, signal.SIGTERM)
+
+
+def test_a_process_without_a_pid_file_is_found_by_the_end_of_its_command(tmp_path: Path) -> None:
+    wait, file = [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(60)"], str(tmp_path / "a.conf")
+    words = [["server", file], ["server", f"{file}.new"], ["server", file, "more"], ["noserver", file]]
+    processes = [subprocess.Popen([*wait, *last], stdout=subprocess.PIPE) for last in words]
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            process.stdout.readline()
+        assert pidfile.running(("server", file)) == [processes[0].pid]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert pidfile.running(("server", file)) == []

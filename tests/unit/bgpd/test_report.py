@@ -136,7 +136,7 @@ def test_figures_are_the_truth_after_refusals_a_limit_and_a_session_down(host: B
     assert found["calico_bgp_routes_accepted", N2] == 3
     assert found["calico_bgp_routes_refused", N2, "max-prefix"] == 2
     assert found["calico_bgp_routes_rejected_total", N2, "not-in-pool"] == 1
-    assert found["calico_bgp_routes_offered", N3] == 1
+    assert found["calico_bgp_routes_offered", N2] == found["calico_bgp_routes_offered", N3] == 1
     assert found["calico_bgp_routes_in_kernel",] == 5  # our blackhole, three of one peer, one of the other
     assert found["calico_bgp_kernel_writes_total", "add", "ok"] == 5
     host.exabgp.peer_down(N2, "closing connection")
@@ -145,7 +145,7 @@ def test_figures_are_the_truth_after_refusals_a_limit_and_a_session_down(host: B
     assert found["calico_bgp_session_up", *peer] == 0
     assert found["calico_bgp_session_transitions_total", *peer] == 2
     assert found["calico_bgp_session_last_error_info", *peer, "Socket: Connection closed"] == 1
-    assert found["calico_bgp_routes_received", N2] == 0
+    assert found["calico_bgp_routes_received", N2] == found["calico_bgp_routes_offered", N2] == 0
     assert found["calico_bgp_routes_in_kernel",] == 2
     assert found["calico_bgp_kernel_writes_total", "delete", "ok"] == 3
     assert found["calico_bgp_routes_rejected_total", N2, "not-in-pool"] == 1
