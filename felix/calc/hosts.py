@@ -101,6 +101,9 @@ def _addresses(endpoint: HostEndpoint) -> tuple[dict[IPAddress, None], list[str]
         if isinstance(address, ipaddress.IPv6Address) and int(address) >> 32 in (0, 0xFFFF):
             problems.append(f"passed over: {text} in expectedIPs is an IPv4 address in the form of an IPv6 one")
             continue
+        if address.is_unspecified:  # the kernel refuses it in a set of ports, and all of a large set with it
+            problems.append(f"passed over: {text} in expectedIPs is nobody's address")
+            continue
         found[address] = None
     return found, problems
 

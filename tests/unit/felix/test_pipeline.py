@@ -388,6 +388,8 @@ def test_an_interface_that_is_no_workloads_is_not_touched() -> None:
         workload("dd1", "10.0.0.0/24"),
         workload("dd1", "10.0.0.300"),
         workload("dd1", "::ffff:10.0.0.1/128"),
+        workload("dd1", "0.0.0.0/32"),
+        workload("dd1", "::/128"),
         workload("dd1", "10.0.0.1/32", interface="cali x"),
         workload("dd1", "10.0.0.1/32", interface="cali0123456789ab"),
         workload("dd1", "10.0.0.1/32", mac="nonsense"),

@@ -149,12 +149,12 @@ def apply(world: World, name: str, value: object) -> None:
 
 def test_what_cannot_be_read_is_passed_over_so_that_the_interface_stays_closed() -> None:
     ports = [("ssh", "TCP", 22), ("x", "ICMP", 1)]
-    addresses = ("192.0.2.1", "nonsense", "::ffff:10.0.0.1", "192.0.2.1")
+    addresses = ("192.0.2.1", "nonsense", "::ffff:10.0.0.1", "192.0.2.1", "0.0.0.0")
     _, endpoint = host_endpoint("a", "eth0", *addresses, ports=ports)
     member, problems = read_host_member(endpoint)
     assert (member.ipv4, member.ipv6, member.doubtful) == (("192.0.2.1",), (), True)
     assert [port.name for port in member.ports] == ["ssh"]
-    assert len(problems) == 3
+    assert len(problems) == 4
     assert read_host(endpoint) == HostRecord(ETH0, has("192.0.2.1"), (), NO_LABELS)
 
 
