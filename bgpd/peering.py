@@ -146,7 +146,7 @@ class Peering:
         neighbor = self.neighbors.pop(address)
         # taken out of the file it would be gone without a word, and its routes from us would live on as stale
         self.speaker.say(messages.withdraw(address, neighbor.offered))
-        self._rib.drop(address)
+        self._rib.remove(address)
         self._retries.forget(address)
         self._log.info("session.removed", peer=str(address), name=neighbor.spec.name)
 

@@ -133,6 +133,12 @@ class Rib:
             self.forget(peer, prefix)
         self._tables.pop(peer, None)
 
+    def remove(self, peer: IPAddress) -> None:
+        """Forget a peer that is configured no more, and how often its paths were refused."""
+        self.drop(peer)
+        for of in [of for of in self.refusals if of[0] == peer]:
+            del self.refusals[of]
+
     def recheck(self, prefixes: Iterable[IPNetwork] | None = None) -> None:
         """Decide again about some prefixes, or about all, because what decides has changed."""
         if prefixes is None:

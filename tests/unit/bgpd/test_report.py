@@ -149,3 +149,6 @@ def test_figures_are_the_truth_after_refusals_a_limit_and_a_session_down(host: B
     assert found["calico_bgp_routes_in_kernel",] == 2
     assert found["calico_bgp_kernel_writes_total", "delete", "ok"] == 3
     assert found["calico_bgp_routes_rejected_total", N2, "not-in-pool"] == 1
+    host.remove(node_record("node2", f"{N2}/24"))
+    host.run(3)
+    assert [of for of in figures(host) if N2 in of] == []
