@@ -290,6 +290,25 @@ def test_a_record_that_is_no_pool_can_be_deleted_as_one(world: World, record: by
     assert world.store.get(key) is None
 
 
+def test_a_claim_under_way_loses_against_the_deletion_of_its_pool(world: World) -> None:
+    world.pool("10.1.0.0/28", "one", blockSize=30)
+    world.pool("10.2.0.0/28", "two", blockSize=30)
+    faulty = FaultyStore(world.store)
+    faulty.before(1, lambda: world.allocator("node2").delete_pool(PoolName("one")))
+    got = world.allocator("node1", faulty).auto_assign(version=4)
+    assert faulty.writes > 1
+    assert got.one() in net("10.2.0.0/28")
+    assert list(world.blocks()) == [net(f"{got.one()}/30")]
+
+
+def test_a_claim_under_way_loses_against_a_change_of_the_settings(world: World) -> None:
+    world.pool("10.1.0.0/28", "one", blockSize=30)
+    faulty = FaultyStore(world.store)
+    faulty.before(1, lambda: world.config(auto_allocate_blocks=False))
+    assert world.allocator("node1", faulty).auto_assign(version=4).addresses == ()
+    assert world.blocks() == {}
+
+
 def test_a_pool_is_deleted_only_at_the_revision_that_was_seen(world: World) -> None:
     world.pool("10.1.0.0/28", "one", blockSize=30)
     seen = world.store.get(keys.kind_prefix("ippools") + "one")
