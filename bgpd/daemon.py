@@ -42,7 +42,7 @@ from resources.datastore.store import Store
 from resources.datastore.syncer import Syncer
 from resources.errors import CalicoError, Transient
 from resources.names import NodeName
-from resources.runtime import log, metrics, process_names
+from resources.runtime import heap, log, metrics, process_names
 from resources.runtime.health import Health
 from resources.runtime.loop import Loop
 from resources.runtime.nodename import node_name
@@ -240,6 +240,7 @@ def main(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os
 
 
 def _run(settings: Options, environ: Mapping[str, str]) -> int:
+    heap.keep_large_blocks_apart()
     log.configure("bgpd", settings[options.LOG_LEVEL] or "info")
     logger = structlog.get_logger()
     node, origin = node_name(environ)

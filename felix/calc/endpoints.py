@@ -142,7 +142,7 @@ def _single_addresses(endpoint: WorkloadEndpoint) -> list[IPNetwork]:
         network = parse_network(text)
         if network.prefixlen != network.max_prefixlen:
             raise EndpointUnusable(f"{text} is more than one address")
-        if isinstance(network, ipaddress.IPv6Network) and int(network.network_address) >> 32 in (0, 0xFFFF):
+        if isinstance(network, ipaddress.IPv6Network) and int(network.network_address) >> 32 == 0:
             raise EndpointUnusable(f"{text} is an IPv4 address in the form of an IPv6 one")
         if network.network_address.is_unspecified:  # the kernel refuses it, and all of a large set with it
             raise EndpointUnusable(f"{text} is nobody's address")

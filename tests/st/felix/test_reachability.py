@@ -207,18 +207,29 @@ def test_a_container_that_may_send_from_other_addresses_does(lab: FelixLab) -> N
 
 @pytest.mark.scenario(85)
 def test_a_packet_of_no_connection_makes_none(lab: FelixLab) -> None:
+    """Where policy closes, and also where it lets everything pass; a SYN from there is the control."""
     a0, b1 = lab.workloads["a0"], lab.workloads["b1"]
-    with b1.entered():
-        receiver = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
-    acknowledgement = struct.pack("!HHIIBBHHH", 4444, 80, 1, 1, 5 << 4, 0x10, 1024, 0, 0)
-    addresses = a0.address.packed + b1.address.packed
-    total = checksum(addresses + struct.pack("!HH", 6, len(acknowledgement)) + acknowledgement)
-    segment = acknowledgement[:16] + struct.pack("!H", total) + acknowledgement[18:]
-    with receiver:
-        with a0.entered(), socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as sender:
-            sender.sendto(segment, (str(b1.address), 0))
-        assert not select.select([receiver], [], [], 0.4)[0]
-    assert "sport=4444 " not in lab.node1.run("conntrack -L 2>/dev/null").stdout
+    ack, reset, answer, begin = 0x10, 0x04, 0x12, 0x02
+
+    def arrives(flags: int, port: int, timeout: float = 0.4) -> bool:
+        with b1.entered():
+            receiver = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+        segment = struct.pack("!HHIIBBHHH", port, 80, 1, 1, 5 << 4, flags, 1024, 0, 0)
+        addresses = a0.address.packed + b1.address.packed
+        total = checksum(addresses + struct.pack("!HH", 6, len(segment)) + segment)
+        with receiver:
+            with a0.entered(), socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as sender:
+                sender.sendto(segment[:16] + struct.pack("!H", total) + segment[18:], (str(b1.address), 0))
+            return bool(select.select([receiver], [], [], timeout)[0])
+
+    assert not arrives(ack, 4444)
+    lab.put(policy("open", "name in {'a0', 'b1'}", [rule("Allow")], [rule("Allow")]))
+    assert not arrives(reset, 4445)
+    assert not arrives(answer, 4446)
+    flows = lab.node1.run("conntrack -L 2>/dev/null").stdout
+    assert [port for port in (4444, 4445, 4446) if f"sport={port} " in flows] == []
+    assert "dport=2379 " in flows, "felix's own connection shows that flows are listed"
+    assert arrives(begin, 4447, timeout=3.0)
 
 
 @pytest.mark.scenario(86)
