@@ -2,7 +2,7 @@
 4.3). Time is an argument: `now` is monotonic seconds, `wall` seconds since the epoch."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import IPv4Address
@@ -123,6 +123,9 @@ class Neighbor:
     """ExaBGP takes it for another peer, to whom nothing was announced, from a configuration on that it has not yet."""
     offer_after: float = 0.0
     """No new offer before: ExaBGP mixes up an announcement and a withdrawal of one prefix that it still queues."""
+    _doubts: int = 0
+    """How often ExaBGP refused a command about it, each soon after it was offered everything again."""
+    _doubted_at: float = 0.0
     _connected_at: float | None = None
     _notified: bool = False
 
@@ -156,6 +159,15 @@ class Neighbor:
         """Have everything announced anew: ExaBGP has forgotten it, or may have."""
         self.offered = dict.fromkeys(self.offered)
         self.pending = None
+
+    def doubt(self, now: float, pauses: Sequence[float]) -> float:
+        """Take it that ExaBGP refused a command about this peer; return for how long to leave it alone."""
+        pause = pauses[min(self._doubts, len(pauses)) - 1] if self._doubts else 0.0
+        if now - self._doubted_at < pause:
+            return pause  # it was said together with the last one
+        self._doubts = self._doubts + 1 if self._doubts and now - self._doubted_at < 2 * pause + pauses[0] else 1
+        self._doubted_at = now
+        return pauses[min(self._doubts, len(pauses)) - 1]
 
     @property
     def has_told_all(self) -> bool:

@@ -40,7 +40,8 @@ from resources.names import IPAddress, IPNetwork
 DEBOUNCE_SECONDS = 0.1
 """Changes of the store that come close together make one reload."""
 OFFER_PAUSE_SECONDS = 0.2
-DOUBT_PAUSE_SECONDS = 1.0
+DOUBT_PAUSES_SECONDS = (1.0, 1.0, 2.0, 5.0, 15.0, 60.0)
+"""Before a peer is offered everything again because ExaBGP refused a command about it, by how often it did of late."""
 END_DOUBT_SECONDS = 30.0
 """ExaBGP says that it has an End-of-RIB when it has queued it, and forgets it with a reload that comes before it is
 sent."""
@@ -353,7 +354,7 @@ class Peering:
             if str(neighbor.spec.address) in addresses:
                 neighbor.offer_again()
                 neighbor.end_sent = False
-                neighbor.offer_after = now + DOUBT_PAUSE_SECONDS
+                neighbor.offer_after = now + neighbor.doubt(now, DOUBT_PAUSES_SECONDS)
         self._log.warning("command.refused", peers=sorted(addresses))
 
     # --- does ExaBGP do what it was told -----------------------------------------------------------------------------

@@ -1215,6 +1215,24 @@ def test_the_relay_dies_and_the_pair_is_restarted() -> None:
     assert host.routes == ALL
 
 
+def test_a_command_that_exabgp_always_refuses_is_said_ever_more_rarely() -> None:
+    host = meshed()
+    host.exabgp.refuse_commands = 10_000
+    host.put(block_record("10.65.1.64/26", "node1"), affinity_record("10.65.1.64/26", "node1"))
+    host.run(600)
+    tries = [line for line in host.exabgp.commands if line.startswith(f"neighbor {N2} announce attributes")]
+    assert 5 <= len(tries) <= 25
+    host.exabgp.refuse_commands = 0
+    host.run(120)
+    assert host.offered(N2) == host.offered(N3) == {"10.65.1.0/26", "10.65.1.64/26"}
+    # the next ones are tried again soon, however many were refused together
+    host.exabgp.refuse_commands = 6
+    host.put(block_record("10.65.1.128/26", "node1"), affinity_record("10.65.1.128/26", "node1"))
+    host.run(5)
+    assert host.offered(N2) == host.offered(N3) == {"10.65.1.0/26", "10.65.1.64/26", "10.65.1.128/26"}
+    assert host.exabgp.starts == 1
+
+
 def test_what_a_peer_of_a_newer_session_does_not_tell_goes_though_bgpd_missed_its_beginning() -> None:
     host = meshed()
     host.run(60)
