@@ -10,6 +10,7 @@ from felix.dataplane.driver import Dataplane
 from felix.dataplane.forwarding import Forwarding
 from felix.dataplane.interfaces import InterfaceEffector
 from felix.dataplane.ipip import IpipEffector
+from felix.dataplane.left_over import LeftOver
 from felix.dataplane.routes import RouteEffector, owns
 from felix.dataplane.sets import SetEffector
 from felix.dataplane.sizes import HostSizes
@@ -32,7 +33,9 @@ class FelixHost:
         tables: FakeTables | None = None,
         versions: tuple[int, ...] = (4,),
         clock: ManualClock | None = None,
+        left_over: LeftOver | None = None,
     ) -> None:
+        self._left_over = left_over
         self.kernel = kernel or FakeKernel()
         self._tables, self._versions = tables or self.kernel.tables, versions
         self.kernel.links.add(IfName("eth0"), ipaddress.ip_interface("192.0.2.10/24"))
@@ -68,6 +71,7 @@ class FelixHost:
                 ipip=IpipEffector(self.kernel.links, self.clock.monotonic),
                 vxlan=VxlanEffector(self.kernel.vxlan, self.kernel.links),
             ),
+            left_over=self._left_over,
         )
         self.see_links()
 

@@ -7,6 +7,7 @@ import pytest
 from fakes.felix_host import FelixHost
 from fakes.kernel import FakeKernel
 from fakes.tables import FakeTables
+from felix.dataplane.left_over import LeftOver
 from felix.desired import Chain, ChainKey, IPSet, KernelChain, LocalInterface, SetChange, Update
 from kernel.errors import DataplaneError, DumpInterrupted, NoSuchEntry, ReadOnly, ToolFailed, ToolMissing
 from kernel.route import RouteKey
@@ -53,6 +54,19 @@ def test_an_endpoint_is_programmed_from_sets_to_route(host: FelixHost) -> None:
     assert host.kernel.sysctls.read("net/ipv4/conf/cali1/proxy_arp") == "1"
     assert host.kernel.sysctls.read("net/ipv4/ip_forward") == "1"
     assert host.kernel.links.neighbours(CALI1)[A.network_address].mac == "02:00:00:00:00:01"
+
+
+def test_what_another_back_end_has_of_ours_goes_when_ours_is_in_place_and_not_before() -> None:
+    old = FakeTables()
+    old.put(FILTER, "cali-old", "-j DROP")
+    host = FelixHost(left_over=LeftOver(lambda: (old, [FILTER])))
+    host.kernel.tables.unwritable = ToolFailed("no")
+    host.dataplane.want(ENDPOINT_UP)
+    assert not host.dataplane.apply().is_clean
+    assert "cali-old" in old.rules(FILTER)
+    host.kernel.tables.unwritable = None
+    host.dataplane.apply()
+    assert "cali-old" not in old.rules(FILTER)
 
 
 def test_the_next_write_is_prepared_when_the_endpoint_can_be_reached() -> None:
