@@ -27,13 +27,14 @@ _COMMENT: Final = b"\n" + _MARK + b"." * 8000 + b"\n"
 class Standing:
     """Runs one command again and again, in the network namespace of the calling thread."""
 
-    def __init__(self, command: Sequence[str], *, patience: float = 2.0) -> None:
+    def __init__(self, command: Sequence[str], *, patience: float = 2.0, end_seconds: float = 60.0) -> None:
         """`command` must end at the end of its input, with a status that tells whether it did all of it.
 
-        If it has not repeated the comment after `patience` seconds, its end is waited for.
+        If it has not repeated the comment after `patience` seconds, its end is waited for. One that has done all and
+        does not end is killed after `end_seconds`, once there are some of them.
         """
         self._command = tuple(command)
-        self._patience = patience
+        self._patience, self._end_seconds = patience, end_seconds
         self._ready: subprocess.Popen[bytes] | None = None
         self._ending: list[subprocess.Popen[bytes]] = []
         self._echoes = True
@@ -136,7 +137,12 @@ class Standing:
     def _bury(self, *, wait: bool = False) -> None:
         """Collect those that have ended; with `wait` the eldest in any case."""
         if wait and self._ending:
-            self._ending[0].wait(60.0)
+            eldest = self._ending[0]
+            try:
+                eldest.wait(self._end_seconds)
+            except subprocess.TimeoutExpired:
+                eldest.kill()  # what it was given it has done and said so
+                eldest.wait()
         for process in [one for one in self._ending if one.poll() is not None]:
             self._ending.remove(process)
             for stream in (process.stdout, process.stderr):

@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import click
@@ -20,6 +21,8 @@ from kernel.vxlan import NetlinkVxlan
 from kernel.xtables import BackEnd, TableChange, TableKernel, TableKey
 from kernel.xtables_present import open_present
 from resources.errors import CalicoError, DoesNotExist, Rejected
+from resources.kinds.felixconfiguration import KIND as FELIXCONFIGURATION
+from resources.kinds.felixconfiguration import ROUTES_OF_OTHERS
 from resources.kinds.node import KIND as NODE
 from resources.kinds.node import NODE_ID_ANNOTATION
 from resources.kinds.workloadendpoint import KIND as ENDPOINT
@@ -57,7 +60,7 @@ def clean(*, config: str | None, confirmed: bool, ask: Callable[[str], bool]) ->
     with turn.taken(seconds=PATIENCE_SECONDS):
         if supervisor.stop() | speaker.end() | was_running:
             click.echo("stopped calico")
-        good = _clean_kernel()
+        good = _clean_kernel(_route_protocols(name, config))
         good &= _clean_store(name, config)
         if good:
             _clean_files()
@@ -78,11 +81,25 @@ def _question(name: NodeName, config: str | None) -> str:
     return f"Remove all routes, rules, sets and interfaces of calico from this host? {attached}."
 
 
-def _clean_kernel() -> bool:
+def _route_protocols(name: NodeName, config: str | None) -> frozenset[int]:
+    """Return the numbers that mark our routes: bgpd's, felix's, and one that felix was given in its place."""
+    found = {PROTOCOL_FELIX, PROTOCOL_BGPD}
+    try:
+        with open_client(config) as client:
+            for settings in client.list(FELIXCONFIGURATION).items:
+                number = settings.spec.device_route_protocol
+                if settings.metadata.name in ("default", f"node.{name}") and number and number not in ROUTES_OF_OTHERS:
+                    found.add(number)
+    except CalicoError:
+        pass  # whoever removes the records says it
+    return frozenset(found)
+
+
+def _clean_kernel(route_protocols: frozenset[int]) -> bool:
     """Remove routes first, so that nothing is reachable when its rules go; then rules, sets, interfaces."""
     good = True
     for what, remove in (
-        ("routes", _remove_routes),
+        ("routes", partial(_remove_routes, route_protocols)),
         ("tunnel addresses", leave_tunnel),
         ("tunnels", remove_vxlan),
         ("chains", _remove_chains),
@@ -104,10 +121,10 @@ def _clean_kernel() -> bool:
 Result = tuple[int, Mapping[str, DataplaneError]]
 
 
-def _remove_routes() -> Result:
+def _remove_routes(protocols: frozenset[int]) -> Result:
     routes = NetlinkRoutes()
     try:
-        ours = routes.read(lambda _, route: route.protocol in (PROTOCOL_FELIX, PROTOCOL_BGPD)).ours
+        ours = routes.read(lambda _, route: route.protocol in protocols).ours
         failed = routes.delete(ours)
     finally:
         routes.close()

@@ -83,6 +83,14 @@ class Pair:
         self.one, self.two = self.attach()
 
 
+OTHER_NUMBER = """
+apiVersion: projectcalico.org/v3
+kind: FelixConfiguration
+metadata: {name: node.node1}
+spec: {defaultEndpointToHostAction: Return, deviceRouteProtocol: 90}
+"""
+
+
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Pair]:
     with Cluster(2) as cluster:
@@ -122,6 +130,12 @@ def test_nothing_of_ours_stays_and_nothing_of_others_goes(pair: Pair) -> None:
     assert pair.two.ping(second.address).ok
     again = first.run("calicoctl node clean --yes")
     assert again.stdout == "Nothing of calico is left on this host (its logs are in /var/log/calico).\n"
+    # felix may have had another number for its routes
+    first.run("calicoctl apply -f -", stdin=OTHER_NUMBER)
+    first.ip("route", "add", "blackhole", "10.99.0.0/26", "proto", "90")
+    assert "removed 1 routes\n" in first.run("calicoctl node clean --yes").stdout
+    assert first.ip("route", "show", "proto", "90").stdout == ""
+    first.run("calicoctl delete felixconfiguration node.node1")
     pair.start_again()
     assert pair.others() == pair.others_before
 

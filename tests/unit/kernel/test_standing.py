@@ -76,6 +76,14 @@ def test_one_that_hears_nothing_is_killed(standing: Make) -> None:
         standing("exec sleep 60").run("x\n", timeout=0.5)
 
 
+def test_those_that_do_not_end_are_killed() -> None:
+    program = Standing(("sh", "-c", "cat; exec sleep 60"), end_seconds=0.1)
+    for _ in range(7):
+        assert program.run("x\n").status == 0
+    program.close()
+    assert program._ending == []
+
+
 def test_a_large_feed_is_given_whole(standing: Make) -> None:
     feed = "line\n" * FEED_MAX
     assert standing("wc -c").run(feed).output.split() == [str(len(feed))]
