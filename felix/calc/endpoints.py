@@ -48,7 +48,9 @@ class Member:
     ipv6: tuple[str, ...]
     ports: tuple[DeclaredPort, ...]
     doubtful: bool = False
-    """Something that it was to contribute cannot be read."""
+    """Addresses or networks that it was to contribute cannot be read."""
+    doubtful_ports: bool = False
+    """Nor can ports that it declares."""
 
     def addresses(self, version: int) -> tuple[str, ...]:
         return self.ipv4 if version == 4 else self.ipv6

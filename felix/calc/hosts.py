@@ -48,11 +48,13 @@ def read_host_member(endpoint: HostEndpoint) -> tuple[Member, tuple[str, ...]]:
     addresses, problems = _addresses(endpoint)
     lacks_addresses = bool(problems)
     ports: list[DeclaredPort] = []
+    lacks_ports = False
     for port in endpoint.spec.ports:
         try:
             ports.append(declared_port(port))
         except EndpointUnusable as error:
             problems.append(f"passed over: {error}")
+            lacks_ports = True
     member = Member(
         labels=own_labels(endpoint.metadata.labels, ""),
         profiles=distinct_profiles(endpoint.spec.profiles),
@@ -60,6 +62,7 @@ def read_host_member(endpoint: HostEndpoint) -> tuple[Member, tuple[str, ...]]:
         ipv6=tuple(str(address) for address in addresses if address.version == 6),
         ports=tuple(ports),
         doubtful=lacks_addresses,
+        doubtful_ports=lacks_ports,
     )
     return member, tuple(problems)
 

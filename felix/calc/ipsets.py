@@ -86,9 +86,10 @@ class _Set:
     def is_in_doubt_by(self, member: Member) -> bool:
         """Tell whether the member may lack something here."""
         wanted = self.spec.port
-        return member.doubtful and (
-            wanted is None or any((port.protocol, port.name) == (wanted.protocol, wanted.name) for port in member.ports)
-        )
+        if wanted is None:
+            return member.doubtful
+        declares = any((port.protocol, port.name) == (wanted.protocol, wanted.name) for port in member.ports)
+        return member.doubtful_ports or (member.doubtful and declares)
 
     def add(self, member: Member) -> None:
         for position, version in enumerate(VERSIONS):
@@ -244,7 +245,7 @@ class MemberSets:
     def _doubt(self, set_id: str, member: Member, more: int) -> None:
         """Count what a set may lack because of a member."""
         found = self._sets[set_id]
-        if member.doubtful and found.is_in_doubt_by(member):
+        if found.is_in_doubt_by(member):
             found.doubts += more
             if found.doubts:
                 self._doubtful.add(set_id)

@@ -94,19 +94,37 @@ def _port_problems(path: Path, port: EndpointPort) -> Iterator[Problem]:
 def _closed(document: Mapping[str, JSON]) -> HostEndpoint | None:
     """Keep the interface from opening: what can be read stands, but no profile; None if it cannot be told where.
 
-    Of the expectedIPs all texts are kept, so that whoever uses them knows that something is missing.
+    Of expectedIPs and ports something is kept for each that cannot be read, which is no address and no port either, so
+    that whoever uses them knows that one is missing.
     """
     spec = document.get("spec")
     if not isinstance(spec, dict):
         return None
-    node, interface, expected = spec.get("node"), spec.get("interfaceName") or "", spec.get("expectedIPs")
-    addresses = [text for text in expected if isinstance(text, str)] if isinstance(expected, list) else []
-    if not isinstance(node, str) or not node or not isinstance(interface, str) or not (interface or addresses):
+    node, interface, expected = spec.get("node"), spec.get("interfaceName") or "", _listed(spec.get("expectedIPs"))
+    is_told_where = interface or any(isinstance(text, str) for text in expected)
+    if not isinstance(node, str) or not node or not isinstance(interface, str) or not is_told_where:
         return None
     return HostEndpoint(
         metadata=Metadata(labels=readable_labels(document) or {}),
-        spec=HostEndpointSpec(node=node, interface_name=interface, expected_ips=addresses),
+        spec=HostEndpointSpec(
+            node=node,
+            interface_name=interface,
+            expected_ips=[text if isinstance(text, str) else msgspec.json.encode(text).decode() for text in expected],
+            ports=[_readable_port(one) for one in _listed(spec.get("ports"))],
+        ),
     )
+
+
+def _listed(value: JSON) -> list[JSON]:
+    """Return what a list has; what is there and no list counts as one entry."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _readable_port(value: JSON) -> EndpointPort:
+    try:
+        return msgspec.convert(value, EndpointPort)
+    except msgspec.ValidationError:
+        return EndpointPort(protocol="", port=0)
 
 
 def _joined(values: Iterable[str]) -> str:

@@ -20,6 +20,7 @@ from resources.kinds.networkset import NetworkSet
 from resources.kinds.pool import KIND as POOL
 from resources.kinds.pool import IPPool
 from resources.kinds.workloadendpoint import KIND as ENDPOINT
+from resources.kinds.workloadendpoint import EndpointPort
 from resources.typed_sync import TypedChange, TypedReader
 
 READER = TypedReader([POOL, POLICY, ENDPOINT])
@@ -196,7 +197,14 @@ class TestHostEndpointsThatCannotBeRead:
         assert (found.spec.node, found.spec.interface_name, found.spec.profiles) == ("n", "eth0", [])
         assert found.metadata.labels == {"role": "host"}
         assert found.metadata.name == "h"
-        assert found.spec.expected_ips == (["192.0.2.1", "nonsense"] if "expectedIPs" in wrong else [])
+        assert found.spec.expected_ips == (["192.0.2.1", "nonsense", "7"] if "expectedIPs" in wrong else [])
+
+    @pytest.mark.parametrize("ports", [[{"name": "http", "protocol": "TCP", "port": 80}, {"port": 1}], "all"])
+    def test_a_port_that_cannot_be_read_is_none_but_is_there(self, ports: object) -> None:
+        found = self.read({"node": "n", "interfaceName": "eth0", "ports": ports})
+        assert found is not None
+        assert [(port.name, port.port) for port in found.spec.ports if port.name] == [("http", 80)] * (ports != "all")
+        assert [port for port in found.spec.ports if not port.name] == [EndpointPort(protocol="", port=0)]
 
     def test_labels_that_cannot_be_read_are_none(self) -> None:
         found = self.read({"node": "n", "interfaceName": "eth0"}, {"role": [5]})

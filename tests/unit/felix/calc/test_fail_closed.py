@@ -21,6 +21,7 @@ from felix.calc.verdict import HostView
 from resources.kinds.felixconfiguration import FelixConfiguration, FelixConfigurationSpec
 from resources.kinds.globalnetworkpolicy import GlobalNetworkPolicy
 from resources.kinds.globalnetworkset import GlobalNetworkSet
+from resources.kinds.hostendpoint import HostEndpoint
 from resources.kinds.networkpolicy import NetworkPolicy
 from resources.kinds.networkset import NetworkSet
 from resources.kinds.profile import Profile
@@ -61,6 +62,10 @@ class Spoiler(Dice):
                 case GlobalNetworkSet() | NetworkSet() if self.chance(2):
                     nets = [self.one([net, "nonsense", "10.0.0.0/33", ""]) for net in value.spec.nets]
                     changed[key] = msgspec.structs.replace(value, spec=msgspec.structs.replace(value.spec, nets=nets))
+                case HostEndpoint() if self.chance(2):
+                    # not the addresses: they may be what tells the interface
+                    ports = [self.one([port, msgspec.structs.replace(port, port=0)]) for port in value.spec.ports]
+                    changed[key] = msgspec.structs.replace(value, spec=msgspec.structs.replace(value.spec, ports=ports))
                 case GlobalNetworkPolicy() | NetworkPolicy() | Profile() if self.chance(2):
                     spec = msgspec.structs.replace(
                         value.spec, ingress=self._spoilt(value.spec.ingress), egress=self._spoilt(value.spec.egress)

@@ -153,7 +153,7 @@ def test_what_cannot_be_read_is_passed_over_so_that_the_interface_stays_closed()
     _, endpoint = host_endpoint("a", "eth0", *addresses, ports=ports)
     member, problems = read_host_member(endpoint)
     assert (member.ipv4, member.ipv6, member.doubtful) == (("192.0.2.1",), (), True)
-    assert [port.name for port in member.ports] == ["ssh"]
+    assert ([port.name for port in member.ports], member.doubtful_ports) == (["ssh"], True)
     assert len(problems) == 4
     assert read_host(endpoint) == HostRecord(ETH0, has("192.0.2.1"), (), NO_LABELS)
 
@@ -162,6 +162,7 @@ def test_an_expected_address_that_is_written_twice_leaves_no_doubt() -> None:
     _, endpoint = host_endpoint("a", "eth0", "fd00::a", "FD00:0::A", "192.0.2.1")
     member, problems = read_host_member(endpoint)
     assert (member.ipv4, member.ipv6, member.doubtful) == (("192.0.2.1",), ("fd00::a",), False)
+    assert not member.doubtful_ports
     assert problems == ()
 
 

@@ -1,6 +1,7 @@
 """Members of sets: counted, by family, as deltas (reference felix.md 4.4 to 4.6, scenarios 52 to 57)."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -237,3 +238,20 @@ def test_all_deltas_together_are_the_members(steps: list[tuple[object, ...]]) ->
                         held[version] -= change.removed.get(version, frozenset())
                     kernel[set_id] = held
     assert kernel == {set_id: naive_members(spec, endpoints, inherited) for set_id, spec in wanted.items()}
+
+
+def test_a_set_of_ports_is_in_doubt_by_what_may_be_in_it() -> None:
+    http, ssh = DeclaredPort("tcp", "http", 80), DeclaredPort("tcp", "ssh", 22)
+    sets = MemberSets()
+    sets.want(HTTP)
+    sets.want(HAS_A)
+    cases: list[tuple[Member, set[str]]] = [
+        (member("10.0.0.1", ports=(http,)), set()),
+        (replace(member("10.0.0.1", ports=(ssh,)), doubtful=True), {HAS_A.id}),
+        (replace(member("10.0.0.1", ports=(http,)), doubtful=True), {HAS_A.id, HTTP.id}),
+        (replace(member("10.0.0.1", ports=(ssh,)), doubtful_ports=True), {HTTP.id}),
+        (member("10.0.0.1", ports=(ssh,)), set()),
+    ]
+    for one, doubted in cases:
+        sets.set_endpoint(key("1"), one)
+        assert sets.doubtful == doubted
