@@ -20,6 +20,10 @@ from pathlib import Path
 from bgpd import pidfile, relay
 from bgpd.plan import Found, digest
 from bgpd.speaker import ChildEnded, ChildMessage, Lines, RelayClosed, Validated
+from kernel import socket_filter
+from kernel.errors import DataplaneError
+from kernel.process_sockets import tcp_sockets
+from resources.names import IPAddress
 from resources.runtime import paths
 
 EXABGP = Path(sys.executable).parent / "exabgp"
@@ -136,6 +140,21 @@ class ExabgpChild:
         pidfile.kill_session(pid)
         tail.read()
         self._post(ChildEnded(pid, status, tail.last))
+
+    def guard(self, least_ttl: Mapping[IPAddress, int]) -> str | None:
+        if self._pid is None or self._pid <= 0:
+            return None
+        try:
+            programs = {
+                family: socket_filter.from_near(least_ttl, version)
+                for family, version in ((socket.AF_INET, 4), (socket.AF_INET6, 6))
+            }
+            with tcp_sockets(self._pid) as found:
+                for one in found:
+                    socket_filter.attach(one, programs[one.family])
+        except (DataplaneError, OSError, ValueError) as error:
+            return str(error)
+        return None
 
     def end(self, *, hard: bool) -> None:
         self._disconnect()

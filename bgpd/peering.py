@@ -81,6 +81,9 @@ class Peering:
         self._plan_at: float | None = None
         self._retries = Retries()
         self._is_complete_at: float | None = None
+        self._guards = False
+        """Some sessions ask for a least TTL, or did when ExaBGP's sockets were last seen to."""
+        self._guard_fault: str | None = None
         self._audit = Audit(audit_seconds)
         self._log = structlog.get_logger().bind(part="sessions")
 
@@ -199,14 +202,17 @@ class Peering:
                 for row in event.neighbours:
                     self._show(row, now)
             case Synced():
+                self._guard()
                 self._on_synced(event, now)
             case Detached():
                 self._log.warning("speaker.detached", reason=event.reason, then="it is asked for everything again")
             case Audited():
                 self._on_audited(event, now)
+                self._guard()
             case Gone():
                 self._on_gone(event, now)
             case Applied():
+                self._guard()
                 self._on_applied(now)
             case Refused():
                 self._log.error("configuration.refused", reason=event.reason)
@@ -253,6 +259,8 @@ class Peering:
                 self._rib.mark_stale(peer)
                 if neighbor.is_renamed:
                     neighbor.offer_again()
+                if neighbor.spec.least_ttl is not None:
+                    self._guard()  # it may have waited for ExaBGP to take it when that was done last
                 if change is Change.UP:
                     self._log.info("session.up", peer=str(peer), name=neighbor.spec.name)
             case Change.DOWN_KEEP:
@@ -356,6 +364,17 @@ class Peering:
                 neighbor.end_sent = False
                 neighbor.offer_after = now + neighbor.doubt(now, DOUBT_PAUSES_SECONDS)
         self._log.warning("command.refused", peers=sorted(addresses))
+
+    def _guard(self) -> None:
+        """Have dropped what comes from further away than a peer is. ExaBGP does so where it opened the connection."""
+        least = {peer.address: peer.least_ttl for peer in self.specs.values() if peer.least_ttl is not None}
+        if not least and not self._guards:
+            return
+        fault = self.speaker.guard(least)
+        self._guards = bool(least)
+        if fault is not None and fault != self._guard_fault:
+            self._log.error("ttl.unchecked", peers=sorted(map(str, least)), reason=fault)
+        self._guard_fault = fault
 
     # --- does ExaBGP do what it was told -----------------------------------------------------------------------------
 

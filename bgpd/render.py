@@ -49,9 +49,8 @@ def _neighbor(peer: PeerSpec, router_id: ipaddress.IPv4Address) -> list[str]:
         lines.append(f'  md5-password "{_base64(peer.password)}";')
         lines.append("  md5-base64 true;")
     lines.append("  outgoing-ttl 255;")
-    if peer.hops is not None:
-        # RFC 5082: what comes with less was sent from further away, or by somebody who pretends
-        lines.append(f"  incoming-ttl {256 - int(peer.hops)};")
+    if peer.least_ttl is not None:
+        lines.append(f"  incoming-ttl {int(peer.least_ttl)};")
     lines += [
         "  adj-rib-in true;",
         "  manual-eor true;",

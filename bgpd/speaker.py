@@ -121,6 +121,12 @@ class Child(Protocol):
     def write(self, data: bytes) -> None:
         """Send to the relay; what cannot be sent is lost, and RelayClosed follows."""
 
+    def guard(self, least_ttl: Mapping[IPAddress, int]) -> str | None:
+        """Have what ExaBGP gets from these addresses with less TTL dropped, no more; return why that cannot be.
+
+        It holds for the connections that there are and for those that its listeners take later (RFC 5082).
+        """
+
     def end(self, *, hard: bool) -> None:
         """End ExaBGP: ask it, or kill it and its relay."""
 
@@ -390,6 +396,10 @@ class Speaker:
         self._retry_at = now + wait
         self._finish(now)
         return [Gone(reason, wait)]
+
+    def guard(self, least_ttl: Mapping[IPAddress, int]) -> str | None:
+        """Have what comes to ExaBGP from these addresses with less TTL dropped; return why that cannot be."""
+        return self._child.guard(least_ttl)
 
     def _restart(self, reason: str, now: float) -> list[Event]:
         """End ExaBGP to start it again at once: that is wanted, no failure."""

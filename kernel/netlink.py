@@ -6,7 +6,6 @@ Why beside pyroute2: its encoder costs 0.4 ms a route (38 times this one), its i
 Source: Linux include/uapi/linux/netlink.h; RFC 3549.
 """
 
-import ctypes
 import errno
 import socket
 import struct
@@ -14,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Final
 
+from kernel import socket_filter
 from kernel.errors import DataplaneError, DumpInterrupted, KernelFailure, OutcomeUnknown, from_errno
 
 NLM_F_REQUEST: Final = 0x1
@@ -38,7 +38,6 @@ _NETLINK_CAP_ACK: Final = 10
 _NETLINK_EXT_ACK: Final = 11
 _NETLINK_GET_STRICT_CHK: Final = 12
 _SO_RCVBUFFORCE: Final = 33
-_SO_ATTACH_FILTER: Final = 26
 _NLMSGERR_ATTR_MSG: Final = 1
 
 HEADER: Final = struct.Struct("=IHHII")
@@ -127,10 +126,8 @@ class Socket:
 
     def attach_filter(self, instructions: Sequence[bytes]) -> None:
         """Let the kernel drop what a classic BPF program (struct sock_filter, eight bytes each) refuses."""
-        program = ctypes.create_string_buffer(b"".join(instructions))
-        pointer = struct.pack("@HP", len(instructions), ctypes.addressof(program))
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, pointer)
+            socket_filter.attach(self._socket, instructions)
         except OSError as exc:
             raise from_errno(exc.errno or 0, "cannot filter notifications") from exc
 

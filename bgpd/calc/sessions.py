@@ -87,6 +87,11 @@ class PeerSpec:
     def version(self) -> int:
         return self.address.version
 
+    @property
+    def least_ttl(self) -> int | None:
+        """What comes with less was sent from further away, or by somebody who pretends (RFC 5082); None: unchecked."""
+        return None if self.hops is None else 256 - self.hops
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unusable:

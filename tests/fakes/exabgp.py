@@ -13,6 +13,7 @@ from ipaddress import ip_address, ip_network
 
 from bgpd.plan import Found, digest
 from bgpd.speaker import ChildEnded, ChildMessage, Lines, RelayClosed, Validated
+from resources.names import IPAddress
 
 _NEIGHBOR = re.compile(r"^neighbor (\S+) \{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 _SETTING = re.compile(r"^  ([a-z0-9-]+) ([^;{]+);$", re.MULTILINE)
@@ -61,6 +62,9 @@ class FakeExabgp:
         self.refuse_validation: str | None = None
         self.is_unchecked = False
         """It cannot be asked whether it takes a configuration."""
+        self.guarded: dict[IPAddress, int] | None = None
+        """The least TTL of packets from an address, as it was set last."""
+        self.guard_fault: str | None = None
         self.deaf_signals = 0
         """So many reloads to come are forgotten."""
         self.is_poisoned = False
@@ -119,6 +123,11 @@ class FakeExabgp:
             self.deaf_signals -= 1
         elif not self.is_poisoned and self.pid is not None:
             self._load()
+
+    def guard(self, least_ttl: Mapping[IPAddress, int]) -> str | None:
+        if self.guard_fault is None:
+            self.guarded = dict(least_ttl)
+        return self.guard_fault
 
     def note(self, found: Found) -> None:
         self._note = found

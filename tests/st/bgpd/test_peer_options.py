@@ -1,5 +1,6 @@
 """Filters, gateways and source addresses of single peers, with real ExaBGP and kernels, and BIRD as the router."""
 
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from bed import Cluster, Host, wait_until
-from bed.bgp import Mesh, block, monitored
+from bed.bgp import Mesh, bird_beside, block, monitored
 from bed.routes import routes
 from bgpd.calc.sessions import router_id
 from fakes.bgp_host import (
@@ -107,6 +108,31 @@ def test_a_router_behind_a_gateway_with_filters_and_one_on_a_second_network(rack
     mesh.remove(far)
     mesh.await_routes("node1", ours)
     wait_until("node2 to have its session again", lambda: mesh.sessions("node2")[str(one.address)]["up"], timeout=30)
+
+
+def test_ttl_security_holds_whoever_opens_the_connection() -> None:
+    """The router opens one each second; with TTL 1 at first."""
+    with Cluster(2) as cluster:
+        mesh, (one, two) = Mesh(cluster), cluster.hosts
+        mesh.remove(*mesh.records(2, two.address))
+        mesh.put(peer_record("tor", node="node1", peerIP=str(two.address), asNumber=65001, ttlSecurity=1))
+        mesh.start("node1", wait=False)
+        wait_until("bgpd to have made ready", lambda: mesh.state("node1").get("speaker", {}).get("settled", False))
+
+        def session() -> str:
+            return str(mesh.sessions("node1")[str(two.address)]["state"])
+
+        stranger = bird_beside(two, one.address, block(2), number=65001)
+        stranger.start()
+        until = time.monotonic() + 4
+        while time.monotonic() < until:
+            assert session() != "up"
+            time.sleep(0.1)
+        stranger.stop()
+        router = bird_beside(two, one.address, block(2), number=65001, more="ttl security on;")
+        router.start()
+        wait_until("the session", lambda: session() == "up", timeout=30)
+        mesh.await_routes("node1", {block(1): "blackhole", block(2): f"via {two.address} dev eth0"})
 
 
 RACK = """

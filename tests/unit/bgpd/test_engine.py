@@ -1705,6 +1705,30 @@ def unusable(host: BgpHost) -> dict[str, str]:
     return {one["what"]: one["reason"] for one in host.engine.state()["unusable"]}  # type: ignore[attr-defined]
 
 
+def test_what_a_peer_opens_is_guarded_by_ttl_too_while_somebody_asks_for_it() -> None:
+    host = meshed()
+    assert host.exabgp.guarded is None
+    host.put(peer_record("tor", peerIP=TOR, asNumber=65001, ttlSecurity=2))
+    host.run(5)
+    assert host.exabgp.guarded == {ip_address(TOR): 254}
+    host.exabgp.guarded = None
+    host.exabgp.die()
+    host.run(30)
+    assert host.exabgp.guarded == {ip_address(TOR): 254}
+    host.exabgp.guarded = None
+    host.exabgp.peer_up(TOR)
+    host.run(1)
+    assert host.exabgp.guarded == {ip_address(TOR): 254}
+    host.exabgp.guard_fault = "cannot take a socket"
+    with capture_logs() as said:
+        host.run(300)
+    assert [line["reason"] for line in said if line["event"] == "ttl.unchecked"] == ["cannot take a socket"]
+    host.exabgp.guard_fault = None
+    host.remove(peer_record("tor"))
+    host.run(5)
+    assert host.exabgp.guarded == {}
+
+
 def test_a_router_of_another_as_beside_the_mesh() -> None:
     host = meshed(peer_record("tor", peerIP=TOR, asNumber=65001, ttlSecurity=1))
     assert host.phases[f"Global_{TOR.replace('.', '_')}"].startswith("start")

@@ -8,6 +8,7 @@ import pytest
 from bgpd.messages import SessionChanged
 from bgpd.plan import Found, Plan
 from bgpd.speaker import Event, Lines, Seen, Speaker, Synced
+from resources.names import IPAddress
 
 PEER = "10.77.0.3"
 
@@ -33,6 +34,9 @@ class Connected:
         return 1
 
     def write(self, data: bytes) -> None: ...
+
+    def guard(self, least_ttl: Mapping[IPAddress, int]) -> str | None:
+        return None
 
     def end(self, *, hard: bool) -> None: ...
 
