@@ -158,6 +158,8 @@ def declared_port(port: EndpointPort) -> DeclaredPort:
     Raises:
         EndpointUnusable: its protocol has no ports, or its number is none.
     """
+    if not port.protocol:  # what stands for it in a record of which some can be read
+        raise EndpointUnusable("a port that cannot be read")
     protocol = _PORT_PROTOCOLS.get(str(port.protocol).lower())
     if protocol is None or not 1 <= port.port <= 65535:
         raise EndpointUnusable(f"port {port.name!r} with protocol {port.protocol} and number {port.port}")

@@ -345,12 +345,13 @@ def test_a_port_of_the_host_is_open_until_it_has_an_endpoint(lab: FelixLab) -> N
 
 
 def test_an_endpoint_that_cannot_be_read_keeps_its_interface_closed(lab: FelixLab) -> None:
-    lab.tolerate("record.unreadable")
+    lab.tolerate("record.unreadable", "a port that cannot be read")
     spec = b'{"node":"node1","interfaceName":"eth0","profiles":["open"],"ports":"all"}'
     lab.put(OPEN)
     lab.settle(lab.write_raw(ETH0[0], b'{"metadata":{"name":"eth0"},"spec":' + spec + b"}"))
     assert inward(lab) == FAILSAFE_IN
     assert any("hostendpoints/eth0" in line for line in lab.said(lab.node1, "record.unreadable"))
+    assert any("hostendpoints/eth0" in line for line in lab.said(lab.node1, "a port that cannot be read"))
 
 
 def test_what_is_rejected_is_answered(lab: FelixLab) -> None:
