@@ -88,8 +88,10 @@ class _Set:
         wanted = self.spec.port
         if wanted is None:
             return member.doubtful
-        declares = any((port.protocol, port.name) == (wanted.protocol, wanted.name) for port in member.ports)
-        return member.doubtful_ports or (member.doubtful and declares)
+        return member.doubtful_ports or (
+            member.doubtful
+            and any((port.protocol, port.name) == (wanted.protocol, wanted.name) for port in member.ports)
+        )
 
     def add(self, member: Member) -> None:
         for position, version in enumerate(VERSIONS):
