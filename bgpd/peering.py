@@ -371,7 +371,7 @@ class Peering:
         if not least and not self._guards:
             return
         fault = self.speaker.guard(least)
-        self._guards = bool(least)
+        self._guards = bool(least) or fault is not None
         if fault is not None and fault != self._guard_fault:
             self._log.error("ttl.unchecked", peers=sorted(map(str, least)), reason=fault)
         self._guard_fault = fault
